@@ -1,0 +1,29 @@
+"""The thin Flower ClientApp: unpack a round, ask the partner's worker, pack the answer. It never sees a row."""
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedrec.errors import FedrecError
+from fedrec.model.adapter import AdapterState
+from fedrec.wire import RoundPlan
+from fedrec_client.link import connect
+
+# Flower's Error wants a number; ours are above the range that Flower uses itself.
+ERROR_CODE_OFFSET = 1000
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Answer one round. A refusal goes back as an error with its class and reason, which name no private value."""
+    try:
+        plan = RoundPlan.from_record(dict(message.content["plan"]))
+        state = AdapterState({name: array.numpy() for name, array in message.content["adapter"].items()})  # type: ignore[union-attr]
+        header, adapter_delta = connect(str(context.node_config["worker"])).train(plan, state)
+    except FedrecError as error:
+        reason = f"{type(error).__name__}: {error.problem}"
+        return Message(error=Error(ERROR_CODE_OFFSET + error.exit_code, reason), reply_to=message)
+    arrays = ArrayRecord({name: Array(value) for name, value in adapter_delta.tensors.items()})
+    content = RecordDict({"header": ConfigRecord(header.to_record()), "adapter_delta": arrays})  # type: ignore[arg-type]
+    return Message(content=content, reply_to=message)

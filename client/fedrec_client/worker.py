@@ -1,0 +1,187 @@
+"""The partner's worker: owns rows, model, ledger and keys, and decides what leaves. Warm: it loads the model once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from peft import PeftModel
+
+from fedrec.errors import PrivacyError, ProtocolError
+from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.model.recommender import part_names, part_of, read_state, write_state
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.noise import NoiseSource
+from fedrec.privacy.plan import PartPlan, PrivacyPlan
+from fedrec.training.local import ContextCache, PlainSettings, PrivateStep, private_step, train_plain
+from fedrec.wire import RoundPlan, UpdateHeader
+
+
+@dataclass(frozen=True)
+class PartnerData:
+    """A partner's training histories. Private: never in a repr, a log or a message.
+
+    Attributes:
+        histories: int32 item codes per user, oldest first.
+        fingerprint: SHA-256 over all of it; enters the noise key, so that changed data never meet the same noise.
+    """
+
+    histories: tuple[np.ndarray, ...] = field(repr=False)
+    fingerprint: str = field(repr=False)
+
+    @classmethod
+    def of(cls, histories: Sequence[np.ndarray]) -> "PartnerData":
+        """Bind histories to their fingerprint."""
+        digest = hashlib.sha256()
+        for history in histories:
+            codes = np.ascontiguousarray(history, dtype=np.int32)
+            digest.update(len(codes).to_bytes(8, "big") + codes.tobytes())
+        return cls(tuple(histories), digest.hexdigest())
+
+
+@dataclass
+class Worker:
+    """Answers rounds for one partner.
+
+    Attributes:
+        partner: its name, public.
+        model: warm; loaded with the round's adapter each time.
+        data: private.
+        plan: the private plan that this partner agreed to, or None where no privacy is claimed (simulations only).
+        ledger: this partner's own; None only with `plan` None.
+        noise_root: 32 secret bytes; keys every draw.
+        plain: settings of training without privacy.
+    """
+
+    partner: str
+    model: PeftModel = field(repr=False)
+    data: PartnerData
+    plan: PrivacyPlan | None
+    ledger: PrivacyLedger | None = field(repr=False)
+    noise_root: bytes = field(repr=False)
+    plain: PlainSettings
+    _cache: ContextCache = field(default_factory=ContextCache, repr=False)
+
+    def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
+        """Train on the round's adapter and release the difference.
+
+        Raises:
+            ProtocolError: the adapter is not the one the round names.
+            PrivacyError, BudgetError: the round is not what this partner agreed to, or its budget is spent.
+        Privacy: reserves the round's cost on disk before a row is read; see `_private_delta`.
+        """
+        if state.hash != plan.parent_hash:
+            raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
+        write_state(self.model, state)
+        answer = self._plain_delta if plan.mode == "none" else self._private_delta
+        adapter_delta = answer(plan, state)
+        header = UpdateHeader(
+            run=plan.run,
+            round=plan.round,
+            attempt=plan.attempt,
+            partner=self.partner,
+            delta_hash=adapter_delta.hash,
+            plan_hash=plan.privacy_plan_hash,
+        )
+        return header, adapter_delta
+
+    def _plain_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
+        if self.plan is not None:
+            raise PrivacyError("this partner releases nothing without noise", "set mode to inspect or secagg")
+        names = part_names(self.model, _plain_parts(plan.part))
+        if plan.part == "prior":
+            histogram = mean_counts(self.data.histories, len(state.tensors[names[0]]))
+            return AdapterDelta({names[0]: histogram - state.tensors[names[0]]})
+        rng = np.random.default_rng([plan.seed, plan.round, *self.partner.encode()])
+        settings = PlainSettings(
+            plan.learning_rate, self.plain.weight_decay, self.plain.batch_users, self.plain.max_history
+        )
+        train_plain(self.model, names, self.data.histories, settings, epochs=plan.local_epochs, rng=rng)
+        return _difference(self.model, state, names)
+
+    def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
+        part, ledger = self._agreed(plan)
+        names = part_names(self.model, [part.part])
+        event = self._event_id(plan, state)
+        ledger.reserve(
+            event,
+            plan_hash=plan.privacy_plan_hash,
+            part=part.part,
+            sampling_prob=part.sampling_prob,
+            noise_multiplier=part.noise_multiplier,
+            steps=plan.local_steps,
+            note=f"run {plan.run} round {plan.round}",
+        )
+        self._forget_stale_contexts(state)
+        for number in range(plan.local_steps):
+            source = NoiseSource.from_root(self.noise_root, f"{event}|{number}".encode())
+            private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
+        adapter_delta = _difference(self.model, state, names)
+        ledger.release(event, adapter_delta.hash)
+        return adapter_delta
+
+    def _agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
+        """The part's plan, if the coordinator asks for exactly what this partner agreed to."""
+        if self.plan is None or self.ledger is None:
+            raise PrivacyError(f"partner {self.partner} has no privacy plan", "agree on a plan before the first round")
+        if plan.privacy_plan_hash != self.plan.hash or plan.mode != self.plan.mode:
+            raise PrivacyError(f"round {plan.round} asks for another privacy plan than this partner agreed to")
+        part = next((p for p in self.plan.parts if p.part == plan.part), None)
+        if part is None:
+            raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")
+        if plan.mode == "secagg" and plan.local_steps != 1:
+            # A second local step would depend on the first one's sum under the partner's own small noise share,
+            # so that one user could move the whole group's second gradient by more than the clip norm.
+            raise PrivacyError("secagg allows one step a round", "set local_steps to 1")
+        return part, self.ledger
+
+    def _step(self, plan: RoundPlan, part: PartPlan) -> PrivateStep:
+        assert self.plan is not None  # _agreed has refused otherwise
+        return PrivateStep(
+            part=part.part,
+            sampling_prob=part.sampling_prob,
+            l2_clip_norm=part.l2_clip_norm,
+            noise_std=self.plan.noise_std(part.part),
+            learning_rate=plan.learning_rate,
+            max_history=self.plain.max_history,
+        )
+
+    def _event_id(self, plan: RoundPlan, state: AdapterState) -> str:
+        """Names the question asked of the data. The same one gets the same noise and costs once; another never does.
+
+        Under secure aggregation each attempt is another question: two attempts that were opened over different
+        partners would otherwise differ by one partner's answer with nothing but its own small noise share on it.
+        """
+        question = (
+            f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|{self.plain.max_history}|"
+        )
+        question += f"{plan.privacy_plan_hash}|{state.hash}|{self.data.fingerprint}|{self.partner}|"
+        question += str(plan.attempt) if plan.mode == "secagg" else "any attempt"
+        return hashlib.sha256(question.encode()).hexdigest()
+
+    def _forget_stale_contexts(self, state: AdapterState) -> None:
+        """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
+        digest = hashlib.sha256()
+        for name in sorted(state.tensors):
+            if part_of(name) in ("lora", "projection", "items"):
+                digest.update(state.tensors[name].tobytes())
+        if self._cache.key != digest.hexdigest():
+            self._cache.key, self._cache.contexts = digest.hexdigest(), {}
+
+
+def _plain_parts(part: str) -> tuple[str, ...]:
+    return ("head", "lora", "projection", "items") if part == "all" else (part,)
+
+
+def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:
+    """Mean over users of item counts at L2 norm 1: the prior without noise."""
+    total = np.zeros(n_items, np.float32)
+    for history in histories:
+        counts = np.bincount(history, minlength=n_items)
+        total += counts / max(float(np.linalg.norm(counts)), 1.0)
+    return total / max(len(histories), 1)
+
+
+def _difference(model: PeftModel, start: AdapterState, names: Sequence[str]) -> AdapterDelta:
+    end = read_state(model)
+    return AdapterDelta({name: end.tensors[name] - start.tensors[name] for name in names})

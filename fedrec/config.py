@@ -1,0 +1,212 @@
+"""What a simulation's TOML file may say: frozen models that refuse unknown keys and report every problem at once."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedrec.errors import ConfigError
+
+FORMAT = 1
+Mode = Literal["none", "inspect", "secagg"]
+RowName = Literal[
+    "popularity",
+    "item_knn",
+    "ease",
+    "local_only",
+    "federated",
+    "federated_dp",
+    "federated_dp_inspect",
+    "centralised",
+]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """`[data]`: which interactions, and how much of each user is read."""
+
+    source: str = "ml-100k"
+    max_history: Annotated[int, Field(ge=2, le=2000)] = 100
+
+
+class ModelConfig(_Section):
+    """`[model]`: the frozen parts that every partner shares."""
+
+    backbone: str = "smollm2-135m"
+    layers: Count = 2
+    feature_layer: Count = 4
+    sentence_encoder: str = "minilm-l6-v2"
+    feature_dim: Annotated[int, Field(ge=2, le=4096)] = 256
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ShapeConfig(_Section):
+    """Sizes of what is trained; see `AdapterShape`."""
+
+    rank: Count = 8
+    item_dim: Annotated[int, Field(ge=0, le=1024)] = 0
+    summary_dim: Annotated[int, Field(ge=0, le=4096)] = 32
+    context_dim: Count = 32
+    score_dim: Count = 32
+    context_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    popularity_floor: Annotated[float, Field(gt=0)] = 1.0
+
+
+class PlainConfig(_Section):
+    """`[plain]`: the rows without privacy."""
+
+    shape: ShapeConfig
+    rounds: Count = 16
+    local_epochs: Count = 2
+    central_epochs: Count = 12
+    local_only_epochs: Count = 12
+    batch_users: Count = 16
+    central_batch_users: Count = 32
+    learning_rate: Rate = 2e-3
+    central_learning_rate: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+
+
+class PartConfig(_Section):
+    """`[[private.parts]]`: one part of the adapter, trained for some rounds with its share of the budget."""
+
+    part: Literal["prior", "head", "lora"]
+    rounds: Count
+    share: Share
+    sampling_prob: Share = 1.0
+    l2_clip_norm: Annotated[float, Field(gt=0)]
+    optimizer: Literal["sgd", "adam"]
+    server_learning_rate: Rate
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class PrivateConfig(_Section):
+    """`[private]`: the rows under user-level differential privacy."""
+
+    epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    noise_source: Literal["seeded", "secret"] = "seeded"
+    shape: ShapeConfig
+    parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _shares_and_order(self) -> Self:
+        names = [part.part for part in self.parts]
+        problems = []
+        if len(set(names)) != len(names):
+            problems.append("each part may stand once")
+        if abs(sum(part.share for part in self.parts) - 1) > 1e-9:
+            problems.append("the shares of the parts must add up to 1")
+        if self.shape.item_dim:
+            problems.append("shape.item_dim must be 0: per-item vectors are not trained privately")
+        if self.shape.dropout:
+            problems.append("shape.dropout must be 0: noise regularises enough")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class RoundsConfig(_Section):
+    """`[rounds]`: when a round counts."""
+
+    quorum: Count = 8
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    max_attempts: Count = 3
+    max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
+
+
+class EvaluationConfig(_Section):
+    """`[evaluation]`: the protocol, and how often a round is looked at."""
+
+    protocol: Literal["B"] = "B"
+    every_rounds: Count = 1
+    watch_users: Annotated[int, Field(ge=0)] = 0
+
+
+class SimulationConfig(_Section):
+    """One simulation: data, model, partners and the rows of the ladder."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    partners: Annotated[int, Field(ge=1, le=100_000)] = 8
+    rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
+    data: DataConfig
+    model: ModelConfig
+    plain: PlainConfig
+    private: PrivateConfig
+    rounds: RoundsConfig
+    evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = []
+        if self.rounds.quorum > self.partners:
+            problems.append(f"rounds.quorum {self.rounds.quorum} exceeds partners {self.partners}")
+        if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
+            problems.append("seeds and rows must not repeat")
+        for place, shape in (("plain", self.plain.shape), ("private", self.private.shape)):
+            widest = max(shape.summary_dim, shape.score_dim)
+            if widest > self.model.feature_dim:
+                problems.append(
+                    f"{place}.shape needs {widest} components, model.feature_dim is {self.model.feature_dim}"
+                )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> SimulationConfig:
+    """Read a simulation's TOML file, with `key=value` overrides whose keys are dotted paths.
+
+    Raises: ConfigError: naming every unknown key and every value out of range, and the file.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", "mend the TOML syntax at that place") from error
+    for override in overrides:
+        _override(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], place: str) -> SimulationConfig:
+    """Validate a configuration that is already a dict (a stored run's, say)."""
+    try:
+        return SimulationConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(dict(item)) for item in error.errors()]
+        raise ConfigError.of_all(problems, "see simulations/configs/demo.toml for every key", place) from error
+
+
+def _problem(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "whole file"
+    return f"{key}: {str(item['msg']).removeprefix('Value error, ')}"
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not key=value", "write for example --set private.epsilon=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {key}: {name} is not a section", "see the keys in the configuration file")
+    values[last] = value

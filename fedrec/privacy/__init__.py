@@ -1,0 +1,1 @@
+"""User-level differential privacy: one plan that mechanism, accounting and ledger all read."""

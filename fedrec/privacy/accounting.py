@@ -1,0 +1,200 @@
+"""What sampled Gaussian mechanisms cost together: PLD is reported, PRV must agree, calibration inverts it."""
+
+import importlib
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fedrec.errors import PrivacyError
+from fedrec.privacy.plan import Event, Mode, PartPlan, PrivacyPlan, mechanism_problems
+
+PartShare = tuple[str, int, float, float, float]
+"""part, total_steps, sampling_prob, l2_clip_norm, share of the budget (any positive unit)."""
+
+_Group = tuple[float, float, int]
+"""sampling_prob, noise_multiplier, steps: equal mechanisms together."""
+
+# Below this noise (epsilon beyond 5,000) the distributions get too long to be worth computing.
+_LEAST_NOISE = 0.01
+
+
+def epsilon_pld(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of everything together, by privacy loss distributions: an upper bound, and the reported figure.
+
+    Args:
+        events: (part, sampling_prob, noise_multiplier, steps), public; in any order. None cost 0.
+        delta: in (0, 1).
+    Raises: PrivacyError: every event that is no sampled Gaussian mechanism, at once.
+    Privacy: adding or removing one user. Amplified by the partner's own Poisson sampling, by nothing else.
+    Reference: Doroshenko et al. 2022, arXiv:2207.04380 (dp_accounting).
+
+    Example:
+        >>> round(epsilon_pld([("head", 1.0, 1.0, 1)], 1e-5), 2)
+        4.38
+    """
+    return _pld(_groups(events, delta), delta)
+
+
+def epsilon_prv(events: Iterable[Event], delta: float) -> float:
+    """The same by privacy random variables (Opacus), bounded about .01 above the truth: the second opinion.
+
+    Raises: PrivacyError: a wrong event, Opacus missing, or a composition that its arithmetic cannot carry.
+    Reference: Gopi et al. 2021, arXiv:2106.02848.
+    """
+    groups = _groups(events, delta)
+    return _prv(groups, delta) if groups else 0.0
+
+
+def checked_epsilon(events: Iterable[Event], delta: float, tolerance: float | None = 0.03) -> float:
+    """PLD's epsilon, if the second accountant says the same within `tolerance`.
+
+    Args:
+        tolerance: in epsilon; None asks no second opinion: for figures that promise nothing, since PRV cannot
+            carry the tiny noise of, say, one partner's share alone.
+    Raises: PrivacyError: the accountants disagree, so that neither may be believed.
+    """
+    events = list(events)
+    reported = epsilon_pld(events, delta)
+    if tolerance is None:
+        return reported
+    second = epsilon_prv(events, delta)
+    if not abs(reported - second) <= tolerance:  # `not <=`, so that NaN is a disagreement too
+        raise PrivacyError(
+            f"accountants disagree on {events} at delta {delta}: PLD says {reported:.4f}, PRV {second:.4f}",
+            "do not train under this plan; more noise or fewer steps bring it back into their range",
+        )
+    return reported
+
+
+def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: Mode, quorum: int) -> PrivacyPlan:
+    """The least noise with which the whole plan costs at most `epsilon`, split over the parts by share.
+
+    `steps * (sampling_prob / noise_multiplier)**2` of each part is proportional to its share; bisection on
+    `epsilon_pld` finds the common scale.
+
+    Args:
+        shares: (part, total_steps, sampling_prob, l2_clip_norm, share); public.
+        epsilon: target, > 0; the result lies less than .02 (and less than 1% of it) below.
+        mode, quorum: as in `PrivacyPlan`; the guarantee is the same, the noise of one partner differs.
+    Raises: PrivacyError: a wrong figure (all at once), or a target that no noise reaches.
+    """
+    _check_target(shares, epsilon)
+    whole = sum(share for *_, share in shares)
+
+    def plan_at(scale: float) -> PrivacyPlan:
+        parts = []
+        for part, steps, prob, clip, share in shares:
+            noise = scale * prob * math.sqrt(steps * whole / share)
+            parts.append(PartPlan(part, prob, clip, noise, steps))
+        return PrivacyPlan("user", mode, delta, tuple(parts), quorum)
+
+    plan_at(1.0)  # refuses wrong figures before `delta` is used below
+    # Start where zero-concentrated DP puts the unsampled Gaussian: epsilon = rho + 2 sqrt(rho log(1/delta)).
+    log_term = math.log(1 / delta)
+    start = 1 / (math.sqrt(2) * (math.sqrt(log_term + epsilon) - math.sqrt(log_term)))
+    return plan_at(_least_scale(lambda scale: epsilon_pld(plan_at(scale).events(), delta), epsilon, start))
+
+
+def _least_scale(cost: Callable[[float], float], epsilon: float, start: float) -> float:
+    """Where the falling `cost` lies just below `epsilon`: a bracket around `start`, then bisection."""
+    enough = start
+    while cost(enough) > epsilon:
+        enough *= 1.3
+    too_little = enough / 1.3
+    while cost(too_little) <= epsilon:
+        too_little, enough = too_little / 1.3, too_little
+    for _ in range(30):
+        if epsilon - cost(enough) < min(0.02, 0.01 * epsilon):
+            return enough
+        middle = math.sqrt(too_little * enough)
+        too_little, enough = (middle, enough) if cost(middle) > epsilon else (too_little, middle)
+    raise PrivacyError(f"no noise makes the plan cost just below epsilon {epsilon}", "change steps or delta")
+
+
+def _check_target(shares: Sequence[PartShare], epsilon: float) -> None:
+    problems = [] if 0 < epsilon < math.inf else [f"epsilon must be finite and > 0, is {epsilon!r}"]
+    for part, steps, prob, _, share in shares:
+        if not 0 < share < math.inf:
+            problems.append(f"part {part!r}: share must be finite and > 0, is {share!r}")
+        problems += [f"part {part!r}: {problem}" for problem in mechanism_problems(prob, 1.0, steps)]
+    if problems:
+        raise PrivacyError.of_all(problems, "mend the figures", "calibration")
+
+
+def _groups(events: Iterable[Event], delta: float) -> tuple[_Group, ...]:
+    """Equal mechanisms together, in a fixed order: one multiset is one float, and one entry of the cache."""
+    steps_of: Counter[tuple[float, float]] = Counter()
+    problems = [] if 0 < delta < 1 else [f"delta must be in (0, 1), is {delta!r}"]
+    for part, prob, noise, steps in events:
+        problems += [f"part {part!r}: {problem}" for problem in mechanism_problems(prob, noise, steps)]
+        steps_of[prob, noise] += steps
+    if problems:
+        raise PrivacyError.of_all(problems, "mend the plan", "accounting")
+    return tuple((prob, noise, steps) for (prob, noise), steps in sorted(steps_of.items()))
+
+
+@lru_cache(maxsize=4096)
+def _pld(groups: tuple[_Group, ...], delta: float) -> float:
+    if any(noise < _LEAST_NOISE for _, noise, _ in groups):
+        # Bun & Steinke 2016, arXiv:1605.02635, proposition 1.3: loose, but an upper bound at any noise.
+        rho = sum(steps / 2 / noise / noise for _, noise, steps in groups)
+        return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    dp = _library("dp_accounting", "dp-accounting")
+    accountant = _library("dp_accounting.pld", "dp-accounting").PLDAccountant(
+        value_discretization_interval=_interval(groups)
+    )
+    for prob, noise, steps in groups:
+        event = dp.GaussianDpEvent(noise)
+        accountant.compose(event if prob == 1 else dp.PoissonSampledDpEvent(prob, event), steps)
+    return float(accountant.get_epsilon(delta))
+
+
+def _interval(groups: tuple[_Group, ...]) -> float:
+    """Step of the discretised losses: the coarsest that adds little spread to that of all the losses.
+
+    It errs upwards only: about .001 in epsilon, .01 at a million steps. Losses so large that they promise
+    nothing get a coarser one, which bounds time and memory.
+    """
+    spreads, mean, widest = [], 0.0, 0.0
+    for prob, noise, steps in groups:
+        half = 0.5 / noise**2
+        # Steps on everybody are one Gaussian with less noise; sampled ones are discretised one by one.
+        count, variance = (1, 2 * half * steps) if prob == 1 else (steps, prob**2 * math.expm1(min(2 * half, 50)))
+        spreads.append((count, min(1.0, math.sqrt(variance))))
+        mean += steps * prob * max(0.0, half + math.log(prob))
+        widest = max(widest, half)
+    whole, step = sum(count * spread**2 for count, spread in spreads), 5e-3
+
+    def added() -> float:
+        return sum(count * step * min(step, spread) for count, spread in spreads)
+
+    while step > 1e-5 and added() > whole / (256 if step > 1e-3 else 16):
+        step *= 0.7
+    return max(step, 1e-5 * mean, 1e-5 * widest)
+
+
+@lru_cache(maxsize=256)
+def _prv(groups: tuple[_Group, ...], delta: float) -> float:
+    accountant = _library("opacus.accountants", "fedrec[client]").PRVAccountant()
+    accountant.history = [(noise, prob, steps) for prob, noise, steps in groups]
+    with warnings.catch_warnings(), np.errstate(divide="ignore"):
+        # Opacus takes log(1 - sampling_prob), which at probability 1 is -inf, as it should be (errstate).
+        # It sizes its grid by Renyi orders up to 63; with much noise the last is best, the grid only larger.
+        warnings.filterwarnings("ignore", message="Optimal order is the largest alpha", category=UserWarning)
+        try:
+            return float(accountant.get_epsilon(delta, eps_error=0.01))
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            raise PrivacyError(f"PRV fails on {groups}: {error}", "more noise or fewer steps") from error
+
+
+def _library(name: str, package: str) -> Any:
+    """Imported at the first account, since it takes seconds and the coordinator may never need one."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PrivacyError(f"the accountant {name} is not installed", f"pip install '{package}'") from error

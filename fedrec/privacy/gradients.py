@@ -1,0 +1,95 @@
+"""One gradient per user, through Opacus: its hooks capture them, its DPOptimizer clips, noises and steps."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from opacus.grad_sample.grad_sample_module import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from torch import nn
+
+from fedrec.errors import PrivacyError
+from fedrec.privacy.clipping import BoundedSum, clip_and_sum
+from fedrec.privacy.noise import NoiseSource, add_noise
+
+
+@contextmanager
+def per_user_gradients(model: nn.Module) -> Iterator[None]:
+    """Inside, `loss_vector.sum().backward()` leaves `grad_sample` `[users, ...]` on every trainable parameter.
+
+    The first dimension of every trainable layer's input must be the users. The model must be in training mode.
+    Raises: PrivacyError: a layer whose users cannot be told apart (batch norm, say).
+    """
+    try:
+        # "sum": the loss is one number a user, so backprops must not be multiplied by the batch size.
+        hooks = GradSampleHooks(model, loss_reduction="sum", strict=True)
+    except NotImplementedError as error:
+        raise PrivacyError(
+            "the model has layers that mix users, so no per-user gradient exists",
+            "remove batch norm or buffers",
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            # Item tokens need no gradient of their own; the hooks fire on the outputs, which is all we use.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            yield
+    finally:
+        hooks.cleanup()
+
+
+class UserDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
+    """Opacus's DPOptimizer with our bounded sum and keyed noise; many microbatches make one private step.
+
+    Args:
+        parameters: the trained tensors, in a fixed order.
+        learning_rate: multiplies the noised SUM over users: public, never divided by the (private) user count.
+        l2_clip_norm: of each user's whole gradient; gradient units.
+        noise_std: of each coordinate of the sum; a partner's own share under secure aggregation.
+        source: keyed noise.
+    Privacy: one `step` releases one Gaussian mechanism of sensitivity `l2_clip_norm`; an empty sample too.
+    Reference: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        *,
+        learning_rate: float,
+        l2_clip_norm: float,
+        noise_std: float,
+        source: NoiseSource,
+    ) -> None:
+        super().__init__(
+            torch.optim.SGD(parameters, lr=learning_rate),
+            noise_multiplier=noise_std / l2_clip_norm,
+            max_grad_norm=l2_clip_norm,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        self._noise_std = noise_std
+        self._source = source
+        self._sum = self._empty_sum()
+
+    def _empty_sum(self) -> BoundedSum:
+        total = sum(p.numel() for p in self.params)
+        return clip_and_sum(torch.zeros(0, total, device=self.params[0].device), self.max_grad_norm)
+
+    def clip_and_accumulate(self) -> None:
+        """Clip the users of the last backward pass and add them to the step's sum. Users must not come twice."""
+        self._sum = self._sum.plus(clip_and_sum(self.grad_samples, self.max_grad_norm))
+        for parameter in self.params:
+            parameter.grad_sample = None
+
+    def add_noise(self) -> None:
+        """Noise the whole sum once; the parameters' `grad` is all that remains of the users."""
+        noised = add_noise(self._sum, self._noise_std, self._source)
+        self._sum = self._empty_sum()
+        pieces = torch.split(noised, [p.numel() for p in self.params])
+        for parameter, piece in zip(self.params, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+
+    def pre_step(self, closure: None = None) -> bool:  # noqa: ARG002  # Opacus's signature
+        """Noise what was accumulated; true for an empty sample too, which still costs its step."""
+        self.add_noise()
+        return True

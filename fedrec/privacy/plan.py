@@ -1,0 +1,174 @@
+"""The privacy plan: one frozen object that noise, accounting and ledger all read, so they cannot differ."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedrec.errors import PrivacyError
+
+Mode = Literal["none", "inspect", "secagg"]
+Event = tuple[str, float, float, int]
+"""part, sampling_prob, noise_multiplier, steps: so many runs of a Poisson-sampled Gaussian mechanism."""
+
+REMEDY = "mend the plan; `calibrate` makes a valid one"
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """How one part of the adapter is trained. Public.
+
+    Args:
+        part: prior, head or lora, say.
+        sampling_prob: probability of each user in each step, in (0, 1].
+        l2_clip_norm: most that one user moves a step's sum; gradient units, > 0.
+        noise_multiplier: std of all the noise on a step's sum, in units of `l2_clip_norm`, > 0.
+        total_steps: over the whole life of the plan, >= 1.
+    Raises: PrivacyError: every field that is out of range, at once.
+    """
+
+    part: str
+    sampling_prob: float
+    l2_clip_norm: float
+    noise_multiplier: float
+    total_steps: int
+
+    def __post_init__(self) -> None:
+        if problems := _part_problems(vars(self)):
+            raise PrivacyError.of_all(problems, REMEDY, "part plan")
+        for name in ("sampling_prob", "l2_clip_norm", "noise_multiplier"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one plan, one hash
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What a partner agrees to before its rows are touched. Public.
+
+    Args:
+        unit: what is protected: a user with all interactions, at one partner, added or removed.
+        mode: `inspect`: each partner's noise is enough alone; `secagg`: `quorum` partners' shares add up.
+        delta: of (epsilon, delta), in (0, 1).
+        parts: each once.
+        quorum: partners whose noise adds up in `secagg` mode, >= 1.
+    Raises: PrivacyError: every field that is out of range, at once; mode `none`, which needs no plan.
+
+    Example:
+        >>> head = PartPlan("head", sampling_prob=1.0, l2_clip_norm=0.5, noise_multiplier=4.0, total_steps=10)
+        >>> plan = PrivacyPlan("user", "secagg", 1e-5, (head,), quorum=4)
+        >>> plan.noise_std("head"), plan.events({"head": 3})
+        (1.0, [('head', 1.0, 4.0, 3)])
+        >>> PrivacyPlan.from_dict(plan.to_dict()).hash == plan.hash
+        True
+    """
+
+    unit: Literal["user"]
+    mode: Mode
+    delta: float
+    parts: tuple[PartPlan, ...]
+    quorum: int
+
+    def __post_init__(self) -> None:
+        if problems := _plan_problems({**vars(self), "parts": [vars(part) for part in self.parts]}):
+            raise PrivacyError.of_all(problems, REMEDY, "privacy plan")
+        object.__setattr__(self, "delta", float(self.delta))
+        object.__setattr__(self, "parts", tuple(self.parts))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON; floats as their repr, which is exact."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**dataclasses.asdict(self), "parts": [dataclasses.asdict(part) for part in self.parts]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PrivacyPlan":
+        """The inverse of `to_dict`. Raises: PrivacyError: every unknown, missing or wrong value at once."""
+        if problems := _plan_problems(values):
+            raise PrivacyError.of_all(problems, REMEDY, "privacy plan")
+        return cls(**{**values, "parts": tuple(PartPlan(**part) for part in values["parts"])})
+
+    def noise_std(self, part: str) -> float:
+        """Std of the noise that ONE partner adds to each coordinate of its clipped sum; gradient units."""
+        plan = self._part(part)
+        share = math.sqrt(self.quorum) if self.mode == "secagg" else 1.0
+        return plan.noise_multiplier * plan.l2_clip_norm / share
+
+    def events(self, rounds_done: Mapping[str, int] | None = None) -> list[Event]:
+        """What is charged: the whole plan, or only the steps done of each part (a round is a step).
+
+        Raises: PrivacyError: a part that is not in the plan, or more steps than it allows.
+        """
+        done = {part.part: part.total_steps for part in self.parts} if rounds_done is None else rounds_done
+        for name, steps in done.items():
+            if not 0 <= steps <= self._part(name).total_steps:
+                raise PrivacyError(f"{steps} steps of part {name!r}: the plan does not have so many", REMEDY)
+        steps_of = [(part, done.get(part.part, 0)) for part in self.parts]
+        return [(p.part, p.sampling_prob, p.noise_multiplier, steps) for p, steps in steps_of if steps]
+
+    def _part(self, name: str) -> PartPlan:
+        for part in self.parts:
+            if part.part == name:
+                return part
+        raise PrivacyError(f"part {name!r} is not among the plan's {[p.part for p in self.parts]}", REMEDY)
+
+
+def mechanism_problems(sampling_prob: Any, noise_multiplier: Any, steps: Any) -> list[str]:
+    """What is wrong with the figures of a sampled Gaussian mechanism; one line each."""
+    is_prob = _is_positive(sampling_prob) and sampling_prob <= 1
+    checks = [
+        (is_prob, f"sampling_prob must be in (0, 1], is {sampling_prob!r}"),
+        (_is_positive(noise_multiplier), f"noise_multiplier must be finite and > 0, is {noise_multiplier!r}"),
+        (_is_count(steps), f"steps must be a whole number >= 1, is {steps!r}"),
+    ]
+    return [problem for holds, problem in checks if not holds]
+
+
+def _part_problems(values: Mapping[str, Any]) -> list[str]:
+    if problems := _key_problems(values, PartPlan):
+        return problems
+    part, clip = values["part"], values["l2_clip_norm"]
+    problems = mechanism_problems(values["sampling_prob"], values["noise_multiplier"], values["total_steps"])
+    if not isinstance(part, str) or not part:
+        problems.append(f"part must be a name, is {part!r}")
+    if not _is_positive(clip):
+        problems.append(f"l2_clip_norm must be finite and > 0, is {clip!r}")
+    return problems
+
+
+def _plan_problems(values: Mapping[str, Any]) -> list[str]:
+    if problems := _key_problems(values, PrivacyPlan):
+        return problems
+    mode, delta, parts = values["mode"], values["delta"], values["parts"]
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
+        return ["parts must be a list of tables"]
+    names = [part.get("part") for part in parts]
+    checks = [
+        (values["unit"] == "user", f"unit must be 'user', is {values['unit']!r}"),
+        (mode in ("inspect", "secagg"), f"mode must be 'inspect' or 'secagg', is {mode!r}"),
+        (_is_positive(delta) and delta < 1, f"delta must be in (0, 1), is {delta!r}"),
+        (_is_count(values["quorum"]), f"quorum must be a whole number >= 1, is {values['quorum']!r}"),
+        (bool(parts), "parts must not be empty"),
+        (all(names.count(name) == 1 for name in names), f"each part may stand once: {names}"),
+    ]
+    problems = [problem for holds, problem in checks if not holds]
+    return problems + [f"parts[{i}]: {p}" for i, part in enumerate(parts) for p in _part_problems(part)]
+
+
+def _key_problems(values: Mapping[str, Any], plan: type[PartPlan] | type[PrivacyPlan]) -> list[str]:
+    names = {field.name for field in dataclasses.fields(plan)}
+    missing = [f"{name}: missing" for name in sorted(names - values.keys())]
+    return missing + [f"{name}: unknown" for name in sorted(values.keys() - names)]
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,75 @@
+"""What an adapter promises, as figures and in words; goes with every version as `privacy.json`."""
+
+from typing import Any, Literal
+
+from fedrec.privacy.accounting import checked_epsilon
+from fedrec.privacy.plan import PrivacyPlan
+
+NoiseOrigin = Literal["seeded", "secret"]
+
+
+def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool) -> dict[str, Any]:
+    """The statement of a plan that is carried out in full.
+
+    Args:
+        plan: None for training without privacy.
+        noise_source: `seeded` noise can be recomputed by whoever knows the run's seed.
+        simulated: all partners in one process; in `secagg` mode nothing is masked then.
+    """
+    if plan is None:
+        return {
+            "unit": "user",
+            "mode": "none",
+            "epsilon": None,
+            "delta": None,
+            "assumption": "none: no privacy is claimed",
+        }
+    return {
+        "unit": plan.unit,
+        "mode": plan.mode,
+        "epsilon": checked_epsilon(plan.events(), plan.delta),
+        "delta": plan.delta,
+        "plan_hash": plan.hash,
+        "partner_alone_epsilon": partner_alone_epsilon(plan),
+        "assumption": _assumption(plan, simulated),
+        "noise_source": noise_source,
+        "noise_caveat": _caveat(noise_source),
+        "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this run",
+        "does_not_cover": "other runs on the same data (the partner's ledger adds them up); a person who is a user of "
+        "several partners counts once at each; held-out evaluation by the simulation harness stays out of the adapter",
+        "parts": [
+            {
+                "part": part.part,
+                "steps": part.total_steps,
+                "sampling_prob": part.sampling_prob,
+                "l2_clip_norm": part.l2_clip_norm,
+                "noise_multiplier": part.noise_multiplier,
+            }
+            for part in plan.parts
+        ],
+    }
+
+
+def partner_alone_epsilon(plan: PrivacyPlan) -> float:
+    """Epsilon against somebody who sees each partner's own update: with its noise share alone."""
+    shrink = 1.0 if plan.mode == "inspect" else plan.quorum**-0.5
+    events = [(part, prob, noise * shrink, steps) for part, prob, noise, steps in plan.events()]
+    return checked_epsilon(events, plan.delta, tolerance=None)
+
+
+def _assumption(plan: PrivacyPlan, simulated: bool) -> str:
+    if plan.mode == "inspect":
+        return "none about other partners or the coordinator: each partner's own noise gives the guarantee"
+    masks = " The sum is simulated in one process here: nothing is masked." if simulated else ""
+    return (
+        f"the coordinator sees only the sum, and all {plan.quorum} partners that the noise is sized for add their "
+        f"share honestly; then epsilon holds against everybody who sees the sum.{masks}"
+    )
+
+
+def _caveat(noise_source: NoiseOrigin) -> str:
+    if noise_source == "secret":
+        return "the noise key never leaves the run folder"
+    return (
+        "noise is derived from the run's seed so that the run can be repeated: a simulation, no protection in earnest"
+    )

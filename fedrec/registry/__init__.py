@@ -1,0 +1,1 @@
+"""Committed adapter versions on disk."""

@@ -1,0 +1,217 @@
+"""One partner's work in a round: plain epochs, or private steps in which each user's say is bounded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from fedrec.errors import PrivacyError
+from fedrec.model.recommender import item_token_model, train_only, user_losses
+from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
+from fedrec.privacy.noise import NoiseSource
+from fedrec.privacy.sampling import poisson_sample
+from fedrec.training.batches import UserBatch, user_batches
+
+# Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
+MAX_TOKENS = 800
+
+
+@dataclass(frozen=True)
+class PlainSettings:
+    """Training without privacy: what the rows `centralised`, `local_only` and `federated` use."""
+
+    learning_rate: float
+    weight_decay: float
+    batch_users: int
+    max_history: int
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class PrivateStep:
+    """One private step: what `PrivacyPlan` says of the round's part.
+
+    Attributes:
+        part: prior, head or lora.
+        sampling_prob: of each user, public.
+        l2_clip_norm: gradient units, public.
+        noise_std: of each coordinate of the partner's clipped sum, public.
+        learning_rate: multiplies the noised sum, public.
+        max_history: items of a user that are read, public.
+    """
+
+    part: str
+    sampling_prob: float
+    l2_clip_norm: float
+    noise_std: float
+    learning_rate: float
+    max_history: int
+
+
+@dataclass
+class ContextCache:
+    """The LLM's reading of each user, kept while LoRA stands still, so that a head step costs no LLM pass. Private."""
+
+    key: str = ""
+    contexts: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+
+def train_plain(
+    model: PeftModel,
+    names: Sequence[str],
+    histories: Sequence[np.ndarray],
+    settings: PlainSettings,
+    *,
+    epochs: int,
+    rng: np.random.Generator,
+    rate: Callable[[float], float] = lambda _: 1.0,
+    after_epoch: Callable[[int], None] = lambda _: None,
+) -> float:
+    """AdamW on the named adapter tensors for some epochs; no privacy whatsoever.
+
+    Args:
+        rate: factor on the learning rate at progress 0..1 of these epochs.
+        after_epoch: called with the number of epochs done; may put the model into evaluation mode.
+    Returns: mean loss over the users of the last epoch (private).
+    """
+    parameters = list(train_only(model, names).values())
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    batches = -(-len(histories) // settings.batch_users)
+    torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's own generator
+    total = 0.0
+    for step in range(epochs * batches):
+        if step % batches == 0:
+            model.train()
+            order, total = rng.permutation(len(histories)), 0.0
+        users = order[(step % batches) * settings.batch_users :][: settings.batch_users]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate(step / (epochs * batches))
+        optimizer.zero_grad()
+        total += _plain_backward(model, histories, users, settings.max_history)
+        nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimizer.step()
+        if (step + 1) % batches == 0:
+            after_epoch((step + 1) // batches)
+    return total / max(len(histories), 1)
+
+
+def _plain_backward(model: PeftModel, histories: Sequence[np.ndarray], users: np.ndarray, max_history: int) -> float:
+    """Gradient of the mean loss of `users`, in length-sorted microbatches; returns the sum of their losses."""
+    total = 0.0
+    for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
+        losses = user_losses(model(batch.items), batch.targets)
+        (losses.sum() / len(users)).backward()  # type: ignore[no-untyped-call]  # torch's own
+        total += float(losses.detach().sum())
+    return total
+
+
+def private_step(
+    model: PeftModel,
+    names: Sequence[str],
+    histories: Sequence[np.ndarray],
+    step: PrivateStep,
+    source: NoiseSource,
+    cache: ContextCache,
+) -> None:
+    """Sample users, bound each one's say, add noise, move the model. An empty sample is a step like any other.
+
+    Args:
+        names: adapter tensors of the part.
+        histories: int32 codes per user, oldest first; private.
+        cache: contexts of the unchanged LLM; its key is the caller's to set.
+    Privacy: one sampled Gaussian mechanism over users with sensitivity `step.l2_clip_norm`.
+    """
+    parameters = train_only(model, names)
+    users = poisson_sample(len(histories), step.sampling_prob, source)
+    optimizer = UserDPOptimizer(
+        list(parameters.values()),
+        learning_rate=step.learning_rate,
+        l2_clip_norm=step.l2_clip_norm,
+        noise_std=step.noise_std,
+        source=source,
+    )
+    match step.part:
+        case "prior":
+            _count_items(optimizer, parameters, histories, users, step.max_history)
+        case "head":
+            _head_gradients(model, optimizer, histories, users, step.max_history, cache)
+        case "lora":
+            _lora_gradients(model, optimizer, histories, users, step.max_history)
+        case _:
+            raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _count_items(
+    optimizer: UserDPOptimizer,
+    parameters: dict[str, nn.Parameter],
+    histories: Sequence[np.ndarray],
+    users: np.ndarray,
+    max_history: int,
+) -> None:
+    """Per-user gradients of the loss -<histogram, counts / |counts|>: minus each user's counts at L2 norm 1."""
+    (histogram,) = parameters.values()
+    for start in range(0, len(users), 256):
+        chosen = users[start : start + 256]
+        rows = torch.zeros(len(chosen), len(histogram))
+        for row, user in zip(rows, chosen, strict=True):
+            counts = np.bincount(histories[user][-max_history:], minlength=len(histogram))
+            row -= torch.from_numpy(counts / max(float(np.linalg.norm(counts)), 1.0)).float()
+        histogram.grad_sample = rows.to(histogram.device)  # type: ignore[attr-defined]  # where Opacus looks
+        optimizer.clip_and_accumulate()
+
+
+def _head_gradients(
+    model: PeftModel,
+    optimizer: UserDPOptimizer,
+    histories: Sequence[np.ndarray],
+    users: np.ndarray,
+    max_history: int,
+    cache: ContextCache,
+) -> None:
+    tokens = item_token_model(model)
+    model.train()
+    for batch in user_batches(histories, users, max_history, 8 * MAX_TOKENS, _device(model)):
+        with torch.no_grad():
+            summary = tokens.summary(batch.items, _contexts(model, batch, cache))
+        with per_user_gradients(tokens.score_head):
+            losses = user_losses(tokens.scores(tokens.user_vectors(summary)), batch.targets)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+            optimizer.clip_and_accumulate()
+
+
+def _contexts(model: PeftModel, batch: UserBatch, cache: ContextCache) -> Tensor:
+    """Contexts of the batch's users, `[users, positions, context_dim]`; computed at the first head step only."""
+    missing = [i for i, user in enumerate(batch.users) if int(user) not in cache.contexts]
+    if missing:
+        tokens = item_token_model(model)
+        for start in range(0, len(missing), 16):
+            rows = missing[start : start + 16]
+            for row, context in zip(rows, tokens.context(batch.items[rows]), strict=True):
+                length = int((batch.targets[row] >= 0).sum())
+                cache.contexts[int(batch.users[row])] = context[:length].clone()
+    kept = [cache.contexts[int(user)] for user in batch.users]
+    return nn.utils.rnn.pad_sequence(kept, batch_first=True)
+
+
+def _lora_gradients(
+    model: PeftModel,
+    optimizer: UserDPOptimizer,
+    histories: Sequence[np.ndarray],
+    users: np.ndarray,
+    max_history: int,
+) -> None:
+    model.train()
+    for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
+        with per_user_gradients(model):
+            losses = user_losses(model(batch.items), batch.targets)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+            optimizer.clip_and_accumulate()
+
+
+def _device(model: PeftModel) -> torch.device:
+    return item_token_model(model).features.device

@@ -1,0 +1,172 @@
+"""What travels between coordinator and partner besides tensors, and who may see each field of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from fedrec.errors import ProtocolError
+
+Mode = Literal["none", "inspect", "secagg"]
+Disclosure = Literal["public", "charged"]
+Record = dict[str, int | float | str | bool]
+
+# Longer texts have no business in a header.
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One question to the cohort. The coordinator asks; the partner's own plan and ledger decide. Public.
+
+    Attributes:
+        run: name of the run.
+        round, attempt: from 1.
+        part: which tensors may move.
+        local_epochs, local_steps: work of one answer; epochs without privacy, steps with it.
+        learning_rate: of the partner's steps, > 0.
+        parent_hash: of the adapter that travels with the plan.
+        privacy_plan_hash: of the `PrivacyPlan` that the partner must have agreed to; "none" in mode `none`.
+        quorum: good replies that the round needs; in secagg mode the noise is sized for them.
+        deadline_s: after it an answer counts no more.
+        seed: of what may be random without privacy; never of noise.
+    Raises: ProtocolError: naming every field out of range.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    part: str
+    local_epochs: int
+    local_steps: int
+    learning_rate: float
+    parent_hash: str
+    privacy_plan_hash: str
+    mode: Mode
+    quorum: int
+    deadline_s: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        counts = ("round", "attempt", "local_epochs", "local_steps", "quorum")
+        problems = [f"{name} must be at least 1" for name in counts if getattr(self, name) < 1]
+        positive = ("learning_rate", "deadline_s")
+        problems += [f"{n} must be finite and > 0" for n in positive if not 0 < getattr(self, n) < math.inf]
+        if self.mode not in get_args(Mode):
+            problems.append(f"mode must be one of {', '.join(get_args(Mode))}")
+        if not 0 <= self.seed < 2**63:
+            problems.append("seed must be 0 to 2**63 - 1")
+        _refuse("RoundPlan", problems + _bad_texts(self))
+
+    def to_record(self) -> Record:
+        """As a flat record that Flower carries."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> "RoundPlan":
+        """Read a record. Raises ProtocolError naming every field that is missing, unknown or malformed."""
+        return cls(**_values(cls, record))
+
+
+@dataclass(frozen=True)
+class UpdateHeader:
+    """What a partner says about its answer. There is no example count: nothing here can scale noise away.
+
+    Attributes:
+        run, round, attempt, plan_hash: as asked; plan_hash is that of the `PrivacyPlan`.
+        partner: who answers.
+        delta_hash: of the adapter_delta; the partner's ledger holds the same.
+    Raises: ProtocolError: naming every field out of range.
+
+    >>> UpdateHeader.from_record({"run": "demo"})
+    Traceback (most recent call last):
+    ...
+    fedrec.errors.ProtocolError: UpdateHeader: 5 problems
+      - attempt: missing
+      - delta_hash: missing
+      - partner: missing
+      - plan_hash: missing
+      - round: missing
+      remedy: both sides must run the same version of fedrec
+    """
+
+    run: str
+    round: int
+    attempt: int
+    partner: str
+    delta_hash: str
+    plan_hash: str
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} must be at least 1" for name in ("round", "attempt") if getattr(self, name) < 1]
+        _refuse("UpdateHeader", problems + _bad_texts(self))
+
+    def to_record(self) -> Record:
+        """As a flat record that Flower carries."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> "UpdateHeader":
+        """Read a record. Raises ProtocolError naming every field that is missing, unknown or malformed."""
+        return cls(**_values(cls, record))
+
+
+# Charged: computed from interactions, so paid for in the ledger before it leaves. Public: known without them.
+FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
+    "RoundPlan.run": "public",
+    "RoundPlan.round": "public",
+    "RoundPlan.attempt": "public",
+    "RoundPlan.part": "public",
+    "RoundPlan.local_epochs": "public",
+    "RoundPlan.local_steps": "public",
+    "RoundPlan.learning_rate": "public",
+    "RoundPlan.parent_hash": "public",
+    "RoundPlan.privacy_plan_hash": "public",
+    "RoundPlan.mode": "public",
+    "RoundPlan.quorum": "public",
+    "RoundPlan.deadline_s": "public",
+    "RoundPlan.seed": "public",
+    "adapter": "public",
+    "UpdateHeader.run": "public",
+    "UpdateHeader.round": "public",
+    "UpdateHeader.attempt": "public",
+    "UpdateHeader.partner": "public",
+    "UpdateHeader.plan_hash": "public",
+    "UpdateHeader.delta_hash": "charged",
+    "adapter_delta": "charged",
+    "error.code": "public",
+    "error.reason": "public",
+    "arrival_time": "public",  # by declaration: how long a partner works may depend on how much data it has
+}
+
+
+def _values(kind: type[RoundPlan] | type[UpdateHeader], record: Mapping[str, object]) -> dict[str, Any]:
+    """A record's values if names and types are exactly those of the message. A Literal travels as text."""
+    types = {f.name: f.type if f.type in (int, float) else str for f in fields(kind)}
+    problems = [f"{name}: missing" for name in sorted(types.keys() - record.keys())]
+    unknown = len(record.keys() - types.keys())
+    problems += [f"{unknown} unknown fields"] if unknown else []  # not named: the sender chose the names
+    values: dict[str, Any] = {}
+    for name in sorted(types.keys() & record.keys()):
+        value = record[name]
+        if types[name] is float and type(value) is int:
+            value = float(value)
+        if type(value) is not types[name]:
+            problems.append(f"{name}: must be {types[name].__name__}, is {type(value).__name__}")
+        values[name] = value
+    _refuse(kind.__name__, problems)
+    return values
+
+
+def _bad_texts(message: RoundPlan | UpdateHeader) -> list[str]:
+    texts = {name: value for name, value in vars(message).items() if isinstance(value, str)}
+    return [
+        f"{name} must be 1 to {MAX_TEXT} printable characters"
+        for name, text in texts.items()
+        if not (0 < len(text) <= MAX_TEXT and text.isprintable())
+    ]
+
+
+def _refuse(message: str, problems: list[str]) -> None:
+    if problems:
+        raise ProtocolError.of_all(problems, "both sides must run the same version of fedrec", message)

@@ -1,0 +1,161 @@
+"""One attempt at a round: ask every partner, take what is good, name who lost its turn and why."""
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedrec.aggregation.mean import PartnerUpdate, check_reply
+from fedrec.errors import ProtocolError
+from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
+from fedrec.wire import RoundPlan
+from fedrec_server.records import questions, read_answer
+
+# Between two looks for answers.
+_POLL_S = 0.2
+_MAX_REASON = 300
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Exchange:
+    """Questions and answers of one attempt. An answer that is no good costs its sender the turn, nobody else.
+
+    Args:
+        grid: Flower's.
+        plan: what is asked.
+        spec: what an answer must fit.
+        max_norm: largest L2 norm of an adapter_delta.
+        partners: the cohort, node id -> name.
+        on_event: told about every answer.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        plan: RoundPlan,
+        spec: AdapterSpec,
+        *,
+        max_norm: float,
+        partners: Mapping[int, str],
+        on_event: OnEvent,
+    ) -> None:
+        self._grid, self._plan, self._spec, self._max_norm = grid, plan, spec, max_norm
+        self._partners, self._on_event = partners, on_event
+        self._waiting: dict[str, int] = {}  # message id -> node
+        self._good: dict[str, AdapterDelta] = {}
+        self._started = time.monotonic()
+        self._bytes_down = 0
+        self.reasons: dict[str, str] = {}  # partner -> why its turn is lost
+
+    @property
+    def updates(self) -> list[PartnerUpdate]:
+        """The good answers, in the order of the partners' names."""
+        return [PartnerUpdate(partner, self._good[partner]) for partner in sorted(self._good)]
+
+    def ask(self, state: AdapterState) -> None:
+        """Send the round to the whole cohort."""
+        self._bytes_down = state.n_bytes
+        numbers = self._grid.push_messages(questions(self._plan, state, self._partners))
+        for node, number in zip_longest(self._partners, numbers):
+            if number:
+                self._waiting[number] = node
+            else:
+                self._lose(self._partners[node], "not connected: Flower did not take the question")
+
+    def collect(self, stop: Callable[[], bool]) -> bool:
+        """Take answers until all are there or the deadline has passed. False if a person asked to stop."""
+        while self._waiting and not self._is_late():
+            before = len(self._waiting)
+            for number in tuple(self._waiting):
+                if stop():
+                    return False
+                if number in self._waiting:
+                    self._pull(number)
+            if len(self._waiting) == before:
+                time.sleep(min(_POLL_S, self._plan.deadline_s))
+        for node in self._waiting.values():
+            self._lose(self._partners[node], "no answer before the deadline")
+        self._waiting.clear()
+        return True
+
+    def _is_late(self) -> bool:
+        return self._seconds() > self._plan.deadline_s
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _pull(self, number: str) -> None:
+        """Look for one partner's answer, alone, so that bytes Flower cannot unpack harm nobody else."""
+        try:
+            replies = list(self._grid.pull_messages([number]))
+        except Exception as error:  # noqa: BLE001  # whatever a sender's bytes provoke costs it its turn
+            partner = self._partners[self._waiting.pop(number)]
+            self._lose(partner, f"answer cannot be fetched: {type(error).__name__}")
+            return
+        for reply in replies:
+            self._take(reply)
+
+    def _take(self, reply: Message) -> None:
+        node = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+        if node is None:
+            sender = self._partners.get(reply.metadata.src_node_id, f"node {reply.metadata.src_node_id}")
+            self._refuse(sender, "answers what it was not asked, or twice")
+            return
+        partner = self._partners[node]
+        try:
+            if self._is_late():
+                raise ProtocolError("answer after the deadline")
+            adapter_delta = self._checked(reply, node)
+        except ProtocolError as error:
+            self._lose(partner, error.problem)
+            return
+        self._good[partner] = adapter_delta
+        self._tell("partner_done", partner, bytes_up=adapter_delta.n_bytes, bytes_down=self._bytes_down)
+
+    def _checked(self, reply: Message, node: int) -> AdapterDelta:
+        if reply.has_error():
+            raise ProtocolError(f"error {reply.error.code}: {reply.error.reason or 'no reason given'}")
+        if reply.metadata.src_node_id != node:
+            raise ProtocolError("another node answered")
+        header, adapter_delta = read_answer(reply.content, self._spec.part(self._plan.part))
+        check_reply(
+            header,
+            adapter_delta,
+            sender=self._partners[node],
+            plan=self._plan,
+            spec=self._spec,
+            max_norm=self._max_norm,
+            cohort=self._partners.values(),
+            answered=self._good,
+        )
+        return adapter_delta
+
+    def _lose(self, partner: str, reason: str) -> None:
+        self.reasons[partner] = _one_line(reason)
+        self._refuse(partner, reason)
+
+    def _refuse(self, partner: str, reason: str) -> None:
+        self._tell("partner_refused", partner, reason=_one_line(reason))
+
+    def _tell(self, event: str, partner: str, **more: Any) -> None:
+        plan = self._plan
+        place = {"round": plan.round, "attempt": plan.attempt, "part": plan.part, "partner": partner}
+        self._on_event({"event": event, **place, "seconds": self._seconds(), **more})
+
+
+def wait_for_quorum(grid: Grid, plan: RoundPlan, nodes: Mapping[int, str], stop: Callable[[], bool]) -> None:
+    """Give partners until the round's deadline to connect; after a restart Flower's nodes need some 20 s."""
+    deadline = time.monotonic() + plan.deadline_s
+    while len(nodes.keys() & set(grid.get_node_ids())) < plan.quorum and not stop():
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+def _one_line(reason: str) -> str:
+    """A sender's words, fit for a terminal and a log."""
+    words = " ".join(reason.split())
+    return "".join(c for c in words if c.isprintable())[:_MAX_REASON]

@@ -1,0 +1,224 @@
+"""The round loop over Flower's Grid: ask, aggregate, step, commit, and only then the next round."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedrec.aggregation.mean import Aggregator, PartnerUpdate, UniformMean
+from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
+from fedrec.errors import ConfigError, PrivacyError, QuorumError
+from fedrec.model.adapter import AdapterSpec, AdapterState
+from fedrec.registry.registry import Registry, ServerState
+from fedrec.wire import Mode, RoundPlan
+from fedrec_server.exchange import Exchange, OnEvent, wait_for_quorum
+
+
+@dataclass(frozen=True)
+class RoundSpec:
+    """One entry of a schedule. Public.
+
+    Attributes:
+        part: which tensors the round moves.
+        local_epochs, local_steps, learning_rate: the partners' work.
+        optimizer: the coordinator's step with the mean.
+    """
+
+    part: str
+    local_epochs: int
+    local_steps: int
+    learning_rate: float
+    optimizer: ServerOptimizer
+
+
+@dataclass
+class RoundSession:
+    """Everything that a run of the loop needs, and where its result goes.
+
+    Attributes:
+        schedule: round 1 first.
+        initial_state: committed as round 0; of no account when the registry has a version already.
+        partners: the cohort, node id -> name; everyone is asked in every round.
+        quorum: good answers that a round needs. In secagg mode noise is sized for it; more only add noise.
+        max_attempts: tries at one round before the run gives up.
+        round_timeout_s: of one attempt.
+        max_norm: largest L2 norm of an adapter_delta.
+        privacy_plan_hash: of the plan that partners must have agreed to; "none" in mode `none`.
+        statement: goes with every version.
+        on_event: takes `round_started`, `partner_done`, `partner_refused`, `round_failed`, `round_committed`,
+            `stopped`; each a flat dict with at least `event`, `round` and `part`.
+        stop: true once a person asked to stop; the round under way is dropped.
+        result: the adapter of the last committed round, once the loop has ended.
+    Raises:
+        ConfigError: naming all that does not fit together.
+        PrivacyError: an aggregator that secagg mode cannot have.
+    """
+
+    run: str
+    mode: Mode
+    seed: int
+    schedule: tuple[RoundSpec, ...] = field(repr=False)
+    registry: Registry = field(repr=False)
+    initial_state: AdapterState = field(repr=False)
+    spec: AdapterSpec = field(repr=False)
+    aggregator: Aggregator
+    partners: Mapping[int, str]
+    quorum: int
+    max_attempts: int
+    round_timeout_s: float
+    max_norm: float
+    privacy_plan_hash: str
+    statement: Mapping[str, Any] = field(repr=False)
+    on_event: OnEvent = field(repr=False)
+    stop: Callable[[], bool] = field(repr=False)
+    result: AdapterState | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        problems = [f"unknown part {s.part!r}" for s in self.schedule if s.part not in self.spec.parts]
+        if len(set(self.partners.values())) != len(self.partners):
+            problems.append("two nodes have the same partner's name")
+        if not 1 <= self.quorum <= len(self.partners):
+            problems.append(f"quorum {self.quorum} of {len(self.partners)} partners")
+        if self.max_attempts < 1 or not self.max_norm > 0:
+            problems.append("max_attempts and max_norm must be positive")
+        if problems:
+            raise ConfigError.of_all(problems, "mend the run's settings", "rounds")
+        if self.mode == "secagg" and not isinstance(self.aggregator, UniformMean):
+            # Masks hide all but the plain sum; and weights would scale noise that is sized for equal shares.
+            raise PrivacyError("secagg mode allows the uniform mean only", "choose it, or inspect mode")
+        self.initial_state.check(self.spec)
+
+
+def run_rounds(grid: Grid, session: RoundSession) -> AdapterState:
+    """Run every round of the schedule that is not yet committed.
+
+    A run that was stopped or killed goes on after the registry's HEAD and ends in the same bits.
+
+    Returns: the adapter of the last committed round.
+    Raises:
+        QuorumError: too few good answers in every attempt at a round, with the reasons.
+        StorageError: a round could not be committed; all before it are.
+        RunError: the registry is damaged. ModelError: its adapter is another model's.
+    """
+    registry = session.registry
+    head = registry.head() or registry.commit(
+        session.initial_state,
+        round=0,
+        parent="",
+        mode=session.mode,
+        statement=session.statement,
+        server_state={},
+    )
+    state, server_state = registry.load(head.round), registry.load_server_state(head.round)
+    state.check(session.spec)
+    for number in range(head.round + 1, len(session.schedule) + 1):
+        committed = _run_round(grid, session, number, state, server_state)
+        if committed is None:
+            part = session.schedule[number - 1].part
+            session.on_event({"event": "stopped", "round": number, "part": part})
+            break
+        state, server_state = committed
+    return state
+
+
+def _run_round(
+    grid: Grid, session: RoundSession, number: int, state: AdapterState, server_state: ServerState
+) -> tuple[AdapterState, ServerState] | None:
+    """The next state, committed; None if a person asked to stop."""
+    started = time.monotonic()
+    asked = _ask_until_quorum(grid, session, number, state)
+    if asked is None:
+        return None
+    plan, updates = asked
+    optimizer = session.schedule[number - 1].optimizer
+    moved, own = optimizer.step(session.aggregator.aggregate(updates), _of_part(server_state, plan.part))
+    after = state.plus(moved)
+    after.check(session.spec)
+    server_state = {**server_state, **{f"{plan.part}/{key}": array for key, array in own.items()}}
+    version = session.registry.commit(
+        after,
+        round=number,
+        attempt=plan.attempt,
+        parent=plan.parent_hash,
+        mode=session.mode,
+        statement=session.statement,
+        server_state=server_state,
+    )
+    session.on_event(
+        {
+            "event": "round_committed",
+            **_place(plan),
+            "partners": [update.partner for update in updates],
+            "adapter_hash": version.adapter_hash,
+            "seconds": time.monotonic() - started,
+            "bytes_up": sum(update.adapter_delta.n_bytes for update in updates),
+            "bytes_down": state.n_bytes * len(session.partners),
+        }
+    )
+    return after, server_state
+
+
+def _ask_until_quorum(
+    grid: Grid, session: RoundSession, number: int, state: AdapterState
+) -> tuple[RoundPlan, list[PartnerUpdate]] | None:
+    """The first attempt with enough good answers; None if a person asked to stop.
+
+    A failed attempt's answers are dropped: under secure aggregation nobody could open the sum of so few.
+    """
+    for attempt in range(1, session.max_attempts + 1):
+        plan = _plan(session, number, attempt, state)
+        wait_for_quorum(grid, plan, session.partners, session.stop)
+        if session.stop():
+            return None
+        session.on_event({"event": "round_started", **_place(plan), "partners": len(session.partners)})
+        exchange = Exchange(
+            grid,
+            plan,
+            session.spec,
+            max_norm=session.max_norm,
+            partners=session.partners,
+            on_event=session.on_event,
+        )
+        exchange.ask(state)
+        if not exchange.collect(session.stop):
+            return None
+        updates, reasons = exchange.updates, exchange.reasons
+        if len(updates) >= session.quorum:
+            return plan, updates
+        session.on_event({"event": "round_failed", **_place(plan), "good": len(updates), "reasons": reasons})
+    raise QuorumError.of_all(
+        [f"{partner}: {reason}" for partner, reason in sorted(reasons.items())],
+        "mend what the partners report and resume; committed rounds stay",
+        f"round {number}: {len(updates)} good answers in attempt {attempt}, the quorum is {session.quorum}",
+    )
+
+
+def _plan(session: RoundSession, number: int, attempt: int, state: AdapterState) -> RoundPlan:
+    spec = session.schedule[number - 1]
+    return RoundPlan(
+        run=session.run,
+        round=number,
+        attempt=attempt,
+        part=spec.part,
+        local_epochs=spec.local_epochs,
+        local_steps=spec.local_steps,
+        learning_rate=spec.learning_rate,
+        parent_hash=state.hash,
+        privacy_plan_hash=session.privacy_plan_hash,
+        mode=session.mode,
+        quorum=session.quorum,
+        deadline_s=session.round_timeout_s,
+        seed=session.seed,
+    )
+
+
+def _place(plan: RoundPlan) -> dict[str, Any]:
+    return {"round": plan.round, "attempt": plan.attempt, "part": plan.part}
+
+
+def _of_part(server_state: ServerState, part: str) -> OptimizerState:
+    """A part's optimizer state among all that a version keeps."""
+    mine = f"{part}/"
+    return {key.removeprefix(mine): array for key, array in server_state.items() if key.startswith(mine)}

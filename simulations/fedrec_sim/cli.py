@@ -1,0 +1,140 @@
+"""The `fedrec` command: simulate a federation on one machine, evaluate it, recommend with it."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+# Flower sends usage data unless told not to, and model files are fetched by `fedrec model fetch` alone.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import typer
+
+from fedrec.config import SimulationConfig, load_config
+from fedrec.errors import ConfigError, FedrecError
+from fedrec_sim import cli_data, cli_runs
+from fedrec_sim.cli_output import (
+    DEFAULT_RUNS,
+    EXIT_STOPPED,
+    AsJson,
+    RunsFolder,
+    command_line,
+    console,
+    emit_json,
+    errors,
+)
+from fedrec_sim.ladder import run_ladder
+from fedrec_sim.live import LiveView, ladder_table, recommendations_panel
+from fedrec_sim.rows import Stopped
+from fedrec_sim.run import Json, open_run
+from fedrec_sim.world import load_world
+
+_HERE = Path(__file__).resolve().parent
+# In a wheel the demo's configuration lies beside this file; in a checkout it is one of the examples.
+DEMO = _HERE / "demo.toml" if (_HERE / "demo.toml").is_file() else _HERE.parent / "configs" / "demo.toml"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="A federated recommender that keeps interactions with their owners. Start with `fedrec demo`. "
+    "Exit codes: docs/errors.md.",
+)
+app.add_typer(cli_data.data, name="data")
+app.add_typer(cli_data.model, name="model")
+app.add_typer(cli_runs.runs, name="runs")
+app.command()(cli_runs.evaluate)
+app.command()(cli_runs.recommend)
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
+
+
+@app.command()
+def demo(overrides: Overrides = None, folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
+    """Train 8 partners on MovieLens-100K under differential privacy, recommend, write a report. Some minutes.
+
+    Example: `fedrec demo --set private.epsilon=2`
+    """
+    _run(load_config(DEMO, tuple(overrides or ())), folder, as_json)
+
+
+@app.command()
+def simulate(
+    config: Annotated[Path | None, typer.Option(help="A TOML file like simulations/configs/ladder.toml.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
+    overrides: Overrides = None,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Run a federation on this machine, or go on with one that was stopped.
+
+    Examples: `fedrec simulate --config simulations/configs/ladder.toml --set seeds=[1]` ·
+    `fedrec simulate --resume demo`
+    """
+    if (config is None) == (resume is None):
+        raise ConfigError("give either --config or --resume", "for example --config simulations/configs/demo.toml")
+    if resume is not None and overrides:
+        raise ConfigError("--set changes nothing in a run that has begun", "start a new run with --config")
+    if config is not None:
+        _run(load_config(config, tuple(overrides or ())), folder, as_json)
+    else:
+        _run(None, folder, as_json, resume=resume or "")
+
+
+def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: str = "") -> None:
+    """Run or resume; print the ladder at the end."""
+    name = config.name if config else resume
+    with open_run(folder, config, name, command_line(), fresh=config is not None) as run, _ctrl_c() as stop:
+        world = load_world(run.config, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))
+        try:
+            with LiveView(
+                quiet=as_json,
+                epsilon_allowed=run.config.private.epsilon,
+                protocol=run.config.evaluation.protocol,
+            ) as view:
+                summary = run_ladder(run, world, view.update, stop)
+        except Stopped:
+            errors.print(f"stopped; go on with: fedrec simulate --resume {name}")
+            raise typer.Exit(EXIT_STOPPED) from None
+    _show(summary, folder / name, as_json)
+
+
+def _show(summary: Json, folder: Path, as_json: bool) -> None:
+    if as_json:
+        emit_json(summary)
+        return
+    console.print(ladder_table(summary))
+    console.print(recommendations_panel(summary))
+    console.print(f"report: {folder / 'report.html'}")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks to stop after what is under way; the second one kills as usual."""
+    asked = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def main() -> None:
+    """Entry point: a named error is printed without a traceback and sets its exit code."""
+    try:
+        app()
+    except FedrecError as error:
+        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)

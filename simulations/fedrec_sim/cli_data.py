@@ -1,0 +1,141 @@
+"""`fedrec data` and `fedrec model`: fetch, describe, import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from fedrec.data.catalog import CatalogColumns, read_catalog, write_catalog
+from fedrec.data.interactions import ColumnMapping, read_interactions, write_interactions
+from fedrec.data.sources import cache_dir, fetch, list_sources
+from fedrec.errors import ConfigError, FedrecError
+from fedrec_sim.cli_output import AsJson, console, emit_json
+from fedrec_sim.world import load_data, model_folder
+
+data = typer.Typer(no_args_is_help=True, help="Interactions and catalogues: fetch, describe, import.")
+model = typer.Typer(no_args_is_help=True, help="Frozen models that partners share: fetch, list.")
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless something is wrong.")]
+
+
+@data.command("fetch")
+def data_fetch(name: str = typer.Argument("ml-100k"), quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Fetch a known data set, checked by SHA-256. Example: `fedrec data fetch ml-100k`"""
+    _fetched(name, fetch(_known(name, "data")), quiet, as_json)
+
+
+@model.command("fetch")
+def model_fetch(name: str = typer.Argument("smollm2-135m"), quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Fetch a known model, checked by SHA-256, and convert it once. Example: `fedrec model fetch smollm2-135m`"""
+    _fetched(name, model_folder(_known(name, "model"), lambda _: None), quiet, as_json)
+
+
+def _known(name: str, kind: str) -> str:
+    known = [source.name for source in list_sources() if source.kind == kind]
+    if name not in known:
+        raise ConfigError(f"unknown {kind} {name!r}", f"known: {', '.join(known)}")
+    return name
+
+
+def _fetched(name: str, folder: Path, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        emit_json({"name": name, "folder": str(folder)})
+    elif not quiet:
+        console.print(f"{name}: {folder}")
+
+
+@model.command("list")
+def model_list(as_json: AsJson = False) -> None:
+    """List the models that fedrec can fetch. Any other: name its Hugging Face folder in `model.backbone`."""
+    rows = [
+        {"name": s.name, "licence": s.licence, "note": s.note, "fetched": (cache_dir() / s.name).is_dir()}
+        for s in list_sources()
+        if s.kind == "model"
+    ]
+    if as_json:
+        emit_json(rows)
+        return
+    table = Table("name", "licence", "fetched", "note")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["licence"]), "yes" if row["fetched"] else "no", str(row["note"]))
+    console.print(table)
+
+
+@data.command("describe")
+def data_describe(
+    source: str = typer.Argument("ml-100k", help="A known data set, or a folder made by `fedrec data import`."),
+    as_json: AsJson = False,
+) -> None:
+    """Count what is there. For the data's owner: nothing here is noised. Example: `fedrec data describe ml-100k`"""
+    catalog, table = load_data(source, lambda _: None)
+    per_user = np.bincount(table.user_codes, minlength=table.n_users)
+    facts = {
+        "source": source,
+        "users": table.n_users,
+        "items": table.n_items,
+        "interactions": table.n_rows,
+        "density": table.n_rows / (table.n_users * table.n_items),
+        "per_user_median": float(np.median(per_user)),
+        "per_user_max": int(per_user.max()),
+        "users_with_one_interaction": int((per_user == 1).sum()),
+        "items_never_seen": int((np.bincount(table.item_codes, minlength=table.n_items) == 0).sum()),
+        "first": str(np.datetime64(int(table.timestamp.min()), "s")),
+        "last": str(np.datetime64(int(table.timestamp.max()), "s")),
+        "hash": table.hash,
+        "catalog_hash": catalog.hash,
+    }
+    if as_json:
+        emit_json(facts)
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(grid)
+
+
+@data.command("import")
+def data_import(
+    interactions: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines.")],
+    catalog: Annotated[Path, typer.Option("--catalog", help="The items: CSV, TSV, Parquet or JSON lines.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; give it as `data.source`.")],
+    user: Annotated[str, typer.Option(help="Column of the user.")] = "user",
+    item: Annotated[str, typer.Option(help="Column of the item.")] = "item",
+    timestamp: Annotated[str, typer.Option(help="Column of the time: Unix seconds or ISO 8601.")] = "timestamp",
+    rating: Annotated[str | None, typer.Option(help="Column of the rating, if there is one.")] = None,
+    item_id: Annotated[str, typer.Option(help="Catalogue column of the item.")] = "item",
+    title: Annotated[str, typer.Option(help="Catalogue column of the title.")] = "title",
+    text: Annotated[str | None, typer.Option(help="Catalogue column of the text; the title alone without it.")] = None,
+    categories: Annotated[str | None, typer.Option(help="Catalogue column of categories.")] = None,
+    year: Annotated[str | None, typer.Option(help="Catalogue column of the year.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check and store your own data; nothing is written unless all of it is right.
+
+    Example: `fedrec data import clicks.csv --catalog items.csv --to data/shop --user customer --item sku`
+    """
+    if to.exists():
+        raise ConfigError(f"{to}: exists already", "name a new folder")
+    items = read_catalog(catalog, CatalogColumns(item_id, title, text, categories, year))
+    table = read_interactions(interactions, ColumnMapping(user, item, rating, timestamp), items)
+    _store(items, table, to)
+    if as_json:
+        emit_json({"folder": str(to), "users": table.n_users, "items": len(items), "interactions": table.n_rows})
+    else:
+        console.print(f"{to}: {table.n_users} users, {len(items)} items, {table.n_rows} interactions")
+
+
+def _store(items: object, table: object, to: Path) -> None:
+    """Write both files into a new folder, or leave no folder."""
+    import shutil
+
+    fresh = to.with_name(f".{to.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        write_catalog(items, fresh / "catalog.parquet")  # type: ignore[arg-type]
+        write_interactions(table, fresh / "interactions.parquet")  # type: ignore[arg-type]
+        fresh.rename(to)
+    except (FedrecError, OSError):
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise

@@ -1,0 +1,124 @@
+"""Commands that read a finished run: `runs list|show`, `evaluate`, `recommend`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from fedrec.errors import ConfigError, FedrecError
+from fedrec.evaluation.protocol import evaluate as evaluate_scorer
+from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
+from fedrec_sim.live import ladder_table
+from fedrec_sim.run import read_json, read_run
+from fedrec_sim.serving import load_adapter, titles_history, user_history
+from fedrec_sim.serving import recommend as recommend_items
+from fedrec_sim.world import load_world
+
+runs = typer.Typer(no_args_is_help=True, help="What has been run.")
+RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
+
+
+@runs.command("list")
+def runs_list(folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
+    """List the runs, newest first."""
+    found = [_brief(path.parent) for path in folder.glob("*/run.json")]
+    found.sort(key=lambda run: str(run["created_at"]), reverse=True)
+    if as_json:
+        emit_json(found)
+        return
+    table = Table("run", "created", "state", "command")
+    for run in found:
+        table.add_row(*(str(run[key]) for key in ("name", "created_at", "state", "command")))
+    console.print(table if found else f"no runs in {folder}; start one with `fedrec demo`")
+
+
+def _brief(folder: Path) -> dict[str, object]:
+    """A line about a run; an unreadable one is named, not skipped."""
+    try:
+        run = read_run(folder)
+    except FedrecError as error:
+        return {"name": folder.name, "created_at": "", "state": "unreadable", "command": error.problem}
+    state = "finished" if (folder / "summary.json").is_file() else "unfinished"
+    return {"name": folder.name, "created_at": run.created_at, "state": state, "command": run.command}
+
+
+@runs.command("show")
+def runs_show(name: str, folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
+    """Show a run's figures. Example: `fedrec runs show demo`"""
+    summary = read_json(folder / name / "summary.json")
+    if as_json:
+        emit_json(summary)
+    else:
+        console.print(ladder_table(summary))
+        console.print(f"report: {folder / name / 'report.html'}")
+
+
+def evaluate(
+    run: RunName = "demo",
+    protocol: Annotated[str, typer.Option(help="B: leave-one-out by time, full ranking.")] = "B",
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo --protocol B`"""
+    held = read_run(folder / run)
+    if protocol != held.config.evaluation.protocol:
+        raise ConfigError(
+            f"run {run} was split by protocol {held.config.evaluation.protocol}; protocol {protocol} would test on "
+            "rows that it was trained on",
+            f"use --protocol {held.config.evaluation.protocol}",
+        )
+    world = load_world(held.config)
+    corpus = world.corpus(held.config.seeds[0])
+    report = evaluate_scorer(
+        load_adapter(held, world).recommender,
+        corpus.splits,
+        "test",
+        protocol=protocol,
+        n_items=len(world.catalog),
+        tie_seed=held.config.seeds[0],
+        popularity=corpus.popularity,
+    )
+    if as_json:
+        emit_json({"run": run, "seed": held.config.seeds[0], **report.to_dict()})
+        return
+    table = Table("metric", f"test, protocol {protocol}")
+    for name, value in report.means.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+
+
+def recommend(
+    run: RunName = "demo",
+    user: Annotated[str | None, typer.Option(help="A user of the run's data.")] = None,
+    history: Annotated[list[str] | None, typer.Option(help="A title someone new has liked; repeat it.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend to a user of the data, or to someone new.
+
+    Examples: `fedrec recommend --run demo --user 42 -k 10` ·
+    `fedrec recommend --history "Toy Story (1995)" --history "Heat (1995)"`
+    """
+    if (user is None) == (not history):
+        raise ConfigError("give either --user or --history", 'for example --user 42, or --history "Heat (1995)"')
+    held = read_run(folder / run)
+    world = load_world(held.config)
+    adapter = load_adapter(held, world)
+    seen = user_history(world, held, user) if user is not None else titles_history(world, history or [])
+    items = recommend_items(adapter, world, np.asarray(seen), k)
+    if as_json:
+        emit_json(
+            {
+                "run": run,
+                "adapter": {"version": adapter.card.version, "hash": adapter.card.adapter_hash},
+                "items": items,
+            }
+        )
+        return
+    table = Table("", "title", "score", "why", title=f"{run}, adapter {adapter.card.version}")
+    for place, item in enumerate(items, start=1):
+        table.add_row(str(place), str(item["title"]), f"{item['score']:.3f}", str(item["reason"]))
+    console.print(table)

@@ -1,0 +1,241 @@
+"""One federated row: partners with their own data, ledger and keys; Flower's ServerApp over an in-process Grid."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, RecordDict
+from flwr.supercore.run import Run as FlowerRun
+from peft import PeftModel
+
+from fedrec.aggregation.mean import UniformMean
+from fedrec.aggregation.server_optimizer import ServerOptimizer
+from fedrec.config import Mode, SimulationConfig
+from fedrec.data.partition import deal_users
+from fedrec.model.adapter import AdapterSpec, AdapterState
+from fedrec.model.recommender import adapter_parameters, part_of, read_state
+from fedrec.privacy.accounting import calibrate, epsilon_pld
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.noise import seeded_root
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.statement import privacy_statement
+from fedrec.registry.registry import Registry
+from fedrec.training.local import PlainSettings
+from fedrec_client.app import app as client_app
+from fedrec_client.link import register
+from fedrec_client.worker import PartnerData, Worker
+from fedrec_server.app import RoundSession, make_server_app
+from fedrec_server.rounds import RoundSpec
+from fedrec_sim.grid import InProcessGrid
+from fedrec_sim.run import Run
+from fedrec_sim.world import Corpus, World
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A federated row, ready to run or to go on.
+
+    Attributes:
+        model: shared by the simulated partners; each loads the round's adapter first.
+        plan: private plan, or None without privacy.
+        schedule: one entry a round.
+        registry: where every round is committed.
+        partners: user positions of each partner.
+    """
+
+    config: SimulationConfig
+    mode: Mode
+    model: PeftModel = field(repr=False)
+    plan: PrivacyPlan | None
+    schedule: tuple[RoundSpec, ...] = field(repr=False)
+    registry: Registry = field(repr=False)
+    session: RoundSession = field(repr=False)
+    grid: InProcessGrid = field(repr=False)
+    statement: dict[str, Any] = field(repr=False)
+    partners: tuple[np.ndarray, ...] = field(repr=False)
+
+    def epsilon_after(self, rounds: int) -> float | None:
+        """Epsilon that the first `rounds` rounds cost (PLD), or None without privacy."""
+        if self.plan is None:
+            return None
+        done = Counter(spec.part for spec in self.schedule[:rounds])
+        return epsilon_pld(self.plan.events(done), self.plan.delta)
+
+    def run(self) -> AdapterState:
+        """Run every round that is not yet committed; the last round's adapter."""
+        app = make_server_app(self.session)
+        app(self.grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+        return self.registry.load_head()
+
+
+def federate(
+    world: World,
+    corpus: Corpus,
+    run: Run,
+    *,
+    row: str,
+    seed: int,
+    mode: Mode,
+    on_event: OnEvent,
+    stop: Callable[[], bool],
+    before_answer: Callable[[int], None] = lambda _: None,
+) -> Federation:
+    """Set up partners, plan, schedule and coordinator of one row."""
+    config = world.config
+    model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
+    plan = None if mode == "none" else private_plan(config, mode)
+    partners = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    addresses = _start_workers(config, corpus, run, model, plan, partners, f"{row}-{seed}", seed)
+    initial = read_state(model)
+    registry = Registry(run.folder / "registry" / f"{row}-{seed}")
+    schedule = plain_schedule(config) if mode == "none" else private_schedule(config, len(corpus.histories))
+    statement = privacy_statement(plan, noise_source=config.private.noise_source, simulated=True)
+    session = RoundSession(
+        run=f"{run.config.name}/{row}-{seed}",
+        mode=mode,
+        seed=seed,
+        schedule=schedule,
+        registry=registry,
+        initial_state=initial,
+        spec=adapter_spec(world, model),
+        aggregator=UniformMean(),
+        partners={number: name for number, (name, _) in enumerate(addresses, start=2)},
+        quorum=config.rounds.quorum,
+        max_attempts=config.rounds.max_attempts,
+        round_timeout_s=config.rounds.timeout_s,
+        max_norm=config.rounds.max_delta_norm,
+        privacy_plan_hash=plan.hash if plan else "none",
+        statement=statement,
+        on_event=on_event,
+        stop=stop,
+    )
+    nodes: dict[int, dict[str, str | int | float | bool]] = {
+        number: {"worker": address} for number, (_, address) in enumerate(addresses, start=2)
+    }
+    grid = InProcessGrid(client_app, nodes, FlowerRun.create_empty(1), before_answer)
+    return Federation(config, mode, model, plan, schedule, registry, session, grid, statement, partners)
+
+
+def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
+    """Calibrate the noise of every part so that the whole run costs just below `private.epsilon`."""
+    private = config.private
+    shares = [(p.part, p.rounds, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
+    return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=config.rounds.quorum)
+
+
+def private_schedule(config: SimulationConfig, n_users: int) -> tuple[RoundSpec, ...]:
+    """The parts one after the other, one step a round.
+
+    A partner sends minus the noised sum divided by a public number, here the mean number of users a partner samples:
+    in the demo that number is declared by the simulation, in a real federation by configuration.
+    """
+    schedule = []
+    for part in config.private.parts:
+        expected = 1.0 if part.part == "prior" else part.sampling_prob * n_users / config.partners
+        for number in range(part.rounds):
+            optimizer = ServerOptimizer(
+                kind=part.optimizer,
+                server_learning_rate=part.server_learning_rate * _cool_down(number / part.rounds),
+                momentum=part.momentum,
+            )
+            schedule.append(
+                RoundSpec(part.part, local_epochs=1, local_steps=1, learning_rate=1 / expected, optimizer=optimizer)
+            )
+    return tuple(schedule)
+
+
+def plain_schedule(config: SimulationConfig) -> tuple[RoundSpec, ...]:
+    """The exact prior once, then everything together, FedAvg with a cosine over the rounds."""
+    plain = config.plain
+    average = ServerOptimizer(kind="sgd", server_learning_rate=1.0, momentum=0.0)
+    rates = [plain.learning_rate * cosine(number / plain.rounds) for number in range(plain.rounds)]
+    prior = RoundSpec("prior", local_epochs=1, local_steps=1, learning_rate=1.0, optimizer=average)
+    return (
+        prior,
+        *(
+            RoundSpec("all", local_epochs=plain.local_epochs, local_steps=1, learning_rate=r, optimizer=average)
+            for r in rates
+        ),
+    )
+
+
+def cosine(progress: float) -> float:
+    """From 1 to 0 over progress 0..1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _cool_down(progress: float, from_share: float = 0.7) -> float:
+    """Constant, then linearly to nearly nothing: the last steps average the noise out."""
+    return min(1.0, (1 - progress) / (1 - from_share))
+
+
+def adapter_spec(world: World, model: PeftModel) -> AdapterSpec:
+    """What the coordinator checks replies against: names and shapes by part, and what they belong to."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, parameter in adapter_parameters(model).items():
+        part = part_of(name)
+        shapes.setdefault(part, {})[name] = tuple(parameter.shape)
+        if part != "prior":
+            shapes.setdefault("all", {})[name] = tuple(parameter.shape)
+    return AdapterSpec(
+        backbone=world.backbone.name,
+        backbone_hash=world.backbone.hash,
+        catalog_hash=world.catalog.hash,
+        feature_hash=world.features.hash,
+        parts=shapes,
+    )
+
+
+def _start_workers(
+    config: SimulationConfig,
+    corpus: Corpus,
+    run: Run,
+    model: PeftModel,
+    plan: PrivacyPlan | None,
+    partners: tuple[np.ndarray, ...],
+    label: str,
+    seed: int,
+) -> list[tuple[str, str]]:
+    """A worker for each partner, reachable in this process: (name, address)."""
+    width = len(str(len(partners)))
+    settings = PlainSettings(
+        config.plain.learning_rate,
+        config.plain.weight_decay,
+        config.plain.batch_users,
+        config.data.max_history,
+    )
+    addresses = []
+    for number, users in enumerate(partners, start=1):
+        name = f"partner-{number:0{width}d}"
+        worker = Worker(
+            partner=name,
+            model=model,
+            data=PartnerData.of([corpus.histories[user] for user in users]),
+            plan=plan,
+            ledger=_ledger(run.folder / "ledger" / label / f"{name}.sqlite", config) if plan else None,
+            noise_root=_noise_root(run, config, seed, name),
+            plain=settings,
+        )
+        address = f"{run.folder}/{label}/{name}"
+        register(address, worker)
+        addresses.append((name, address))
+    return addresses
+
+
+def _ledger(path: Path, config: SimulationConfig) -> PrivacyLedger:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return PrivacyLedger(path, config.private.epsilon, config.private.delta)
+
+
+def _noise_root(run: Run, config: SimulationConfig, seed: int, partner: str) -> bytes:
+    """Each partner's own noise key: from the run's seed, or from a secret of the run folder."""
+    if config.private.noise_source == "secret":
+        return hashlib.sha256(run.noise_root() + f"|{seed}|{partner}".encode()).digest()
+    return hashlib.sha256(seeded_root(seed) + partner.encode()).digest()

@@ -1,0 +1,221 @@
+"""The report's plots: SVG text, pure in its data; colours are the page's and follow light and dark."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+# CSS variable -> (light, dark); each has 3:1 against its page, text 4.5:1.
+COLOURS = {
+    "plot-ink": ("#1d2733", "#e6eaf0"),
+    "plot-muted": ("#5b6776", "#a3afbf"),
+    "plot-rule": ("#d9dee5", "#39434f"),
+    "plot-0": ("#2563eb", "#7aa7ff"),
+    "plot-1": ("#c2410c", "#fb923c"),
+    "plot-2": ("#047857", "#34d399"),
+    "plot-3": ("#7c3aed", "#b794f6"),
+    "plot-4": ("#be185d", "#f472b6"),
+    "plot-5": ("#0e7490", "#22d3ee"),
+    "plot-6": ("#946200", "#facc15"),
+    "plot-7": ("#475569", "#b4c0d0"),
+}
+_VARIABLES = {light: f"var(--{name}, {light})" for name, (light, _) in COLOURS.items()}
+_INK, _MUTED, _RULE, *_SERIES = (light for light, _ in COLOURS.values())
+# Lines differ in dashes too: colour alone does not reach everybody.
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+_WIDTH_IN = 4.0  # narrow, so that text stays readable when the page is a phone
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fedrec",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "text.color": _INK,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "lines.linewidth": 1.7,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the ladder over rounds.
+
+    Attributes:
+        name: of the row.
+        place: of the row in the ladder, which gives the same colour in every plot.
+        rounds: ascending.
+        means: over the seeds, one a round.
+        lows, highs: lowest and highest seed, one a round.
+    """
+
+    name: str
+    place: int
+    rounds: Sequence[int]
+    means: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of the ladder in one metric: mean and standard deviation over seeds, and every seed's value."""
+
+    name: str
+    place: int
+    mean: float
+    std: float
+    per_seed: Sequence[float]
+
+
+def plot_rounds(
+    lines: Sequence[Line],
+    *,
+    name: str,
+    alt: str,
+    tick: Callable[[float], str] = "{:g}".format,
+    ceiling: float | None = None,
+    part_starts: Sequence[int] = (),
+) -> str:
+    """Lines over rounds, with a band from lowest to highest seed; a logarithmic axis where sizes differ much.
+
+    Args:
+        name: of the plot; makes ids unique within a page.
+        alt: says in words what the plot shows.
+        tick: how a value is written at the axis.
+        ceiling: a dashed level that must not be passed.
+        part_starts: rounds at which another part begins to be trained.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.6)
+        for line in lines:
+            colour = _colour(line.place)
+            axes.plot(line.rounds, line.means, color=colour, ls=_dashes(line.place), label=line.name)
+            # A single round is no line.
+            axes.plot(line.rounds[-1:], line.means[-1:], "o", ms=3.5, color=colour)
+            if tuple(line.lows) != tuple(line.highs):
+                axes.fill_between(line.rounds, line.lows, line.highs, color=colour, alpha=0.18, lw=0)
+        for start in part_starts:
+            axes.axvline(start - 0.5, color=_MUTED, ls=(0, (1, 2)), lw=0.8)
+        if ceiling is not None:
+            axes.axhline(ceiling, color=_INK, ls=(0, (4, 3)), lw=1, label="promised at most")
+        _scale_values(axes, [value for line in lines for value in line.means], tick)
+        axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        figure.legend(loc="outside upper left", ncols=2)
+        return _svg(figure, name, alt)
+
+
+def plot_ladder(bars: Sequence[Bar], *, name: str, alt: str) -> str:
+    """Horizontal bars, first row on top: mean, standard deviation as whisker, seeds as dots."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(0.5 + 0.3 * len(bars))
+        for height, bar in enumerate(bars):
+            axes.barh(height, bar.mean, height=0.62, color=_colour(bar.place), alpha=0.85, lw=0)
+            end = bar.mean
+            if len(bar.per_seed) > 1:
+                axes.errorbar(bar.mean, height, xerr=bar.std, color=_INK, capsize=3, lw=1, capthick=1)
+                axes.plot(bar.per_seed, [height] * len(bar.per_seed), "o", ms=2.6, color=_INK, mew=0)
+                end = max(bar.mean + bar.std, *bar.per_seed)
+            label = (f"{bar.mean:.4f}", (end, height))
+            axes.annotate(*label, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0)
+        axes.margins(x=0.2)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure, name, alt)
+
+
+def plot_popularity(
+    catalog: Sequence[float], rows: Sequence[tuple[str, int, Sequence[float]]], *, name: str, alt: str
+) -> str:
+    """Like a Lorenz curve: the share of the most popular items in interactions and in each row's top tens.
+
+    Args:
+        catalog: share of interactions by item, most popular first; adds up to 1.
+        rows: (name, place, share of top-10 slots by the same order of items).
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(3.3)
+        # 120 places are enough for the eye and keep the page small.
+        counted = np.unique(np.geomspace(1, len(catalog), 120).round().astype(int))
+        axes.plot(counted, counted / len(catalog), color=_MUTED, ls=(0, (1, 2)), lw=1, label="every item alike")
+        axes.plot(counted, _cumulated(catalog, counted), color=_INK, lw=2.4, label="interactions")
+        for row, place, shares in rows:
+            curve = _cumulated(shares, counted)
+            axes.plot(counted, curve, color=_colour(place), ls=_dashes(place), lw=1.4, label=row)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("most popular items, counted from the top")
+        figure.legend(loc="outside upper left", ncols=2)
+        return _svg(figure, name, alt)
+
+
+def _figure(height_in: float) -> tuple[Any, Any]:
+    # Figure, not pyplot: no global state, no display.
+    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _colour(place: int) -> str:
+    return _SERIES[place % len(_SERIES)]
+
+
+def _dashes(place: int) -> Any:
+    return _DASHES[place % len(_DASHES)]
+
+
+def _cumulated(shares: Sequence[float], counted: np.ndarray) -> np.ndarray:
+    return np.asarray(np.cumsum(shares)[counted - 1])
+
+
+def _scale_values(axes: Any, values: Sequence[float], tick: Callable[[float], str]) -> None:
+    if values and min(values) > 0 and max(values) > 100 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+
+
+def _svg(figure: Any, name: str, alt: str) -> str:
+    """SVG for inside a page: no prologue, date or fixed size; ids of its own; colours as CSS variables."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>|\s*<style.*?</style>", "", svg, flags=re.S)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"((?:fill|stroke): )(#[0-9a-f]{6})", lambda m: m[1] + _VARIABLES.get(m[2], m[2]), svg)
+    box = re.search(r'viewBox="[^"]+"', svg)
+    assert box is not None
+    head = f'<svg {box[0]} role="img" aria-label="{escape(alt)}">'
+    return head + svg[svg.index(">") + 1 :].strip()

@@ -1,0 +1,171 @@
+"""A run as one HTML page that needs nothing else: no network, no script, plots inside."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fedrec.errors import RunError
+from fedrec_sim.figures import count_partners, in_bytes, in_epsilon, in_time, with_spread
+from fedrec_sim.plots import COLOURS
+from fedrec_sim.report_plots import make_plots, reading_notes
+from fedrec_sim.run import Json, read_json, write_bytes
+
+FORMAT = 1
+ROW_WORDS = {
+    "popularity": "everybody is offered what is popular",
+    "item_knn": "items that the same users took up; needs all data in one place",
+    "ease": "a linear model of which items go together; needs all data in one place",
+    "local_only": "each partner trains alone and shares nothing",
+    "federated": "partners train together, without differential privacy",
+    "federated_dp": "partners train together; the sum of their answers is differentially private",
+    "federated_dp_inspect": "partners train together; each single answer is differentially private",
+    "centralised": "all data in one place, without differential privacy",
+}
+PROTOCOL_WORDS = {
+    "A": "random 8:1:1 per user; every item that the user has not seen is ranked",
+    "B": "leave-one-out by time: a user's last interaction is the test, the one before it validation; every "
+    "item that the user has not seen is ranked",
+    "D": "random 75:25 by item",
+    "split721": "7:2:1 by time per user",
+    "global-time": "one cut in time for all users",
+}
+# The row that a run hands on, by the mode of its privacy statement.
+_HANDED_ON = {"secagg": "federated_dp", "inspect": "federated_dp_inspect", "none": "federated"}
+_NEEDED = ("command", "commit", "created_at", "name", "protocol", "rows", "seconds", "seeds", "versions")
+_NEEDED_SECTIONS = ("data", "model", "privacy")
+_METRICS = ("hr", "ndcg", "mrr", "recall", "precision", "coverage", "novelty")
+_MAX_REFUSALS = 50
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` of a finished run; readers see the old page or the new one.
+
+    Args:
+        run_folder: with `summary.json` and, if a row was federated, `events.jsonl`.
+    Returns: the page's path.
+    Raises:
+        RunError: the summary is missing, damaged, incomplete or of another format.
+        StorageError: no space or no permission.
+    Privacy: the page shows what three users of the data took up: it is as private as the data themselves.
+    """
+    summary = read_json(run_folder / "summary.json")
+    _check(summary, run_folder / "summary.json")
+    events, damaged = _read_events(run_folder / "events.jsonl")
+    path = run_folder / "report.html"
+    write_bytes(path, render_report(summary, events, damaged).encode())
+    return path
+
+
+def render_report(summary: Json, events: Sequence[Json], damaged: int = 0) -> str:
+    """The page as text; `damaged` counts the lines of events.jsonl that could not be read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"in_bytes": in_bytes, "in_time": in_time, "in_epsilon": in_epsilon, "exp": _exp}
+    committed = _committed(events)
+    refusals = [event for event in events if event["event"] == "partner_refused"]
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        headline=_headline(summary),
+        partners=summary.get("partners") or max((event["partners"] for event in committed), default=None),
+        plots=make_plots(summary, committed),
+        notes=reading_notes(summary, committed),
+        by_round=_first_seed(summary, committed),
+        refusals=refusals[:_MAX_REFUSALS],
+        n_refusals=len(refusals),
+        repeated=sum(event["event"] == "round_failed" for event in events),
+        damaged=damaged,
+        metrics=_metrics(summary),
+        parameters=list(_flat(summary["model"].get("parameters_trained"))),
+        row_words=ROW_WORDS,
+        protocol_words=PROTOCOL_WORDS,
+        colours=COLOURS,
+        spread=lambda row, metric: with_spread(row[metric], row.get(f"{metric}_std", 0.0), row["seeds"]),
+    )
+
+
+def _check(summary: Json, path: Path) -> None:
+    if summary.get("format") != FORMAT:
+        found = summary.get("format")
+        raise RunError(f"{path}: format {found}, this fedrec reads {FORMAT}", "use the fedrec that wrote it")
+    problems = [f"{key}: missing" for key in (*_NEEDED, *_NEEDED_SECTIONS) if key not in summary]
+    if not problems and not summary["rows"]:
+        problems = ["rows: empty"]
+    if problems:
+        raise RunError.of_all(problems, "resume the run, which writes it anew", str(path))
+
+
+def _read_events(path: Path) -> tuple[list[Json], int]:
+    """Events, and how many lines are unreadable: one cut off by a crash spoils no figure of the summary."""
+    if not path.exists():
+        return [], 0
+    events, damaged = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+        else:
+            damaged += bool(line.strip())
+    return events, damaged
+
+
+def _committed(events: Sequence[Json]) -> list[Json]:
+    """One event a committed round, the latest if a resumed run told it again; partners as a number."""
+    found = {}
+    for event in events:
+        if event["event"] == "round_committed":
+            count = count_partners(event["partners"])
+            found[event["row"], event["seed"], event["round"]] = {**event, "partners": count}
+    return [found[key] for key in sorted(found)]
+
+
+def _first_seed(summary: Json, committed: Sequence[Json]) -> dict[str, list[Json]]:
+    """Committed rounds of each federated row, with the first seed."""
+    seed = summary["seeds"][0]
+    found = {row: [e for e in committed if e["row"] == row and e["seed"] == seed] for row in summary["rows"]}
+    return {row: rounds for row, rounds in found.items() if rounds}
+
+
+def _headline(summary: Json) -> str:
+    """The row whose adapter the run hands on; without one, the best."""
+    rows = summary["rows"]
+    handed_on = _HANDED_ON.get(summary["privacy"]["mode"], "")
+    return handed_on if handed_on in rows else max(rows, key=lambda row: float(rows[row]["hr@10"]))
+
+
+def _metrics(summary: Json) -> list[str]:
+    """Every metric that all rows have, hr, ndcg and mrr first, each by k."""
+
+    def order(metric: str) -> tuple[int, int]:
+        name, _, k = metric.partition("@")
+        return _METRICS.index(name), int(k)
+
+    shared = set.intersection(*(set(row) for row in summary["rows"].values()))
+    names = (key for key in shared if key.partition("@")[0] in _METRICS and key.partition("@")[2].isdigit())
+    return sorted(names, key=order)
+
+
+def _flat(value: object, label: str = "") -> Iterator[tuple[str, object]]:
+    """Counts of trained parameters, however nested, each with its label."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{label} {key}".strip())
+    elif value is not None:
+        yield label, value
+
+
+def _exp(epsilon: float) -> str:
+    """e to the epsilon for people, as a power of ten where digits would tell nothing."""
+    if epsilon > 14:
+        return f"10^{epsilon / math.log(10):.0f}"
+    return f"{math.exp(epsilon):,.0f}" if epsilon > 4 else f"{math.exp(epsilon):.3g}"

@@ -1,0 +1,255 @@
+"""Every row of the ladder: train it, choose on validation where nothing is claimed private, report the test."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from peft import PeftModel
+
+from fedrec.config import Mode, RowName
+from fedrec.data.partition import deal_users
+from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
+from fedrec.evaluation.metrics import MetricSums
+from fedrec.evaluation.protocol import Report, Scorer, evaluate_users
+from fedrec.model.adapter import AdapterState
+from fedrec.model.recommender import part_names, read_state, write_state
+from fedrec.recommend.recommender import ModelRecommender
+from fedrec.training.local import PlainSettings, train_plain
+from fedrec_client.worker import mean_counts
+from fedrec_sim.federation import Federation, cosine, federate
+from fedrec_sim.run import Json, Run
+from fedrec_sim.world import Corpus, World
+
+EVERYTHING = ("head", "lora", "projection", "items")
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: a person asked for it
+    """Ctrl-C: what is committed stays, the rest is dropped."""
+
+
+@dataclass
+class RowContext:
+    """What a row needs to run.
+
+    Attributes:
+        on_event: takes progress for the live view and events.jsonl.
+        stop: true once a person asked to stop.
+    """
+
+    world: World
+    corpus: Corpus
+    run: Run
+    row: RowName
+    seed: int
+    on_event: Callable[[Json], None]
+    stop: Callable[[], bool]
+    before_answer: Callable[[int], None] = field(default=lambda _: None)
+
+    def sums(self, scorer: Scorer, which: str, users: np.ndarray | None = None) -> MetricSums:
+        """Metric sums of some users (all by default), which add up over partners."""
+        splits = self.corpus.splits if users is None else [self.corpus.splits[user] for user in users]
+        seed, n_items = self.seed, len(self.world.catalog)
+        return evaluate_users(scorer, splits, which, n_items=n_items, tie_seed=seed).sums()  # type: ignore[arg-type]
+
+    def report(self, sums: MetricSums, which: str) -> Json:
+        """Flat figures of sums."""
+        skipped = len(self.corpus.splits) - sums.n_users
+        protocol = self.world.config.evaluation.protocol
+        report = Report.of(sums, self.corpus.popularity, protocol=protocol, which=which, n_skipped=skipped)  # type: ignore[arg-type]
+        values = report.to_dict()
+        return {**values.pop("means"), **values}
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the live view; stop here if a person asked for it."""
+        self.on_event({"event": "row_progress", "row": self.row, "seed": self.seed, "done": done, "total": total})
+        if self.stop():
+            raise Stopped
+
+
+def run_row(context: RowContext) -> Json:
+    """Run one row for one seed; its result as JSON.
+
+    Raises: Stopped: a person asked to stop.
+    """
+    started = time.monotonic()
+    context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
+    match context.row:
+        case "popularity" | "item_knn" | "ease":
+            result = _classic(context)
+        case "local_only":
+            result = _alone(
+                context,
+                deal_users(len(context.corpus.histories), context.world.config.partners, context.seed),
+            )
+        case "centralised":
+            result = _alone(context, [np.arange(len(context.corpus.histories))])
+        case "federated":
+            result = _federated_plain(context)
+        case "federated_dp" | "federated_dp_inspect":
+            result = _federated_private(context)
+    result |= {"row": context.row, "seed": context.seed, "seconds": time.monotonic() - started}
+    context.on_event({"event": "row_done", "row": context.row, "seed": context.seed, "test": result["test"]})
+    return result
+
+
+def _classic(context: RowContext) -> Json:
+    n_items, seed = len(context.world.catalog), context.seed
+    match context.row:
+        case "popularity":
+            scorer: Scorer = Popularity().fit(context.corpus.histories, n_items)
+            chosen: Json = {}
+        case "item_knn":
+            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            scorer, chosen = tuned_knn.scorer, dict(tuned_knn.chosen)
+        case _:
+            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            scorer, chosen = tuned_ease.scorer, dict(tuned_ease.chosen)
+    return {**_test(context, context.sums(scorer, "test")), "chosen_on_validation": chosen, "epsilon": None}
+
+
+def _test(context: RowContext, sums: MetricSums) -> Json:
+    """Test figures, and how often each item stood in a top ten."""
+    return {"test": context.report(sums, "test"), "exposure": sums.exposure.tolist()}
+
+
+def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
+    """Each group trains its own adapter without privacy; figures are pooled, the epoch is chosen on validation."""
+    config = context.world.config
+    one = len(groups) == 1
+    epochs = config.plain.central_epochs if one else config.plain.local_only_epochs
+    tests: list[list[MetricSums]] = []
+    validations: list[list[MetricSums]] = []
+    for number, users in enumerate(groups):
+        model = context.world.model(config.plain.shape, context.seed)
+        by_epoch = _train_alone(context, model, users, epochs, number * epochs, len(groups) * epochs)
+        validations.append([pair[0] for pair in by_epoch])
+        tests.append([pair[1] for pair in by_epoch])
+    pooled = [sum(column[1:], column[0]) for column in zip(*validations, strict=True)]
+    best = int(np.argmax([sums.means()["ndcg@10"] for sums in pooled]))
+    test = [column[best] for column in tests]
+    return {
+        **_test(context, sum(test[1:], test[0])),
+        "validation": context.report(pooled[best], "validation"),
+        "chosen_on_validation": {"epoch": best + 1},
+        "epsilon": None,
+    }
+
+
+def _train_alone(
+    context: RowContext, model: PeftModel, users: np.ndarray, epochs: int, done: int, total: int
+) -> list[tuple[MetricSums, MetricSums]]:
+    """Validation and test sums of these users after each epoch."""
+    config = context.world.config
+    histories = [context.corpus.histories[user] for user in users]
+    recommender = ModelRecommender(model, config.data.max_history)
+    central = len(users) == len(context.corpus.histories)
+    settings = PlainSettings(
+        config.plain.central_learning_rate,
+        config.plain.weight_decay,
+        config.plain.central_batch_users if central else config.plain.batch_users,
+        config.data.max_history,
+    )
+    _set_prior(model, histories, len(context.world.catalog))
+    results = []
+
+    def after_epoch(epoch: int) -> None:
+        results.append((context.sums(recommender, "validation", users), context.sums(recommender, "test", users)))
+        context.progress(done + epoch, total)
+
+    rng = np.random.default_rng([context.seed, done])
+    names = part_names(model, EVERYTHING)
+    train_plain(model, names, histories, settings, epochs=epochs, rng=rng, rate=_warm_cosine, after_epoch=after_epoch)
+    return results
+
+
+def _warm_cosine(progress: float) -> float:
+    """A short warm-up, then a cosine."""
+    return min(1.0, progress / 0.05 + 0.02) * cosine(progress)
+
+
+def _set_prior(model: PeftModel, histories: Sequence[np.ndarray], n_items: int) -> None:
+    (name,) = part_names(model, ["prior"])
+    state = read_state(model)
+    write_state(model, AdapterState({**state.tensors, name: mean_counts(histories, n_items)}))
+
+
+def _federated_plain(context: RowContext) -> Json:
+    federation = _federation(context, "none")
+    federation.run()
+    if context.stop():
+        raise Stopped
+    recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+    validations = {}
+    rounds = len(federation.schedule)
+    for number in range(rounds // 2, rounds + 1):
+        write_state(federation.model, federation.registry.load(number))
+        validations[number] = context.sums(recommender, "validation")
+    best = max(validations, key=lambda number: validations[number].means()["ndcg@10"])
+    write_state(federation.model, federation.registry.load(best))
+    return {
+        **_test(context, context.sums(recommender, "test")),
+        "validation": context.report(validations[best], "validation"),
+        "chosen_on_validation": {"round": best},
+        "epsilon": None,
+        **_traffic(federation),
+    }
+
+
+def _federated_private(context: RowContext) -> Json:
+    """The last round is what is reported: choosing a round by private validation data would have to be charged."""
+    federation = _federation(context, "inspect" if context.row == "federated_dp_inspect" else "secagg")
+    state = federation.run()
+    if context.stop():
+        raise Stopped
+    write_state(federation.model, state)
+    recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+    return {
+        **_test(context, context.sums(recommender, "test")),
+        "epsilon": federation.statement["epsilon"],
+        "privacy": federation.statement,
+        "adapter_hash": state.hash,
+        **_traffic(federation),
+    }
+
+
+def _federation(context: RowContext, mode: Mode) -> Federation:
+    def on_event(event: Json) -> None:
+        event = {**event, "row": context.row, "seed": context.seed, "rounds": len(federation.schedule)}
+        if event["event"] == "round_committed":
+            event |= _look(context, federation, int(event["round"]))
+        context.on_event(event)
+
+    federation = federate(
+        context.world,
+        context.corpus,
+        context.run,
+        row=context.row,
+        seed=context.seed,
+        mode=mode,
+        on_event=on_event,
+        stop=context.stop,
+        before_answer=context.before_answer,
+    )
+    return federation
+
+
+def _look(context: RowContext, federation: Federation, number: int) -> Json:
+    """Epsilon spent, and validation on a fixed sample of users: for the person who watches, never for the adapter."""
+    evaluation = context.world.config.evaluation
+    found: Json = {"epsilon": federation.epsilon_after(number), "validation": None}
+    if number % evaluation.every_rounds == 0 or number == len(federation.schedule):
+        n_users = len(context.corpus.splits)
+        watched = evaluation.watch_users or n_users
+        users = np.random.default_rng(context.seed).permutation(n_users)[:watched]
+        write_state(federation.model, federation.registry.load(number))
+        recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+        means = context.sums(recommender, "validation", users).means()
+        found["validation"] = {"hr@10": means["hr@10"], "ndcg@10": means["ndcg@10"], "users": len(users)}
+    return found
+
+
+def _traffic(federation: Federation) -> Json:
+    sizes = {part: sum(4 * int(np.prod(s)) for s in t.values()) for part, t in federation.session.spec.parts.items()}
+    up = sum(sizes[spec.part] for spec in federation.schedule)
+    return {"bytes_up_per_partner": up, "rounds": len(federation.schedule)}

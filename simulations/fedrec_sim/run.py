@@ -1,0 +1,206 @@
+"""A run's folder: one process at a time, every file whole or absent, an older format refused in words."""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedrec.config import SimulationConfig, parse_config
+from fedrec.errors import RunError, StorageError
+
+FORMAT = 1
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that this process holds.
+
+    Attributes:
+        folder: `runs/NAME`.
+        config: as the run was started; a resumed run never takes another.
+        command: what a person typed; stands beside every figure.
+    """
+
+    folder: Path
+    config: SimulationConfig
+    command: str
+    created_at: str
+    commit: str
+
+    def noise_root(self) -> bytes:
+        """The secret key of this run's noise, made at the first call, readable by its owner only."""
+        path = self.folder / "noise.key"
+        if not path.exists():
+            write_bytes(path, secrets.token_bytes(32))
+            path.chmod(0o600)
+        return path.read_bytes()
+
+    def row_path(self, row: str, seed: int) -> Path:
+        """Where a finished row's result lies."""
+        return self.folder / "rows" / f"{row}-{seed}.json"
+
+    def seconds(self) -> float:
+        """Time spent on this run so far, over all its resumptions."""
+        path = self.folder / "seconds.json"
+        return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count the time of one more go at this run."""
+        write_json(self.folder / "seconds.json", {"seconds": self.seconds() + seconds})
+
+    def append_event(self, event: Json) -> None:
+        """One line to events.jsonl."""
+        with storage_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, sort_keys=True) + "\n")
+
+
+@contextmanager
+def open_run(root: Path, config: SimulationConfig | None, name: str, command: str, *, fresh: bool) -> Iterator[Run]:
+    """Hold a run's folder for this process.
+
+    Args:
+        root: folder of all runs.
+        config: of a new run; None resumes the one that is there.
+        fresh: start over: what an earlier run of the same name left is moved aside, never deleted.
+    Raises:
+        RunError: no such run, in use by another process, of another format, or started with another configuration.
+        StorageError: no space or no permission.
+    """
+    folder = root / name
+    if config is None and not (folder / "run.json").is_file():
+        raise RunError(f"{folder}: no run there", "see `fedrec runs list`, or start it without --resume")
+    with storage_errors(folder):
+        root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / f".{name}.lock", folder):
+        if fresh and folder.exists():
+            _set_aside(folder)
+        with storage_errors(folder):
+            folder.mkdir(exist_ok=True)
+        yield _write_header(folder, config, command) if config is not None and fresh else read_run(folder)
+
+
+@contextmanager
+def _lock(path: Path, folder: Path) -> Iterator[None]:
+    with storage_errors(folder), path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{folder}: in use by another process", "wait for it, or choose another name") from error
+        yield
+
+
+def _set_aside(folder: Path) -> None:
+    """Move an earlier run to NAME.1, NAME.2, ...: a new run never overwrites figures."""
+    number = 1
+    while folder.with_name(f"{folder.name}.{number}").exists():
+        number += 1
+    folder.rename(folder.with_name(f"{folder.name}.{number}"))
+
+
+def _write_header(folder: Path, config: SimulationConfig, command: str) -> Run:
+    run = Run(folder, config, command, datetime.now(UTC).isoformat(timespec="seconds"), commit_of_checkout())
+    header = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "command": run.command,
+        "created_at": run.created_at,
+        "commit": run.commit,
+    }
+    write_json(folder / "run.json", header)
+    (folder / "rows").mkdir(exist_ok=True)
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's header. Raises RunError if it is damaged or of another format."""
+    header = read_json(folder / "run.json")
+    if header.get("format") != FORMAT:
+        raise RunError(
+            f"{folder}: run format {header.get('format')}, this fedrec reads {FORMAT}",
+            "run it with the fedrec that wrote it, or start it anew",
+        )
+    config = parse_config(header["config"], f"{folder}/run.json")
+    return Run(folder, config, header["command"], header["created_at"], header["commit"])
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON object. Raises RunError naming the file if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing", "the run has not got that far, or the folder is not a run") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged", "restore it or start the run anew") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: not a JSON object", "restore it or start the run anew")
+    return value
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write JSON so that a reader sees the old file or the new one."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Temporary file, fsync, rename, fsync of the folder."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turn a full or forbidden disk into a StorageError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{place}: no space left", "free some and resume the run") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"{place}: may not be written", "check its permissions") from error
+        raise
+
+
+def commit_of_checkout() -> str:
+    """The commit of the code that runs, or "unknown" outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return asked.stdout.strip()

@@ -1,0 +1,137 @@
+"""Load what a run handed on, and recommend with it."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from fedrec.config import ShapeConfig
+from fedrec.errors import DataError, ModelError, RunError
+from fedrec.model.adapter_folder import AdapterCard, adapter_shape, read_adapter, read_card, save_adapter
+from fedrec.model.recommender import write_state
+from fedrec.privacy.statement import privacy_statement
+from fedrec.recommend.explain import leave_one_out
+from fedrec.recommend.recommender import ModelRecommender
+from fedrec.registry.registry import Registry
+from fedrec_sim.run import Json, Run, read_json, sync_folder
+from fedrec_sim.world import World
+
+# What a run hands on: the most private row it has.
+HANDED_ON = ("federated_dp", "federated_dp_inspect", "federated")
+_EXAMPLE_USERS = 3
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """A run's adapter in a model, ready to recommend."""
+
+    recommender: ModelRecommender = field(repr=False)
+    card: AdapterCard
+
+
+def hand_on(run: Run, world: World) -> LoadedAdapter | None:
+    """Write the run's adapter as a PEFT folder, whole or not at all; None if no row was federated."""
+    row = next((row for row in HANDED_ON if row in run.config.rows), None)
+    if row is None:
+        return None
+    seed = run.config.seeds[0]
+    result = read_json(run.row_path(row, seed))
+    registry = Registry(run.folder / "registry" / f"{row}-{seed}")
+    number = (result.get("chosen_on_validation") or {}).get("round") or registry.head_round()
+    state = registry.load(number)
+    shape = run.config.plain.shape if row == "federated" else run.config.private.shape
+    model = world.model(shape, seed)
+    card = AdapterCard(
+        version=f"round-{number:04d}",
+        adapter_hash=state.hash,
+        backbone=run.config.model.backbone,
+        backbone_hash=world.backbone.hash,
+        layers=world.backbone.n_layers,
+        catalog_hash=world.catalog.hash,
+        features_hash=world.features.hash,
+        shape=adapter_shape(model),
+    )
+    statement = result.get("privacy") or privacy_statement(None, noise_source="seeded", simulated=True)
+    target, fresh = run.folder / "adapter", run.folder / ".adapter.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    save_adapter(fresh, model, state, card, statement)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    sync_folder(run.folder)
+    write_state(model, state)
+    return LoadedAdapter(ModelRecommender(model, run.config.data.max_history), card)
+
+
+def load_adapter(run: Run, world: World) -> LoadedAdapter:
+    """The adapter of a finished run. Raises RunError if the run has none, ModelError if it fits other data or model."""
+    folder = run.folder / "adapter"
+    if not folder.is_dir():
+        raise RunError(f"{run.folder}: no adapter yet", "finish it with `fedrec simulate --resume`")
+    card = read_card(folder)
+    for what, own, there in (
+        ("catalogue", card.catalog_hash, world.catalog.hash),
+        ("model", card.backbone_hash, world.backbone.hash),
+        ("item features", card.features_hash, world.features.hash),
+    ):
+        if own != there:
+            raise ModelError(f"{folder}: made for another {what}", "fetch what the run was made with, or train anew")
+    model = world.model(ShapeConfig(**asdict(card.shape)), run.config.seeds[0])
+    write_state(model, read_adapter(folder))
+    return LoadedAdapter(ModelRecommender(model, run.config.data.max_history), card)
+
+
+def user_history(world: World, run: Run, user: str) -> np.ndarray:
+    """Everything a user of the data has interacted with, oldest first. Raises DataError if there is no such user."""
+    for split in world.corpus(run.config.seeds[0]).splits:
+        if split.user == user:
+            return np.concatenate([split.train, split.validation, split.test])
+    raise DataError("no such user in this data set", "see `fedrec data describe` for the range of users")
+
+
+def titles_history(world: World, titles: Sequence[str]) -> np.ndarray:
+    """Catalogue codes of titles, as someone new would name them. Raises DataError listing every unknown title."""
+    codes, problems = [], []
+    for title in titles:
+        try:
+            codes.append(world.catalog.find_title(title))
+        except DataError as error:
+            problems.append(str(error.problem))
+    if problems:
+        raise DataError.of_all(problems, "write titles as the catalogue does", "--history")
+    return np.array(codes, dtype=np.int32)
+
+
+def recommend(adapter: LoadedAdapter, world: World, history: np.ndarray, k: int) -> list[Json]:
+    """The k best unseen items with titles, scores and reasons."""
+    ranked = adapter.recommender.rank(history, k)
+    reasons = leave_one_out(adapter.recommender, history, ranked)
+    return [
+        {
+            "item": world.catalog.ids[item],
+            "title": world.catalog.titles[item],
+            "score": round(float(score), 6),
+            "reason": reason.in_words(world.catalog),
+        }
+        for item, score, reason in zip(ranked.items, ranked.scores, reasons, strict=True)
+    ]
+
+
+def example_recommendations(adapter: LoadedAdapter, world: World, run: Run, k: int = 5) -> list[Json]:
+    """Three users of the data, drawn by the run's seed: what they watched last and what they are offered next."""
+    splits = world.corpus(run.config.seeds[0]).splits
+    drawn = np.random.default_rng(run.config.seeds[0]).choice(
+        len(splits), min(_EXAMPLE_USERS, len(splits)), replace=False
+    )
+    examples = []
+    for place in sorted(drawn):
+        history = splits[place].history("test")
+        watched = [world.catalog.titles[item] for item in history[-5:]]
+        examples.append(
+            {
+                "user": splits[place].user,
+                "watched": watched,
+                "recommended": recommend(adapter, world, history, k),
+            }
+        )
+    return examples

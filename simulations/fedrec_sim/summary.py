@@ -1,0 +1,117 @@
+"""Every figure of a run in one JSON object: means and spread over seeds, and all that is needed to repeat it."""
+
+import statistics
+from collections.abc import Sequence
+from importlib import metadata
+
+import numpy as np
+
+from fedrec.model.recommender import adapter_parameters, part_of
+from fedrec_sim.run import Json, Run, read_json
+from fedrec_sim.world import World
+
+FORMAT = 1
+_PACKAGES = (
+    "fedrec",
+    "torch",
+    "transformers",
+    "peft",
+    "opacus",
+    "flwr",
+    "dp-accounting",
+    "numpy",
+    "cryptography",
+)
+_FIGURES = (
+    *(f"{metric}@{k}" for metric in ("hr", "ndcg", "mrr", "recall", "precision") for k in (5, 10, 20)),
+    "coverage@10",
+    "novelty@10",
+)
+
+
+def summarise(run: Run, world: World) -> Json:
+    """Read the rows that are done and put them together."""
+    rows = {row: _row([read_json(run.row_path(row, seed)) for seed in run.config.seeds]) for row in run.config.rows}
+    return {
+        "format": FORMAT,
+        "name": run.config.name,
+        "protocol": run.config.evaluation.protocol,
+        "which": "test",
+        "command": run.command,
+        "commit": run.commit,
+        "created_at": run.created_at,
+        "seeds": list(run.config.seeds),
+        "partners": run.config.partners,
+        "seconds": run.seconds(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "data": {
+            "name": run.config.data.source,
+            "hash": world.table.hash,
+            "catalog_hash": world.catalog.hash,
+            "users": world.table.n_users,
+            "items": world.table.n_items,
+            "interactions": world.table.n_rows,
+        },
+        "model": {
+            "name": world.backbone.name,
+            "hash": world.backbone.hash,
+            "layers": world.backbone.n_layers,
+            "parameters_trained": _trained(world),
+        },
+        "privacy": _privacy(run),
+        "rows": rows,
+        "popularity_curve": _popularity_curve(run, world),
+        "config": run.config.model_dump(mode="json"),
+    }
+
+
+def _row(results: Sequence[Json]) -> Json:
+    """Mean over seeds of every figure, and the standard deviation of each where there are several seeds."""
+    means: Json = {"seeds": len(results)}
+    for figure in _FIGURES:
+        values = [result["test"][figure] for result in results]
+        means[figure] = statistics.fmean(values)
+        means[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    means["epsilon"] = max((r["epsilon"] for r in results if r["epsilon"] is not None), default=None)
+    means["bytes_up_per_partner"] = results[0].get("bytes_up_per_partner")
+    means["seconds"] = statistics.fmean([result["seconds"] for result in results])
+    means["chosen_on_validation"] = [result.get("chosen_on_validation") for result in results]
+    means["per_seed"] = [{"seed": r["seed"], **{f: r["test"][f] for f in _FIGURES}} for r in results]
+    return means
+
+
+def _privacy(run: Run) -> Json:
+    """The statement of the first private row: what the handed-on adapter promises."""
+    for row in ("federated_dp", "federated_dp_inspect"):
+        if row in run.config.rows:
+            statement: Json = read_json(run.row_path(row, run.config.seeds[0]))["privacy"]
+            return statement
+    return {
+        "unit": "user",
+        "mode": "none",
+        "epsilon": None,
+        "delta": None,
+        "assumption": "none: no privacy is claimed",
+    }
+
+
+def _trained(world: World) -> Json:
+    """Parameters by part, for the plain and the private adapter."""
+    counts: Json = {}
+    for kind, shape in (("plain", world.config.plain.shape), ("private", world.config.private.shape)):
+        parts: dict[str, int] = {}
+        for name, parameter in adapter_parameters(world.model(shape, seed=0)).items():
+            parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+        counts[kind] = parts
+    return counts
+
+
+def _popularity_curve(run: Run, world: World) -> Json:
+    """Share of interactions by item, most popular first, and each row's share of top-10 places in that order."""
+    popularity = world.corpus(run.config.seeds[0]).popularity
+    order = np.argsort(-popularity, kind="stable")
+    rows = {}
+    for row in run.config.rows:
+        exposure = np.array(read_json(run.row_path(row, run.config.seeds[0]))["exposure"], dtype=np.float64)
+        rows[row] = (exposure[order] / exposure.sum()).round(7).tolist()
+    return {"catalog": (popularity[order] / popularity.sum()).round(7).tolist(), "rows": rows}

@@ -1,0 +1,92 @@
+"""Documentation that nothing runs rots: these tests hold it against the code."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from fedrec import errors
+from fedrec.config import SimulationConfig, load_config
+from fedrec_sim.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_error_and_its_exit_code_is_documented() -> None:
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.FedrecError)]
+    missing = [c.__name__ for c in classes if not re.search(rf"\|\s*{c.exit_code}\s*\|\s*`{c.__name__}`", text)]
+    assert not missing
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        inner = getattr(annotation, "__args__", (annotation,))[0]
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= keys_of(inner, f"{prefix}{name}.")
+        else:
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def keys_in(values: dict[str, object], prefix: str = "") -> set[str]:
+    found = set()
+    for name, value in values.items():
+        tables = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for table in tables:
+            found |= keys_in(table, f"{prefix}{name}.") if isinstance(table, dict) else {f"{prefix}{name}"}
+    return found
+
+
+def test_demo_configuration_shows_every_key() -> None:
+    values = tomllib.loads((ROOT / "simulations/configs/demo.toml").read_text(encoding="utf-8"))
+    assert keys_of(SimulationConfig) - keys_in(values) == set()
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    for path in sorted((ROOT / "simulations/configs").glob("*.toml")):
+        assert load_config(path).name == path.stem
+
+
+def test_commands_named_in_the_readme_exist() -> None:
+    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md"))
+    named = set(re.findall(r"fedrec ((?:data|model|runs) [a-z]+|demo|simulate|evaluate|recommend)", text))
+    assert named
+    for command in named:
+        result = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert result.exit_code == 0, command
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    broken = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        broken += [f"{page.name}: {target}" for target in targets if not (page.parent / target).exists()]
+    assert not broken
+
+
+def test_tour_has_the_ten_stops_of_a_row() -> None:
+    text = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^## (\d+)\. .*", text, flags=re.M)
+    assert stops == [str(n) for n in range(1, 11)]
+    for name in re.findall(r"`((?:fedrec|server|client|simulations)/[\w/.-]+\.py)`", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_glossary_words_are_used_and_shunned_words_are_not() -> None:
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    shunned = re.findall(r"^\| [^|]+\| [^|]+\| ([^|]+) \|$", text, flags=re.M)[2:]
+    words = {w.strip().strip("`") for cell in shunned for w in cell.split(",")} - {"", "-"}
+    assert words
+    sources = [p for f in ("fedrec", "server", "client", "simulations") for p in (ROOT / f).rglob("*.py")]
+    found = {
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in sources
+        for word in words
+        if re.search(rf"\b{re.escape(word)}\b", path.read_text(encoding="utf-8"), flags=re.I)
+    }
+    assert not found

@@ -1,0 +1,249 @@
+"""One attempt at a round, over a Grid in memory: what a partner sends can cost that partner's turn only."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
+from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec_server import exchange
+from fedrec_server.exchange import Exchange, wait_for_quorum
+
+SPEC = AdapterSpec("llm", "h", "h", "h", {"head": {"w": (2, 2), "v": (1,)}, "prior": {"bias": (3,)}})
+STATE = AdapterState({name: np.full(shape, 0.5, np.float32) for name, shape in SPEC.shapes.items()})
+PARTNERS = {12: "carl", 10: "anna", 11: "bert"}
+GOOD = {"w": np.array([[1, 2], [3, 4]], np.float32), "v": np.array([5], np.float32)}
+Tensors = Mapping[str, np.ndarray]
+Answer = Callable[[Message, str], Message | None]
+
+
+def plan(deadline_s: float = 5.0) -> RoundPlan:
+    return RoundPlan("test", 3, 1, "head", 1, 1, 0.5, STATE.hash, "none", "inspect", 2, deadline_s, 1)
+
+
+def honest(message: Message, partner: str, tensors: Tensors = GOOD, /, **changed: Any) -> Message:
+    """A partner's answer, if it can read the question."""
+    asked, arrays = message.content["plan"], message.content["adapter"]
+    assert isinstance(asked, ConfigRecord)
+    assert isinstance(arrays, ArrayRecord)
+    read = RoundPlan.from_record(dict(asked))
+    assert AdapterState({k: a.numpy() for k, a in arrays.items()}).hash == read.parent_hash
+    is_delta = all(tensor.dtype == np.float32 for tensor in tensors.values())
+    delta_hash = AdapterDelta(tensors).hash if is_delta else "0" * 64
+    header = UpdateHeader(read.run, read.round, read.attempt, partner, delta_hash, read.privacy_plan_hash)
+    content = RecordDict(
+        {
+            "header": ConfigRecord({**header.to_record(), **changed}),
+            "adapter_delta": ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def sends(tensors: Tensors) -> Answer:
+    return lambda message, partner: honest(message, partner, {**GOOD, **tensors})
+
+
+def claims(**header: Any) -> Answer:
+    return lambda message, partner: honest(message, partner, **header)
+
+
+def says(reason: str) -> Answer:
+    return lambda message, _: Message(Error(1007, reason), reply_to=message)
+
+
+def with_bytes(data: bytes) -> Answer:
+    """An answer whose tensor v is any bytes."""
+
+    def answer(message: Message, partner: str) -> Message:
+        good = honest(message, partner)
+        arrays = good.content["adapter_delta"]
+        assert isinstance(arrays, ArrayRecord)
+        arrays["v"] = Array("float32", (1,), "numpy.ndarray", data)
+        return good
+
+    return answer
+
+
+def with_extra_record(message: Message, partner: str) -> Message:
+    good = honest(message, partner)
+    good.content["history"] = ConfigRecord({"item": 1})
+    return good
+
+
+def from_another_node(message: Message, partner: str) -> Message:
+    good = honest(message, partner)
+    good.metadata.__dict__["_src_node_id"] = 10
+    return good
+
+
+def explode(message: Message, partner: str) -> Message:
+    raise MemoryError("private: 4711")
+
+
+class MemoryGrid:
+    """What the exchange needs of Flower's Grid. Each partner answers when it is asked for, in its own way."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = answers
+        self.unknown: set[int] = set()
+        self.times = 1
+        self.asked: dict[str, Message] = {}
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        for message in copy.deepcopy(list(messages)):
+            node = message.metadata.dst_node_id
+            message.metadata.__dict__["_message_id"] = f"to {node}"
+            self.asked[f"to {node}"] = message
+        return ["" if node in self.unknown else f"to {node}" for node in PARTNERS]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = []
+        for number in message_ids:
+            message = self.asked[number]
+            partner = PARTNERS[message.metadata.dst_node_id]
+            answer = self.answers.get(partner, honest)(message, partner)
+            replies += [copy.deepcopy(answer)] * self.times if answer else []
+        return replies
+
+
+def run(grid: MemoryGrid, deadline_s: float = 5.0) -> tuple[Exchange, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    attempt = Exchange(
+        cast(Grid, grid), plan(deadline_s), SPEC, max_norm=100.0, partners=PARTNERS, on_event=events.append
+    )
+    attempt.ask(STATE)
+    assert attempt.collect(lambda: False)
+    return attempt, events
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_POLL_S", 0.005)
+
+
+def test_good_answers_come_in_the_order_of_names() -> None:
+    attempt, events = run(MemoryGrid())
+    assert [update.partner for update in attempt.updates] == ["anna", "bert", "carl"]
+    assert {update.adapter_delta.hash for update in attempt.updates} == {AdapterDelta(GOOD).hash}
+    assert attempt.reasons == {}
+    assert [event["event"] for event in events] == ["partner_done"] * 3
+    assert (events[0]["bytes_up"], events[0]["bytes_down"]) == (4 * 5, 4 * 8)
+
+
+MAGIC = b"\x93NUMPY\x01\x00\x76\x00"
+HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
+A_TERABYTE = HEADER.replace(b"(1,), }           ", b"(999999999999,), }")
+NOT_V = "'v' is not a float32 array of shape [1]"
+FAULTS: dict[str, tuple[Answer, str]] = {
+    "error": (says("BudgetError: spent"), "error 1007: BudgetError: spent"),
+    "terminal codes": (says("\x1b[2J\nround\t1 ok" + "x" * 999), "error 1007: [2J round 1 ok"),
+    "unpackable": (explode, "answer cannot be fetched: MemoryError"),
+    "nan": (sends({"v": np.array([np.nan], np.float32)}), "not finite"),
+    "huge": (sends({"v": np.array([101], np.float32)}), "norm above 100"),
+    "missing": (lambda m, p: honest(m, p, {"w": GOOD["w"]}), "other tensors"),
+    "too many": (sends({"bias": np.zeros(3, np.float32)}), "other tensors"),
+    "shape": (sends({"w": np.zeros(4, np.float32)}), "'w' is not a float32 array of shape [2, 2]"),
+    "order": (sends({"w": np.asfortranarray(GOOD["w"])}), "'w' is not a float32 array"),
+    "float64": (sends({"v": np.zeros(1)}), NOT_V),
+    "int32": (sends({"v": np.zeros(1, np.int32)}), NOT_V),
+    "empty": (with_bytes(b""), NOT_V),
+    "claims a terabyte": (with_bytes(MAGIC + A_TERABYTE + bytes(4)), NOT_V),
+    "cut": (with_bytes(MAGIC + HEADER + bytes(3)), NOT_V),
+    "longer": (with_bytes(MAGIC + HEADER + bytes(8)), NOT_V),
+    "another version": (with_bytes(MAGIC.replace(b"\x01", b"\x02") + HEADER + bytes(4)), NOT_V),
+    "hash": (claims(delta_hash="0" * 64), "delta_hash"),
+    "round": (claims(round=2), "round is not the round's"),
+    "name": (claims(partner="anna"), "another partner's name"),
+    "examples": (claims(n_examples=10**9), "1 unknown fields"),
+    "list": (claims(round=[3]), "round: must be int, is list"),
+    "node": (from_another_node, "another node answered"),
+    "extra record": (with_extra_record, "not a header and an adapter_delta"),
+    "no records": (lambda m, _: Message(RecordDict(), reply_to=m), "not a header and an adapter_delta"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_costs_its_sender_the_turn_and_nobody_else(fault: str) -> None:
+    answer, words = FAULTS[fault]
+    attempt, events = run(MemoryGrid(bert=answer))
+    assert [update.partner for update in attempt.updates] == ["anna", "carl"]
+    (refused,) = (event for event in events if event["event"] == "partner_refused")
+    assert (refused["partner"], refused["round"], refused["part"]) == ("bert", 3, "head")
+    assert attempt.reasons == {"bert": refused["reason"]}
+    assert words in refused["reason"]
+    assert "4711" not in refused["reason"]
+    assert refused["reason"].isprintable()
+    assert len(refused["reason"]) <= 300
+
+
+def test_numpy_writes_what_is_compared_with() -> None:
+    """So that the faults above are refused for what they change, and for nothing else."""
+    attempt, _ = run(MemoryGrid(bert=with_bytes(MAGIC + HEADER + GOOD["v"].tobytes())))
+    assert attempt.reasons == {}
+
+
+def test_silence_costs_the_turn_after_the_deadline() -> None:
+    attempt, events = run(MemoryGrid(bert=lambda *_: None), deadline_s=0.1)
+    assert attempt.reasons == {"bert": "no answer before the deadline"}
+    assert len(attempt.updates) == 2
+    assert events[-1]["seconds"] >= 0.1
+
+
+def test_an_answer_after_the_deadline_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(message: Message, partner: str) -> Message:
+        monkeypatch.setattr("time.monotonic", lambda: 1e9)
+        return honest(message, partner)
+
+    attempt, _ = run(MemoryGrid(bert=slow))
+    assert attempt.reasons["bert"] == "answer after the deadline"
+    assert "bert" not in [update.partner for update in attempt.updates]
+
+
+def test_an_answer_twice_counts_once() -> None:
+    grid = MemoryGrid()
+    grid.times = 2
+    attempt, events = run(grid)
+    assert len(attempt.updates) == 3
+    assert attempt.reasons == {}
+    reasons = [event["reason"] for event in events if event["event"] == "partner_refused"]
+    assert reasons == ["answers what it was not asked, or twice"] * 3
+
+
+def test_a_node_that_flower_does_not_know_loses_its_turn() -> None:
+    grid = MemoryGrid()
+    grid.unknown = {11}
+    attempt, _ = run(grid)
+    assert "not connected" in attempt.reasons["bert"]
+    assert len(attempt.updates) == 2
+
+
+def test_flower_drops_questions_and_late_answers_at_the_deadline() -> None:
+    grid = MemoryGrid()
+    run(grid, deadline_s=7.0)
+    assert {(m.metadata.ttl, m.metadata.message_type) for m in grid.asked.values()} == {(7.0, "train")}
+
+
+class Connecting:
+    """One more node at every look."""
+
+    seen = 0
+
+    def get_node_ids(self) -> list[int]:
+        self.seen += 1
+        return [99, *sorted(PARTNERS)][: self.seen]
+
+
+def test_the_coordinator_waits_for_a_quorum_but_not_for_ever_and_not_for_strangers() -> None:
+    grid = Connecting()
+    wait_for_quorum(cast(Grid, grid), plan(), PARTNERS, lambda: False)
+    assert grid.seen == 3  # the stranger, and two partners
+    wait_for_quorum(cast(Grid, Connecting()), plan(0.02), {1: "anna", 2: "bert"}, lambda: False)
+    wait_for_quorum(cast(Grid, Connecting()), plan(), {1: "anna", 2: "bert"}, lambda: True)

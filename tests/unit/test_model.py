@@ -1,0 +1,135 @@
+"""The item-token model: shapes, causality, saving, and every backbone type."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+
+from fedrec.errors import ModelError
+from fedrec.model.adapter import AdapterState
+from fedrec.model.adapter_folder import AdapterCard, read_adapter, read_card, save_adapter
+from fedrec.model.backbone import load_backbone, pick_device, pick_dtype
+from fedrec.model.features import ItemFeatures
+from fedrec.model.recommender import (
+    AdapterShape,
+    ItemTokenModel,
+    adapter_parameters,
+    build_model,
+    part_of,
+    read_state,
+    user_losses,
+    write_state,
+)
+from fedrec.recommend.recommender import ModelRecommender
+
+SHAPE = AdapterShape(rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5)
+
+
+def fresh(folder: Path, features: ItemFeatures, shape: AdapterShape = SHAPE, seed: int = 0) -> PeftModel:
+    return build_model(load_backbone(folder, 2, torch.device("cpu"), torch.float32), features, shape, seed)
+
+
+def shaken(model: PeftModel) -> PeftModel:
+    state = read_state(model)
+    rng = np.random.default_rng(1)
+    noise = {k: (v + 0.1 * rng.standard_normal(v.shape)).astype(np.float32) for k, v in state.tensors.items()}
+    write_state(model, AdapterState(noise))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_every_backbone_type_scores_and_trains(
+    kind: str, tmp_path: Path, features: ItemFeatures, make_tiny: Callable[[str, Path], Path]
+) -> None:
+    model = shaken(fresh(make_tiny(kind, tmp_path / kind), features))
+    scores = model(torch.tensor([[1, 2, 3], [4, 5, 0]]))
+    assert scores.shape == (2, 3, 40)
+    user_losses(scores, torch.tensor([[2, 3, 4], [5, -100, -100]])).sum().backward()
+    lora = [p for n, p in adapter_parameters(model).items() if part_of(n) == "lora"]
+    assert lora
+    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in lora)
+
+
+def test_a_position_never_sees_later_items(tiny_llama: Path, features: ItemFeatures) -> None:
+    model = shaken(fresh(tiny_llama, features)).eval()
+    one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 30, 31]])
+    torch.testing.assert_close(model(one)[:, :2], model(other)[:, :2])
+    assert not torch.allclose(model(one)[:, 2:], model(other)[:, 2:])
+
+
+def test_batch_equals_single_despite_padding(tiny_llama: Path, features: ItemFeatures) -> None:
+    recommender = ModelRecommender(shaken(fresh(tiny_llama, features)), 50)
+    histories = [np.array(h, np.int32) for h in ([3, 1, 4, 1, 5], [9], [], [2, 6])]
+    together = recommender.score(histories)
+    alone = np.concatenate([recommender.score([history]) for history in histories])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_user_losses_is_a_vector_of_means_within_users() -> None:
+    scores = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, 2, 3], [4, -100, -100]])
+    found = user_losses(scores, targets)
+    log_p = scores.log_softmax(-1)
+    expected = torch.stack([-(log_p[0, 0, 1] + log_p[0, 1, 2] + log_p[0, 2, 3]) / 3, -log_p[1, 0, 4]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_names_are_those_that_peft_saves(tiny_llama: Path, features: ItemFeatures) -> None:
+    model = fresh(tiny_llama, features)
+    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert set(adapter_parameters(model)) == set(saved)
+
+
+def test_same_seed_same_start_other_seed_other_start(tiny_llama: Path, features: ItemFeatures) -> None:
+    states = [read_state(fresh(tiny_llama, features, seed=seed)).hash for seed in (1, 1, 2)]
+    assert states[0] == states[1] != states[2]
+
+
+def test_peft_itself_loads_the_saved_folder(tiny_llama: Path, features: ItemFeatures, tmp_path: Path) -> None:
+    model = shaken(fresh(tiny_llama, features))
+    state = read_state(model)
+    card = AdapterCard("round-0001", state.hash, "tiny", "h", 2, "c", "f", SHAPE)
+    save_adapter(tmp_path / "adapter", model, state, card, {"mode": "none"})
+    bare = ItemTokenModel(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE)
+    loaded = PeftModel.from_pretrained(bare, tmp_path / "adapter")
+    items = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded.eval()(items), model.eval()(items))
+    assert read_card(tmp_path / "adapter") == card
+    assert read_adapter(tmp_path / "adapter").hash == state.hash
+
+
+def test_damaged_adapter_is_refused(tiny_llama: Path, features: ItemFeatures, tmp_path: Path) -> None:
+    model = shaken(fresh(tiny_llama, features))
+    state = read_state(model)
+    card = AdapterCard("round-0001", "another hash", "tiny", "h", 2, "c", "f", SHAPE)
+    save_adapter(tmp_path, model, state, card, {})
+    with pytest.raises(ModelError, match="not those of"):
+        read_adapter(tmp_path)
+
+
+def test_foreign_adapter_changes_nothing(tiny_llama: Path, features: ItemFeatures) -> None:
+    model = fresh(tiny_llama, features)
+    before = read_state(model)
+    tensors = dict(before.tensors)
+    tensors.pop(sorted(tensors)[0])
+    with pytest.raises(ModelError, match="does not fit"):
+        write_state(model, AdapterState(tensors))
+    assert read_state(model).hash == before.hash
+
+
+def test_wrong_folders_depths_and_devices_are_named(tiny_llama: Path, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_backbone(tmp_path, 1, cpu, torch.float32)
+    with pytest.raises(ModelError, match="has 3 layers"):
+        load_backbone(tiny_llama, 4, cpu, torch.float32)
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(ModelError, match="not a model"):
+        load_backbone(tmp_path, 1, cpu, torch.float32)
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="cuda"):
+            pick_device("cuda")
+    assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)

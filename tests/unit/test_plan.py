@@ -1,0 +1,123 @@
+"""The privacy plan: validates itself, hashes exactly, and gives noise and accounting the same figures."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+
+from fedrec.errors import PrivacyError
+from fedrec.privacy.plan import PartPlan, PrivacyPlan
+
+HEAD = PartPlan("head", sampling_prob=0.1, l2_clip_norm=0.5, noise_multiplier=4.0, total_steps=10)
+LORA = PartPlan("lora", sampling_prob=1.0, l2_clip_norm=0.1, noise_multiplier=2.0, total_steps=3)
+PLAN = PrivacyPlan("user", "inspect", 1e-5, (HEAD, LORA), quorum=4)
+
+
+def test_noise_std_is_whole_in_inspect_and_a_share_in_secagg() -> None:
+    shared = dataclasses.replace(PLAN, mode="secagg")
+    assert PLAN.noise_std("head") == 2.0
+    assert shared.noise_std("head") == 1.0  # four such shares have the variance of the whole
+    with pytest.raises(PrivacyError, match="prior"):
+        PLAN.noise_std("prior")
+
+
+def test_events_are_the_plan_or_what_is_done_of_it() -> None:
+    assert PLAN.events() == [("head", 0.1, 4.0, 10), ("lora", 1.0, 2.0, 3)]
+    assert PLAN.events({"lora": 2}) == [("lora", 1.0, 2.0, 2)]
+    assert PLAN.events({}) == []
+
+
+@pytest.mark.parametrize("done", [{"head": 11}, {"head": -1}, {"prior": 1}])
+def test_steps_outside_the_plan_are_refused(done: dict[str, int]) -> None:
+    with pytest.raises(PrivacyError):
+        PLAN.events(done)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("part", ""),
+        ("sampling_prob", 0.0),
+        ("sampling_prob", 1.0000001),
+        ("sampling_prob", math.nan),
+        ("l2_clip_norm", 0.0),
+        ("l2_clip_norm", math.inf),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", True),
+        ("noise_multiplier", "1"),
+        ("total_steps", 0),
+        ("total_steps", 1.5),
+    ],
+)
+def test_a_part_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(PrivacyError, match="steps" if field == "total_steps" else field):
+        dataclasses.replace(HEAD, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("unit", "row"),
+        ("mode", "none"),
+        ("delta", 0.0),
+        ("delta", 1.0),
+        ("parts", ()),
+        ("parts", (HEAD, HEAD)),
+        ("quorum", 0),
+    ],
+)
+def test_a_plan_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(PrivacyError, match="part" if field == "parts" else field):
+        dataclasses.replace(PLAN, **{field: value})
+
+
+def test_all_problems_come_at_once() -> None:
+    values = PLAN.to_dict()
+    values.update(unit="row", delta=2)
+    values["parts"][1].update(l2_clip_norm=-1, sampling_prob=0)
+    values["parts"][0]["clip"] = 1
+    with pytest.raises(PrivacyError) as caught:
+        PrivacyPlan.from_dict(values)
+    assert "5 problems" in caught.value.problem
+    for found in (
+        "unit",
+        "delta",
+        "parts[0]: clip: unknown",
+        "parts[1]: l2_clip_norm",
+        "parts[1]: sampling_prob",
+    ):
+        assert found in caught.value.problem
+
+
+@pytest.mark.parametrize("parts", [None, "head", [1]])
+def test_parts_that_are_no_tables_are_refused(parts: Any) -> None:
+    with pytest.raises(PrivacyError, match="list of tables"):
+        PrivacyPlan.from_dict({**PLAN.to_dict(), "parts": parts})
+
+
+def test_hash_survives_json_and_does_not_know_int_from_float() -> None:
+    again = PrivacyPlan.from_dict(json.loads(json.dumps(PLAN.to_dict())))
+    assert again == PLAN
+    assert again.hash == PLAN.hash
+    whole = dataclasses.replace(LORA, sampling_prob=1, noise_multiplier=2)
+    assert dataclasses.replace(PLAN, parts=(HEAD, whole)).hash == PLAN.hash
+
+
+def test_hash_sees_every_field_to_the_last_bit() -> None:
+    def changed(part: PartPlan) -> PrivacyPlan:
+        return dataclasses.replace(PLAN, parts=(part, LORA))
+
+    others = [
+        dataclasses.replace(PLAN, mode="secagg"),
+        dataclasses.replace(PLAN, delta=math.nextafter(1e-5, 1)),
+        dataclasses.replace(PLAN, quorum=5),
+        dataclasses.replace(PLAN, parts=(LORA, HEAD)),
+        changed(dataclasses.replace(HEAD, part="prior")),
+        changed(dataclasses.replace(HEAD, sampling_prob=math.nextafter(0.1, 1))),
+        changed(dataclasses.replace(HEAD, l2_clip_norm=math.nextafter(0.5, 1))),
+        changed(dataclasses.replace(HEAD, noise_multiplier=math.nextafter(4.0, 5))),
+        changed(dataclasses.replace(HEAD, total_steps=11)),
+    ]
+    assert len({PLAN.hash, *(other.hash for other in others)}) == len(others) + 1
