@@ -33,7 +33,7 @@ check: $(STAMP)  ## format, lint and types
 	$(BIN)/mypy
 
 bench: setup  ## time the private step against the plain one
-	$(BIN)/fedrec bench
+	$(BIN)/fedrec bench dp-step
 
 clean:  ## remove what was built (.venv and caches); runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -17,9 +17,10 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import cli_data, cli_runs
+from fedrec_sim import bench, cli_data, cli_runs
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
+    DEMO,
     EXIT_STOPPED,
     AsJson,
     RunsFolder,
@@ -34,10 +35,6 @@ from fedrec_sim.rows import Stopped
 from fedrec_sim.run import Json, open_run
 from fedrec_sim.world import load_world
 
-_HERE = Path(__file__).resolve().parent
-# In a wheel the demo's configuration lies beside this file; in a checkout it is one of the examples.
-DEMO = _HERE / "demo.toml" if (_HERE / "demo.toml").is_file() else _HERE.parent / "configs" / "demo.toml"
-
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -48,6 +45,7 @@ app = typer.Typer(
 app.add_typer(cli_data.data, name="data")
 app.add_typer(cli_data.model, name="model")
 app.add_typer(cli_runs.runs, name="runs")
+app.add_typer(bench.bench, name="bench")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 

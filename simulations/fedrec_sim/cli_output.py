@@ -19,6 +19,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="FEDREC_RUNS", help="Folder of all runs.")]
 DEFAULT_RUNS = Path("runs")
 
+_HERE = Path(__file__).resolve().parent
+# In a wheel the demo's configuration lies beside this file; in a checkout it is one of the examples.
+DEMO = _HERE / "demo.toml" if (_HERE / "demo.toml").is_file() else _HERE.parent / "configs" / "demo.toml"
+
 
 def emit_json(value: Any) -> None:
     """Print JSON for a program."""

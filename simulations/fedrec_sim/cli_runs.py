@@ -10,6 +10,7 @@ from rich.table import Table
 from fedrec.errors import ConfigError, FedrecError
 from fedrec.evaluation.protocol import evaluate as evaluate_scorer
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
+from fedrec_sim.leaderboard import leaderboard
 from fedrec_sim.live import ladder_table
 from fedrec_sim.run import read_json, read_run
 from fedrec_sim.serving import load_adapter, titles_history, user_history
@@ -45,11 +46,18 @@ def _brief(folder: Path) -> dict[str, object]:
 
 
 @runs.command("show")
-def runs_show(name: str, folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
+def runs_show(
+    name: str,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for the leaderboard.")] = False,
+) -> None:
     """Show a run's figures. Example: `fedrec runs show demo`"""
     summary = read_json(folder / name / "summary.json")
     if as_json:
         emit_json(summary)
+    elif markdown:
+        print(leaderboard(summary))
     else:
         console.print(ladder_table(summary))
         console.print(f"report: {folder / name / 'report.html'}")

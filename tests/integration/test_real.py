@@ -1,0 +1,37 @@
+"""The one test on the real data and model, which `make setup` has fetched: a private round and a list."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrec.config import load_config
+from fedrec.data.sources import cache_dir
+from fedrec.model.recommender import part_names, read_state
+from fedrec.privacy.noise import NoiseSource
+from fedrec.recommend.recommender import ModelRecommender
+from fedrec.training.local import ContextCache, PrivateStep, private_step
+from fedrec_sim.world import load_world
+
+ROOT = Path(__file__).resolve().parents[2]
+FETCHED = all((cache_dir() / name).is_dir() for name in ("ml-100k", "smollm2-135m", "minilm-l6-v2"))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FETCHED, reason="run `make setup` first: it fetches data and models")
+def test_private_steps_on_movielens_and_smollm2() -> None:
+    world = load_world(load_config(ROOT / "simulations/configs/demo.toml"))
+    assert (world.table.n_users, len(world.catalog), world.table.n_rows) == (943, 1682, 100_000)
+    assert world.backbone.hidden_size == 576
+    corpus = world.corpus(seed=1)
+    model = world.model(world.config.private.shape, seed=1)
+    before = read_state(model).hash
+    for part in ("prior", "head", "lora"):
+        step = PrivateStep(part, 1.0, 0.3, noise_std=0.01, learning_rate=0.1, max_history=20)
+        source = NoiseSource.from_root(bytes(32), part.encode())
+        private_step(model, part_names(model, [part]), corpus.histories[:16], step, source, ContextCache())
+    assert read_state(model).hash != before
+    ranked = ModelRecommender(model, 50).rank(corpus.histories[41], 10)
+    assert len(set(ranked.items)) == 10
+    assert np.isfinite(ranked.scores).all()
+    assert world.catalog.titles[world.catalog.find_title("toy story (1995)")] == "Toy Story (1995)"

@@ -1,0 +1,183 @@
+"""Whole runs on made data: what is written, what a crash costs, what a failing partner costs, what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedrec.config import load_config
+from fedrec.errors import FedrecError, QuorumError, RunError
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.registry.registry import Registry
+from fedrec_sim.ladder import run_ladder
+from fedrec_sim.rows import Stopped
+from fedrec_sim.run import open_run, read_json
+from fedrec_sim.world import load_world
+
+Events = list[dict[str, Any]]
+
+
+def run(
+    config_file: Path,
+    root: Path,
+    *overrides: str,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    before_answer: Callable[[int], None] = lambda _: None,
+) -> tuple[dict[str, Any], Events]:
+    """Run a configuration to its end in this process."""
+    config = load_config(config_file, overrides)
+    events: Events = []
+    with open_run(root, None if resume else config, config.name, "fedrec test", fresh=not resume) as held:
+        summary = run_ladder(held, load_world(held.config), events.append, stop, before_answer)
+    return summary, events
+
+
+def final_hash(root: Path, row: str = "federated_dp") -> str:
+    head = Registry(root / "tiny/registry" / f"{row}-1").head()
+    assert head is not None
+    return head.adapter_hash
+
+
+@pytest.fixture(scope="module")
+def finished(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs with one uninterrupted run."""
+    root = tmp_path_factory.mktemp("runs")
+    run(config_file, root)
+    return root
+
+
+def test_a_run_leaves_all_that_the_readme_names(finished: Path) -> None:
+    folder = finished / "tiny"
+    summary = read_json(folder / "summary.json")
+    assert {"popularity", "federated_dp"} == set(summary["rows"])
+    assert summary["protocol"] == "B"
+    assert 7.5 < summary["privacy"]["epsilon"] <= 8.0
+    assert summary["privacy"]["partner_alone_epsilon"] > summary["privacy"]["epsilon"]
+    assert summary["privacy"]["mode"] == "secagg"
+    assert 0 <= summary["rows"]["federated_dp"]["ndcg@10"] <= 1
+    assert {p.name for p in (folder / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "fedrec.json",
+        "privacy.json",
+    }
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert Registry(folder / "registry/federated_dp-1").verify() == 7
+
+
+def test_every_partner_paid_what_the_statement_says(finished: Path) -> None:
+    epsilon = read_json(finished / "tiny/summary.json")["privacy"]["epsilon"]
+    ledgers = sorted((finished / "tiny/ledger/federated_dp-1").glob("*.sqlite"))
+    assert len(ledgers) == 3
+    for path in ledgers:
+        ledger = PrivacyLedger(path, 8.0, 1e-4)
+        ledger.verify()
+        assert ledger.spent()[0] == pytest.approx(epsilon, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_adapter(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    run(config_file, tmp_path)
+    assert final_hash(tmp_path) == final_hash(finished)
+    run(config_file, tmp_path, "private.noise_source=secret")
+    assert final_hash(tmp_path) != final_hash(finished)
+
+
+def test_sigkill_in_the_middle_of_a_round_costs_nothing(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    """A process of its own is killed while a partner trains; the resumed run ends in the same bits."""
+    code = (
+        "import sys, os, signal, pathlib\n"
+        "from tests_run import run\n"
+        "calls = []\n"
+        "def die(node):\n"
+        "    calls.append(node)\n"
+        "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), before_answer=die)\n"
+    )
+    (tmp_path / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(config_file), str(tmp_path / "runs")], env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    head = Registry(tmp_path / "runs/tiny/registry/federated_dp-1").head_round()
+    assert head == 2
+    run(config_file, tmp_path / "runs", resume=True)
+    assert final_hash(tmp_path / "runs") == final_hash(finished)
+
+
+def test_ctrl_c_keeps_what_is_committed(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    answers: list[int] = []
+    with pytest.raises(Stopped):
+        run(config_file, tmp_path, before_answer=answers.append, stop=lambda: len(answers) >= 7)
+    assert not (tmp_path / "tiny/summary.json").exists()
+    run(config_file, tmp_path, resume=True)
+    assert final_hash(tmp_path) == final_hash(finished)
+
+
+def test_a_failing_partner_loses_its_turn_and_is_named(config_file: Path, tmp_path: Path) -> None:
+    def fail(node: int) -> None:
+        if node == 3:
+            raise RuntimeError("a private detail")
+
+    summary, events = run(config_file, tmp_path, before_answer=fail)
+    refused = [event for event in events if event["event"] == "partner_refused"]
+    assert {event["partner"] for event in refused} == {"partner-2"}
+    assert "a private detail" not in json.dumps(events)
+    assert summary["rows"]["federated_dp"]["ndcg@10"] >= 0
+
+
+def test_too_few_partners_end_the_run_by_name(config_file: Path, tmp_path: Path) -> None:
+    def fail(node: int) -> None:
+        if node != 2:
+            raise RuntimeError
+
+    with pytest.raises(QuorumError, match="partner-3"):
+        run(config_file, tmp_path, before_answer=fail)
+
+
+def test_rows_without_privacy_run_and_resume(config_file: Path, tmp_path: Path) -> None:
+    rows = 'rows=["item_knn", "ease", "local_only", "federated", "centralised"]'
+    summary, _ = run(config_file, tmp_path, rows)
+    assert summary["privacy"]["mode"] == "none"
+    assert all(0 <= row["hr@10"] <= 1 for row in summary["rows"].values())
+    first = final_hash(tmp_path, "federated")
+    (tmp_path / "tiny/rows/federated-1.json").unlink()
+    run(config_file, tmp_path, rows, resume=True)
+    assert final_hash(tmp_path, "federated") == first
+
+
+def test_a_new_run_never_overwrites_an_old_one(config_file: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        run(config_file, tmp_path, 'rows=["popularity"]')
+    assert (tmp_path / "tiny.1/summary.json").is_file()
+    assert (tmp_path / "tiny/summary.json").is_file()
+
+
+def test_a_second_process_on_the_same_run_is_refused(config_file: Path, tmp_path: Path) -> None:
+    config = load_config(config_file)
+    with open_run(tmp_path, config, "tiny", "one", fresh=True):
+        started = time.monotonic()
+        with pytest.raises(RunError, match="in use"), open_run(tmp_path, None, "tiny", "two", fresh=False):
+            pass
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [('{"format": 0}', "run format 0"), ("{", "damaged"), ("[]", "not a JSON object")],
+)
+def test_older_and_damaged_runs_are_refused(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=reason), open_run(tmp_path, None, "old", "x", fresh=False):
+        pass
+    with pytest.raises(FedrecError, match="no run there"), open_run(tmp_path, None, "none", "x", fresh=False):
+        pass
