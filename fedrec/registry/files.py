@@ -25,11 +25,11 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
         fresh.mkdir()
         for name, content in contents.items():
             _write_synced(fresh / name, content)
-        _sync_folder(fresh)
+        sync_folder(fresh)
         if place.exists():
             place.rename(_free_name(place))
         fresh.rename(place)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -41,7 +41,7 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         _write_synced(fresh, content)
         fresh.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
@@ -107,7 +107,7 @@ def _make_folders(folder: Path) -> None:
     if not folder.is_dir():
         _make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def _free_name(place: Path) -> Path:
@@ -125,7 +125,7 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -106,7 +106,7 @@ def data_import(
     rating: Annotated[str | None, typer.Option(help="Column of the rating, if there is one.")] = None,
     item_id: Annotated[str, typer.Option(help="Catalogue column of the item.")] = "item",
     title: Annotated[str, typer.Option(help="Catalogue column of the title.")] = "title",
-    text: Annotated[str | None, typer.Option(help="Catalogue column of the text; the title alone without it.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text; title and categories without it.")] = None,
     categories: Annotated[str | None, typer.Option(help="Catalogue column of categories.")] = None,
     year: Annotated[str | None, typer.Option(help="Catalogue column of the year.")] = None,
     as_json: AsJson = False,

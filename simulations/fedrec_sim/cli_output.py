@@ -19,16 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 RunsFolder = Annotated[Path, typer.Option("--runs", envvar="FEDREC_RUNS", help="Folder of all runs.")]
 DEFAULT_RUNS = Path("runs")
 
-_HERE = Path(__file__).resolve().parent
-# In a wheel the demo's configuration lies beside this file; in a checkout it is one of the examples.
-DEMO = _HERE / "demo.toml" if (_HERE / "demo.toml").is_file() else _HERE.parent / "configs" / "demo.toml"
-
-
-def emit_json(value: Any) -> None:
-    """Print JSON for a program."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def command_line() -> str:
-    """What a person typed, without the path of the executable."""
-    return shlex.join(["fedrec", *sys.argv[1:]])
+_CHECKOUT = Path(__file__).resolve().parents[1] / "configs"
+# A wheel brings the example configurations to the environment's share folder.
+CONFIGS = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "fedrec" / "configs"
+DEMO = CONFIGS / "demo.toml"

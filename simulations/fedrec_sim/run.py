@@ -1,12 +1,9 @@
 """A run's folder: one process at a time, every file whole or absent, an older format refused in words."""
 
-import errno
 import fcntl
 import json
-import os
 import secrets
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.config import SimulationConfig, parse_config
-from fedrec.errors import RunError, StorageError
+from fedrec.errors import RunError
+from fedrec.registry.files import replace_file, storage_errors
 
 FORMAT = 1
 Json = dict[str, Any]
@@ -91,7 +89,9 @@ def open_run(root: Path, config: SimulationConfig | None, name: str, command: st
 
 @contextmanager
 def _lock(path: Path, folder: Path) -> Iterator[None]:
-    with storage_errors(folder), path.open("w") as file:
+    with storage_errors(folder):
+        file = path.open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -152,42 +152,10 @@ def write_json(path: Path, value: Json) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Temporary file, fsync, rename, fsync of the folder."""
-    with storage_errors(path):
+    """Write a file so that a reader sees the old one or the new one. Raises StorageError if the disk refuses."""
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def storage_errors(place: Path) -> Iterator[None]:
-    """Turn a full or forbidden disk into a StorageError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"{place}: no space left", "free some and resume the run") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"{place}: may not be written", "check its permissions") from error
-        raise
+        replace_file(path, content)
 
 
 def commit_of_checkout() -> str:

@@ -13,8 +13,9 @@ from fedrec.model.recommender import write_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.recommend.explain import leave_one_out
 from fedrec.recommend.recommender import ModelRecommender
+from fedrec.registry.files import sync_folder
 from fedrec.registry.registry import Registry
-from fedrec_sim.run import Json, Run, read_json, sync_folder
+from fedrec_sim.run import Json, Run, read_json
 from fedrec_sim.world import World
 
 # What a run hands on: the most private row it has.
