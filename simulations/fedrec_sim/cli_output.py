@@ -23,3 +23,13 @@ _CHECKOUT = Path(__file__).resolve().parents[1] / "configs"
 # A wheel brings the example configurations to the environment's share folder.
 CONFIGS = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "fedrec" / "configs"
 DEMO = CONFIGS / "demo.toml"
+
+
+def emit_json(value: Any) -> None:
+    """Print JSON for a program."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def command_line() -> str:
+    """What a person typed, without the path of the executable."""
+    return shlex.join(["fedrec", *sys.argv[1:]])
