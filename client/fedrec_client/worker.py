@@ -68,7 +68,8 @@ class Worker:
         Raises:
             ProtocolError: the adapter is not the one the round names.
             PrivacyError, BudgetError: the round is not what this partner agreed to, or its budget is spent.
-        Privacy: reserves the round's cost on disk before a row is read; see `_private_delta`.
+        Privacy: reserves the round's cost on disk before anything is computed from rows for it. (Their fingerprint
+            is taken when the worker starts; it keys the noise and never leaves.)
         """
         if state.hash != plan.parent_hash:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")

@@ -83,7 +83,7 @@ class ItemTokenModel(nn.Module):
         self.item_emb = nn.Embedding(n_items, shape.item_dim) if shape.item_dim else None
         self.context_in = nn.Linear(backbone.hidden_size, shape.context_dim, bias=False)
         # No bias: what it could learn is the same for all users, as the prior is, and it would share their clipped
-        # gradients (its part of the mean gradient was as large as that of all weights together).
+        # gradients (its part of the mean gradient was about as large as that of all weights together).
         width = 3 * shape.summary_dim + shape.context_dim
         self.score_head = nn.Linear(width, shape.score_dim + shape.item_dim, bias=False)
         self.popularity = Popularity(n_items)

@@ -21,7 +21,7 @@ DEFAULT_RUNS = Path("runs")
 
 _CHECKOUT = Path(__file__).resolve().parents[1] / "configs"
 # A wheel brings the example configurations to the environment's share folder.
-CONFIGS = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "fedrec" / "configs"
+CONFIGS = _CHECKOUT if (_CHECKOUT / "demo.toml").is_file() else Path(sys.prefix) / "share" / "fedrec" / "configs"
 DEMO = CONFIGS / "demo.toml"
 
 

@@ -21,9 +21,9 @@ def leaderboard(summary: Json) -> str:
         )
         lines.append(" | ".join(("", *cells, "")).strip())
     privacy, data = summary["privacy"], summary["data"]
+    spread = "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so no spread is known"
     facts = [
-        f"protocol {summary['protocol']} ({summary['which']}), {data['name']}, seeds {summary['seeds']}, "
-        "mean ± standard deviation over seeds",
+        f"protocol {summary['protocol']} ({summary['which']}), {data['name']}, seeds {summary['seeds']}, {spread}",
         f"privacy: unit {privacy['unit']}, mode {privacy['mode']}, delta {privacy['delta']}; {privacy['assumption']}",
         f"commit {summary['commit']}, started {summary['created_at']}, `{summary['command']}`",
     ]

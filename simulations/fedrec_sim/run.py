@@ -40,7 +40,6 @@ class Run:
         path = self.folder / "noise.key"
         if not path.exists():
             write_bytes(path, secrets.token_bytes(32))
-            path.chmod(0o600)
         return path.read_bytes()
 
     def row_path(self, row: str, seed: int) -> Path:
@@ -83,7 +82,7 @@ def open_run(root: Path, config: SimulationConfig | None, name: str, command: st
         if fresh and folder.exists():
             _set_aside(folder)
         with storage_errors(folder):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)  # histories, exact figures and ledgers are the owner's alone
         yield _write_header(folder, config, command) if config is not None and fresh else read_run(folder)
 
 

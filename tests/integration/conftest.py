@@ -53,8 +53,9 @@ def _toml(values: dict[str, object], prefix: str = "") -> str:
     for name, value in values.items():
         if isinstance(value, dict):
             lines += [f"[{prefix}{name}]", _toml(value, f"{prefix}{name}.")]
-        elif _is_table(value):
-            lines += [line for part in value for line in (f"[[{prefix}{name}]]", _toml(part, f"{prefix}{name}."))]  # type: ignore[attr-defined]
+        elif isinstance(value, list) and _is_table(value):
+            for part in value:
+                lines += [f"[[{prefix}{name}]]", _toml(part, f"{prefix}{name}.")]
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ from fedrec.recommend.explain import leave_one_out as explain
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.registry.registry import Registry
 from fedrec.training.local import PlainSettings
-from fedrec.wire import RoundPlan
+from fedrec.wire import Mode, RoundPlan
 from fedrec_client.worker import PartnerData, Worker
 
 SHAPE = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=4, score_dim=4)
@@ -106,7 +106,7 @@ def test_a_partner_refuses_what_it_did_not_agree_to(tiny_llama: Path, features: 
 
 
 def round_plan(
-    number: int, parent: str, plan_hash: str, *, part: str = "head", local_steps: int = 1, mode: str = "secagg"
+    number: int, parent: str, plan_hash: str, *, part: str = "head", local_steps: int = 1, mode: Mode = "secagg"
 ) -> RoundPlan:
     """A round as the coordinator would ask."""
     return RoundPlan(
@@ -119,7 +119,7 @@ def round_plan(
         learning_rate=1.0,
         parent_hash=parent,
         privacy_plan_hash=plan_hash,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         quorum=1,
         deadline_s=60.0,
         seed=1,

@@ -73,6 +73,16 @@ def test_a_run_leaves_all_that_the_readme_names(finished: Path) -> None:
     assert Registry(folder / "registry/federated_dp-1").verify() == 7
 
 
+def test_what_tells_of_users_is_the_owners_alone(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    folder = finished / "tiny"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for name in ("summary.json", "report.html", "rows/federated_dp-1.json"):
+        assert (folder / name).stat().st_mode & 0o077 == 0, name
+    with open_run(tmp_path, load_config(config_file), "tiny", "x", fresh=True) as held:
+        held.noise_root()
+    assert (tmp_path / "tiny/noise.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_every_partner_paid_what_the_statement_says(finished: Path) -> None:
     epsilon = read_json(finished / "tiny/summary.json")["privacy"]["epsilon"]
     ledgers = sorted((finished / "tiny/ledger/federated_dp-1").glob("*.sqlite"))
@@ -101,6 +111,7 @@ def test_sigkill_in_the_middle_of_a_round_costs_nothing(config_file: Path, finis
         "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
         "run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), before_answer=die)\n"
     )
+    # The tests are no package, so the other process imports a copy of this file.
     (tmp_path / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     killed = subprocess.run(
