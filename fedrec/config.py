@@ -66,13 +66,15 @@ class PlainConfig(_Section):
     """`[plain]`: the rows without privacy."""
 
     shape: ShapeConfig
-    rounds: Count = 16
-    local_epochs: Count = 2
+    rounds: Count = 14
+    local_epochs: Count = 1
     central_epochs: Count = 12
     local_only_epochs: Count = 12
     batch_users: Count = 16
     central_batch_users: Count = 32
     learning_rate: Rate = 2e-3
+    server_learning_rate: Rate = 0.7
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     central_learning_rate: Rate = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
 
@@ -85,7 +87,7 @@ class PartConfig(_Section):
     share: Share
     sampling_prob: Share = 1.0
     l2_clip_norm: Annotated[float, Field(gt=0)]
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "nesterov", "adam"]
     server_learning_rate: Rate
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 

@@ -21,6 +21,8 @@ class ServerOptimizer:
 
     Attributes:
         kind: `sgd` is FedAvgM, m = momentum * m + mean; x += rate * m. Rate 1 and momentum 0 make it FedAvg.
+            `nesterov` looks one step ahead, x += rate * (mean + momentum * m): the outer step of DiLoCo, for
+            partners that train an epoch a round with AdamW.
             `adam` is FedAdam, x += rate * m / (sqrt(v) + tau), with Adam's bias correction. The paper omits
             it, but a private run has tens of rounds: too few for moments to forget that they began at zero.
         server_learning_rate: > 0.
@@ -28,7 +30,8 @@ class ServerOptimizer:
         beta2: in [0, 1).
         tau: > 0; bounds the step where the second moment is small.
     Raises: ConfigError: naming every value out of range.
-    Reference: Hsu et al. 2019, arXiv:1909.06335; Reddi et al. 2021, arXiv:2003.00295, Algorithm 2.
+    Reference: Hsu et al. 2019, arXiv:1909.06335; Reddi et al. 2021, arXiv:2003.00295, Algorithm 2;
+        Douillard et al. 2023, arXiv:2311.08105, Algorithm 1.
 
     >>> mean = AdapterDelta({"w": np.array([2.0, -8.0], np.float32)})
     >>> moved, state = ServerOptimizer("adam", server_learning_rate=0.5).step(mean, {})
@@ -36,14 +39,14 @@ class ServerOptimizer:
     ([0.5, -0.5], 1)
     """
 
-    kind: Literal["sgd", "adam"]
+    kind: Literal["sgd", "nesterov", "adam"]
     server_learning_rate: float
     momentum: float = 0.9
     beta2: float = 0.98
     tau: float = 1e-6
 
     def __post_init__(self) -> None:
-        problems = [] if self.kind in ("sgd", "adam") else ["kind must be sgd or adam"]
+        problems = [] if self.kind in ("sgd", "nesterov", "adam") else ["kind must be sgd, nesterov or adam"]
         positive = ("server_learning_rate", "tau")
         problems += [f"{n} must be finite and > 0" for n in positive if not 0 < getattr(self, n) < math.inf]
         problems += [f"{n} must be in [0, 1)" for n in ("momentum", "beta2") if not 0 <= getattr(self, n) < 1]
@@ -73,9 +76,10 @@ class ServerOptimizer:
         """Where one tensor goes, and its moments afterwards."""
         beta1, beta2 = np.float32(self.momentum), np.float32(self.beta2)
         first_key, second_key = f"first.{name}", f"second.{name}"
-        if self.kind == "sgd":
+        if self.kind != "adam":
             first = beta1 * _moment(state, first_key, gradient) + gradient
-            return first, {first_key: first} if self.momentum else {}
+            ahead = gradient + beta1 * first if self.kind == "nesterov" else first
+            return ahead, {first_key: first} if self.momentum else {}
         first = beta1 * _moment(state, first_key, gradient) + (1 - beta1) * gradient
         second = beta2 * _moment(state, second_key, gradient) + (1 - beta2) * np.square(gradient)
         unbiased = first / np.float32(1 - self.momentum**step)

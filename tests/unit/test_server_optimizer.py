@@ -38,8 +38,9 @@ def with_torch(optimizer: ServerOptimizer, steps: list[AdapterDelta]) -> dict[st
     """The oracle: minus the mean difference is the gradient."""
     parameters = {k: torch.nn.Parameter(torch.from_numpy(v.copy())) for k, v in start().tensors.items()}
     rate = optimizer.server_learning_rate
-    if optimizer.kind == "sgd":
-        oracle: torch.optim.Optimizer = torch.optim.SGD(parameters.values(), lr=rate, momentum=optimizer.momentum)
+    if optimizer.kind != "adam":
+        ahead, momentum = optimizer.kind == "nesterov", optimizer.momentum
+        oracle: torch.optim.Optimizer = torch.optim.SGD(parameters.values(), rate, momentum, nesterov=ahead)
     else:
         betas = (optimizer.momentum, optimizer.beta2)
         oracle = torch.optim.Adam(parameters.values(), lr=rate, betas=betas, eps=optimizer.tau)
@@ -55,6 +56,7 @@ def with_torch(optimizer: ServerOptimizer, steps: list[AdapterDelta]) -> dict[st
     [
         ServerOptimizer("sgd", 0.3, momentum=0.0),
         ServerOptimizer("sgd", 0.3, momentum=0.9),
+        ServerOptimizer("nesterov", 0.3, momentum=0.9),
         ServerOptimizer("adam", 0.03),
         ServerOptimizer("adam", 0.03, momentum=0.0, beta2=0.999, tau=1e-3),
     ],
@@ -73,8 +75,8 @@ def test_rate_one_without_momentum_is_federated_averaging() -> None:
     assert list(state) == ["step"]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_state_that_was_saved_goes_on_in_the_same_bits(kind: Literal["sgd", "adam"]) -> None:
+@pytest.mark.parametrize("kind", ["sgd", "nesterov", "adam"])
+def test_a_state_that_was_saved_goes_on_in_the_same_bits(kind: Literal["sgd", "nesterov", "adam"]) -> None:
     optimizer = ServerOptimizer(kind, 0.1)
     whole, state = follow(optimizer, means(4))
     _, half = follow(optimizer, means(4)[:3])
@@ -95,8 +97,8 @@ def test_a_step_changes_neither_its_state_nor_its_mean() -> None:
     assert mean.hash == means(1)[0].hash
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_zero_mean_moves_nothing_at_first(kind: Literal["sgd", "adam"]) -> None:
+@pytest.mark.parametrize("kind", ["sgd", "nesterov", "adam"])
+def test_a_zero_mean_moves_nothing_at_first(kind: Literal["sgd", "nesterov", "adam"]) -> None:
     zero = AdapterDelta({"a": np.zeros(2, np.float32)})
     moved, _ = ServerOptimizer(kind, 0.1).step(zero, {})
     assert moved.tensors["a"].tolist() == [0.0, 0.0]
