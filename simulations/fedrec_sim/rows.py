@@ -118,18 +118,22 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     config = context.world.config
     one = len(groups) == 1
     epochs = config.plain.central_epochs if one else config.plain.local_only_epochs
-    tests: list[list[MetricSums]] = []
+    trained: list[list[AdapterState]] = []
     validations: list[list[MetricSums]] = []
     for number, users in enumerate(groups):
         model = context.world.model(config.plain.shape, context.seed)
         by_epoch = _train_alone(context, model, users, epochs, number * epochs, len(groups) * epochs)
-        validations.append([pair[0] for pair in by_epoch])
-        tests.append([pair[1] for pair in by_epoch])
+        trained.append([state for state, _ in by_epoch])
+        validations.append([sums for _, sums in by_epoch])
     pooled = [sum(column[1:], column[0]) for column in zip(*validations, strict=True)]
     best = int(np.argmax([sums.means()["ndcg@10"] for sums in pooled]))
-    test = [column[best] for column in tests]
+    recommender = ModelRecommender(model, config.data.max_history)
+    tests = []
+    for users, states in zip(groups, trained, strict=True):
+        write_state(model, states[best])
+        tests.append(context.sums(recommender, "test", users))
     return {
-        **_test(context, sum(test[1:], test[0])),
+        **_test(context, sum(tests[1:], tests[0])),
         "validation": context.report(pooled[best], "validation"),
         "chosen_on_validation": {"epoch": best + 1},
         "epsilon": None,
@@ -138,8 +142,8 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
 
 def _train_alone(
     context: RowContext, model: PeftModel, users: np.ndarray, epochs: int, done: int, total: int
-) -> list[tuple[MetricSums, MetricSums]]:
-    """Validation and test sums of these users after each epoch."""
+) -> list[tuple[AdapterState, MetricSums]]:
+    """The adapter after each epoch and these users' validation sums."""
     config = context.world.config
     histories = [context.corpus.histories[user] for user in users]
     recommender = ModelRecommender(model, config.data.max_history)
@@ -154,7 +158,7 @@ def _train_alone(
     results = []
 
     def after_epoch(epoch: int) -> None:
-        results.append((context.sums(recommender, "validation", users), context.sums(recommender, "test", users)))
+        results.append((read_state(model), context.sums(recommender, "validation", users)))
         context.progress(done + epoch, total)
 
     rng = np.random.default_rng([context.seed, done])
