@@ -60,6 +60,7 @@ class ShapeConfig(_Section):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.8
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     popularity_floor: Annotated[float, Field(gt=0)] = 1.0
+    head_start: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
 
 class PlainConfig(_Section):

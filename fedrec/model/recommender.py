@@ -37,6 +37,7 @@ class AdapterShape:
         decay: of the decayed mean, per item.
         dropout: on item tokens and on the summary.
         popularity_floor: added to the popularity histogram before its logarithm becomes the prior.
+        head_start: weight of the decayed mean's likeness to an item in the untrained head's score; 0 leaves it silent.
     """
 
     rank: int
@@ -48,6 +49,7 @@ class AdapterShape:
     decay: float = 0.8
     dropout: float = 0.0
     popularity_floor: float = 1.0
+    head_start: float = 0.0
 
 
 class Popularity(nn.Module):
@@ -91,7 +93,7 @@ class ItemTokenModel(nn.Module):
         self._initialise(features)
 
     def _initialise(self, features: ItemFeatures) -> None:
-        """Public first weights: item tokens imitate the LLM's own words; the head is silent."""
+        """Public first weights: item tokens imitate the LLM's own words; the head knows likeness at most."""
         tokens, vectors = features.word_tokens, features.vectors
         gram = vectors.T @ vectors + 1e-2 * len(vectors) / vectors.shape[1] * np.eye(vectors.shape[1], dtype=np.float32)
         weights = np.linalg.solve(gram, vectors.T @ (tokens - tokens.mean(0)))
@@ -101,6 +103,8 @@ class ItemTokenModel(nn.Module):
             self.item_in.bias.copy_(torch.from_numpy(tokens.mean(0).astype(np.float32)))
             nn.init.orthogonal_(self.context_in.weight)
             self.score_head.weight.zero_()
+            both = min(self.shape.summary_dim, self.shape.score_dim)
+            self.score_head.weight[:both, :both].fill_diagonal_(self.shape.head_start)
             if self.item_emb is not None:
                 nn.init.normal_(self.item_emb.weight, std=0.02)
                 nn.init.normal_(self.item_in.weight[:, vectors.shape[1] :], std=0.02)

@@ -53,6 +53,16 @@ def test_every_backbone_type_scores_and_trains(
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in lora)
 
 
+def test_an_untrained_head_ranks_by_likeness_to_the_history(tiny_llama: Path, features: ItemFeatures) -> None:
+    shape = AdapterShape(rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5, head_start=15.0)
+    history = np.array([7, 7, 7], np.int32)
+    likeness = features.vectors[:, :4] @ features.vectors[7, :4]
+    scores = ModelRecommender(fresh(tiny_llama, features, shape), 50).score([history])[0]
+    np.testing.assert_allclose(scores - scores.mean(), 15 * (likeness - likeness.mean()), rtol=1e-3, atol=1e-4)
+    silent = ModelRecommender(fresh(tiny_llama, features), 50).score([history])[0]
+    assert np.ptp(silent) == 0
+
+
 def test_a_position_never_sees_later_items(tiny_llama: Path, features: ItemFeatures) -> None:
     model = shaken(fresh(tiny_llama, features)).eval()
     one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 30, 31]])
