@@ -10,11 +10,7 @@ import typer
 from rich.table import Table
 
 from fedrec.config import load_config
-from fedrec.model.recommender import part_names
-from fedrec.privacy.noise import NoiseSource
-from fedrec.training.local import ContextCache, PlainSettings, PrivateStep, private_step, train_plain
 from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
-from fedrec_sim.world import load_world
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one interleaved run, never bare seconds.")
 
@@ -31,6 +27,11 @@ def dp_step(
     as_json: AsJson = False,
 ) -> None:
     """Time a plain LoRA step and a private one (hooks, clipping, noise) in turn. Example: `fedrec bench dp-step`"""
+    from fedrec.model.recommender import part_names
+    from fedrec.privacy.noise import NoiseSource
+    from fedrec.training.local import ContextCache, PlainSettings, PrivateStep, private_step, train_plain
+    from fedrec_sim.world import load_world
+
     world = load_world(load_config(DEMO))
     histories = world.corpus(1).histories[:users]
     model = world.model(world.config.private.shape, 1)

@@ -1,4 +1,7 @@
-"""The `fedrec` command: simulate a federation on one machine, evaluate it, recommend with it."""
+"""The `fedrec` command: simulate a federation on one machine, evaluate it, recommend with it.
+
+Commands import what needs torch when they run: it takes seconds, which `--help` and `runs list` should not.
+"""
 
 import os
 import signal
@@ -29,11 +32,8 @@ from fedrec_sim.cli_output import (
     emit_json,
     errors,
 )
-from fedrec_sim.ladder import run_ladder
 from fedrec_sim.live import LiveView, ladder_table, recommendations_panel
-from fedrec_sim.rows import Stopped
 from fedrec_sim.run import Json, open_run
-from fedrec_sim.world import load_world
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,6 +86,10 @@ def simulate(
 
 def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: str = "") -> None:
     """Run or resume; print the ladder at the end."""
+    from fedrec_sim.ladder import run_ladder
+    from fedrec_sim.rows import Stopped
+    from fedrec_sim.world import load_world
+
     name = config.name if config else resume
     with open_run(folder, config, name, command_line(), fresh=config is not None) as run, _ctrl_c() as stop:
         world = load_world(run.config, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))

@@ -12,7 +12,6 @@ from fedrec.data.interactions import ColumnMapping, read_interactions, write_int
 from fedrec.data.sources import cache_dir, fetch, list_sources
 from fedrec.errors import ConfigError, FedrecError
 from fedrec_sim.cli_output import AsJson, console, emit_json
-from fedrec_sim.world import load_data, model_folder
 
 data = typer.Typer(no_args_is_help=True, help="Interactions and catalogues: fetch, describe, import.")
 model = typer.Typer(no_args_is_help=True, help="Frozen models that partners share: fetch, list.")
@@ -29,6 +28,8 @@ def data_fetch(name: str = typer.Argument("ml-100k"), quiet: Quiet = False, as_j
 @model.command("fetch")
 def model_fetch(name: str = typer.Argument("smollm2-135m"), quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Fetch a known model, checked by SHA-256, and convert it once. Example: `fedrec model fetch smollm2-135m`"""
+    from fedrec_sim.world import model_folder
+
     _fetched(name, model_folder(_known(name, "model"), lambda _: None), quiet, as_json)
 
 
@@ -69,6 +70,8 @@ def data_describe(
     as_json: AsJson = False,
 ) -> None:
     """Count what is there. For the data's owner: nothing here is noised. Example: `fedrec data describe ml-100k`"""
+    from fedrec_sim.world import load_data
+
     catalog, table = load_data(source, lambda _: None)
     per_user = np.bincount(table.user_codes, minlength=table.n_users)
     facts = {

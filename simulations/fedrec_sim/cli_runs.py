@@ -8,14 +8,10 @@ import typer
 from rich.table import Table
 
 from fedrec.errors import ConfigError, FedrecError
-from fedrec.evaluation.protocol import evaluate as evaluate_scorer
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
 from fedrec_sim.leaderboard import leaderboard
 from fedrec_sim.live import ladder_table
 from fedrec_sim.run import read_json, read_run
-from fedrec_sim.serving import load_adapter, titles_history, user_history
-from fedrec_sim.serving import recommend as recommend_items
-from fedrec_sim.world import load_world
 
 runs = typer.Typer(no_args_is_help=True, help="What has been run.")
 RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
@@ -70,6 +66,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo --protocol B`"""
+    from fedrec.evaluation.protocol import evaluate as evaluate_scorer
+    from fedrec_sim.serving import load_adapter
+    from fedrec_sim.world import load_world
+
     held = read_run(folder / run)
     if protocol != held.config.evaluation.protocol:
         raise ConfigError(
@@ -110,6 +110,10 @@ def recommend(
     Examples: `fedrec recommend --run demo --user 42 -k 10` ·
     `fedrec recommend --history "Toy Story (1995)" --history "Heat (1995)"`
     """
+    from fedrec_sim.serving import load_adapter, titles_history, user_history
+    from fedrec_sim.serving import recommend as recommend_items
+    from fedrec_sim.world import load_world
+
     if (user is None) == (not history):
         raise ConfigError("give either --user or --history", 'for example --user 42, or --history "Heat (1995)"')
     held = read_run(folder / run)

@@ -97,6 +97,12 @@ def test_coordinator_and_thin_app_never_load_torch_or_data(module: str) -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_the_command_line_answers_before_torch_is_loaded() -> None:
+    code = "import sys, fedrec_sim.cli; print(sorted({'torch', 'transformers', 'flwr'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_folders_of_the_checkout_are_no_import_names() -> None:
     code = (
         "import importlib.util as u; print([n for n in ('server', 'client', 'simulations', 'docs') if u.find_spec(n)])"
