@@ -36,7 +36,8 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
         "noise_caveat": _caveat(noise_source),
         "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this run",
         "does_not_cover": "other runs on the same data (the partner's ledger adds them up); a person who is a user of "
-        "several partners counts once at each; held-out evaluation by the simulation harness stays out of the adapter",
+        "several partners counts once at each; settings that were chosen by trying them on the same data; held-out "
+        "evaluation by the simulation harness, which stays out of the adapter",
         "parts": [
             {
                 "part": part.part,
