@@ -71,12 +71,12 @@ class PlainConfig(_Section):
     local_epochs: Count = 1
     central_epochs: Count = 12
     local_only_epochs: Count = 12
-    batch_users: Count = 16
+    batch_users: Count = 8
     central_batch_users: Count = 32
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 2.5e-3
     server_learning_rate: Rate = 0.7
-    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    central_learning_rate: Rate = 1e-3
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    central_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
 
 

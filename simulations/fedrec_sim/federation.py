@@ -154,8 +154,8 @@ def private_schedule(config: SimulationConfig, n_users: int) -> tuple[RoundSpec,
 def plain_schedule(config: SimulationConfig) -> tuple[RoundSpec, ...]:
     """The exact prior once, then everything together, the partners' rate on a cosine over the rounds.
 
-    The coordinator steps with Nesterov momentum, as DiLoCo does: with plain FedAvg a partner's fresh AdamW forgets in
-    each round where it was going, and an item that few partners know moves an eighth as far.
+    The coordinator steps with Nesterov momentum, as DiLoCo does. How much of the gain is due to it was not separated
+    from the other settings that changed with it.
     """
     plain = config.plain
     average = ServerOptimizer(kind="sgd", server_learning_rate=1.0, momentum=0.0)

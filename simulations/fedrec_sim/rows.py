@@ -114,7 +114,10 @@ def _test(context: RowContext, sums: MetricSums) -> Json:
 
 
 def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
-    """Each group trains its own adapter without privacy; figures are pooled, the epoch is chosen on validation."""
+    """Each group trains its own adapter without privacy; figures are pooled, the epoch is chosen on validation.
+
+    Test items are ranked once, so every group's adapter is kept for every epoch until then: memory for few partners.
+    """
     config = context.world.config
     one = len(groups) == 1
     epochs = config.plain.central_epochs if one else config.plain.local_only_epochs

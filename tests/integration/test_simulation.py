@@ -14,10 +14,11 @@ import pytest
 
 from fedrec.config import load_config
 from fedrec.errors import FedrecError, QuorumError, RunError
+from fedrec.model.recommender import read_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.registry.registry import Registry
 from fedrec_sim.ladder import run_ladder
-from fedrec_sim.rows import Stopped
+from fedrec_sim.rows import RowContext, Stopped
 from fedrec_sim.run import open_run, read_json
 from fedrec_sim.world import load_world
 
@@ -163,6 +164,24 @@ def test_rows_without_privacy_run_and_resume(config_file: Path, tmp_path: Path) 
     (tmp_path / "tiny/rows/federated-1.json").unlink()
     run(config_file, tmp_path, rows, resume=True)
     assert final_hash(tmp_path, "federated") == first
+
+
+def test_test_items_are_ranked_once_with_the_epoch_that_validation_chose(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[str, str]] = []
+    rank = RowContext.sums
+
+    def watched(self: RowContext, scorer: Any, which: str, users: Any = None) -> Any:
+        looks.append((which, read_state(scorer._model).hash))
+        return rank(self, scorer, which, users)
+
+    monkeypatch.setattr(RowContext, "sums", watched)
+    run(config_file, tmp_path, 'rows=["centralised"]', "plain.central_epochs=4", "plain.central_learning_rate=0.1")
+    chosen = read_json(tmp_path / "tiny/rows/centralised-1.json")["chosen_on_validation"]["epoch"]
+    assert chosen != 4, "the last epoch would be right by chance"
+    assert [which for which, _ in looks] == ["validation"] * 4 + ["test"]
+    assert looks[-1][1] == looks[chosen - 1][1]
 
 
 def test_a_new_run_never_overwrites_an_old_one(config_file: Path, tmp_path: Path) -> None:
