@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import DataError, StorageError
+from fedrec.files import sync_folder
 
 _BATCH_ROWS = 65_536
 _SHOWN_LINES = 20
@@ -84,7 +84,7 @@ def problems_of(path: Path) -> Problems:
 
 
 def read_batches(path: Path, wanted: Sequence[str], problems: Problems) -> Iterator[Batch]:
-    """Read the columns `wanted` (two at least), by the file's suffix, in bounded memory.
+    """Read the columns `wanted`, by the file's suffix, in bounded memory.
 
     Args:
         problems: takes lines that are no rows; the others come all the same, so that one reading finds all.
@@ -123,10 +123,10 @@ def _delimited_rows(path: Path, delimiter: str, names: Sequence[str], problems: 
         try:
             header = next(reader, [])
             _check_header(path, header, names)
-            take = itemgetter(*(header.index(name) for name in names))
+            places = [header.index(name) for name in names]
             for row in reader:
                 if len(row) == len(header):
-                    yield reader.line_num, take(row)
+                    yield reader.line_num, [row[place] for place in places]
                 elif row:
                     problems.add("has more or fewer columns than the header", [reader.line_num])
         except csv.Error:
@@ -273,12 +273,3 @@ def read_parquet(path: Path, content: str) -> tuple[dict[str, list[Any]], dict[s
 def damaged(path: Path) -> DataError:
     """The error for a file whose content does not have the hash that stands in it."""
     return DataError(f"{path}: is damaged: its content does not have its hash", "import the data anew")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

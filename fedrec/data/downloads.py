@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Literal
 from urllib.request import urlopen
 
-from fedrec.data.columns import sync_folder
 from fedrec.errors import ConfigError, DownloadError, StorageError
+from fedrec.files import sync_folder
 
 Progress = Callable[[str], None]
 OpenAddress = Callable[[str], IO[bytes]]

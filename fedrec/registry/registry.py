@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from fedrec.errors import ModelError, RunError
-from fedrec.model.adapter import AdapterState, read_tensors
-from fedrec.registry.files import (
+from fedrec.files import (
     damaged,
     json_bytes,
     place_folder,
@@ -22,6 +21,7 @@ from fedrec.registry.files import (
     sha256,
     storage_errors,
 )
+from fedrec.model.adapter import AdapterState, read_tensors
 
 FORMAT = 1
 _ADAPTER, _SERVER_STATE, _MANIFEST = "adapter.safetensors", "server_state.safetensors", "manifest.json"

@@ -18,7 +18,7 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
 
     Raises: OSError: nothing has changed then but for what a crash may leave, which the next call removes.
     """
-    _make_folders(place.parent)
+    make_folders(place.parent)
     fresh = place.with_name(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -102,10 +102,10 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise StorageError(f"{folder}: cannot be written: {reason}", remedy) from error
 
 
-def _make_folders(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
     """Durably, unlike `mkdir(parents=True)`."""
     if not folder.is_dir():
-        _make_folders(folder.parent)
+        make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
