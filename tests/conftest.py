@@ -41,15 +41,16 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[[str, Path], Path]:
-    """Makes a tiny causal LM of a type (llama, qwen2, gpt2) in a folder."""
+    """Makes a tiny LM of a type (llama, qwen2, gpt2; bert, which is not causal) in a folder."""
     return make_model
 
 
 def make_model(kind: str, folder: Path) -> Path:
-    """A tiny random causal LM of one of the supported types."""
+    """A tiny random LM."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         AutoModelForCausalLM,
+        BertConfig,
         GPT2Config,
         LlamaConfig,
         PreTrainedTokenizerFast,
@@ -66,6 +67,8 @@ def make_model(kind: str, folder: Path) -> Path:
             config = LlamaConfig(intermediate_size=48, num_key_value_heads=1, **attention, **sizes)
         case "qwen2":
             config = Qwen2Config(intermediate_size=48, num_key_value_heads=1, **attention, **sizes)
+        case "bert":
+            config = BertConfig(intermediate_size=48, is_decoder=False, **attention, **sizes)
         case _:
             config = GPT2Config(n_layer=3, n_embd=32, n_head=2, **sizes)
     torch.manual_seed(0)

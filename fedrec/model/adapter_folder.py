@@ -59,9 +59,12 @@ def read_card(folder: Path) -> AdapterCard:
         values = json.loads((folder / "fedrec.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder}: fedrec.json is missing or damaged", "name a folder that fedrec wrote") from error
-    if values.pop("format", None) != FORMAT:
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ModelError(f"{folder}: written by another version of fedrec", f"this one reads format {FORMAT}")
-    return AdapterCard(**{**values, "shape": AdapterShape(**values["shape"])})
+    try:
+        return AdapterCard(**{**values, "shape": AdapterShape(**values["shape"])})
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: fedrec.json lacks keys, or has unknown ones", "restore it from a copy") from error
 
 
 def read_adapter(folder: Path) -> AdapterState:

@@ -1,5 +1,6 @@
 """The frozen language model: its first layers read item tokens. Any Hugging Face causal LM by name or folder."""
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from fedrec.errors import ModelError
+from fedrec.errors import ModelError, StorageError
+from fedrec.files import storage_errors
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -85,10 +88,33 @@ def load_backbone(folder: Path, n_layers: int, device: torch.device, dtype: torc
     if not 1 <= n_layers <= depth:
         raise ModelError(f"model.layers = {n_layers}, but {folder.name} has {depth} layers", f"take 1 to {depth}")
     config.num_hidden_layers = n_layers
+    _turn_off_dropout(config)
     module = _load_module(folder, config, dtype)
     module.requires_grad_(False)
     _drop_token_embedding(module)
+    _refuse_unless_causal(module, folder, int(config.hidden_size), dtype)
     return Backbone(module.to(device), int(config.hidden_size), n_layers, folder.name, folder_hash(folder))
+
+
+def _turn_off_dropout(config: Any) -> None:
+    """The adapter has its own dropout. The frozen model's would make a repeated private round another answer."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith(("pdrop", "layerdrop"))):
+            setattr(config, name, 0.0)
+
+
+def _refuse_unless_causal(module: nn.Module, folder: Path, hidden_size: int, dtype: torch.dtype) -> None:
+    """By trial: a change of the last token must not reach the first. Encoders would read what they are to guess."""
+    tokens = torch.randn(1, 3, hidden_size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    changed = torch.cat([tokens[:, :2], -10 * tokens[:, 2:]], dim=1)
+    try:
+        with torch.no_grad():
+            first, other = (module(inputs_embeds=read).last_hidden_state[:, 0].float() for read in (tokens, changed))
+    except Exception as error:
+        why = type(error).__name__
+        raise ModelError(f"{folder}: does not read item tokens ({why})", "name the folder of a causal LM") from error
+    if float((first - other).abs().max()) > 1e-4 * float(first.abs().max()):
+        raise ModelError(f"{folder}: not a causal LM: it reads what comes later", "see `fedrec model list`")
 
 
 def load_reader(folder: Path, n_layers: int) -> tuple[Any, nn.Module]:
@@ -97,7 +123,10 @@ def load_reader(folder: Path, n_layers: int) -> tuple[Any, nn.Module]:
 
     config = _read_config(folder)
     config.num_hidden_layers = min(n_layers, int(config.num_hidden_layers))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({type(error).__name__})") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, _load_module(folder, config, torch.float32).requires_grad_(False)
@@ -123,7 +152,7 @@ def _load_module(folder: Path, config: Any, dtype: torch.dtype) -> nn.Module:
     try:
         with _quiet_transformers():
             module: nn.Module = AutoModel.from_pretrained(folder, config=config, dtype=dtype)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights cannot be loaded ({type(error).__name__})") from error
     return module.eval()
 
@@ -165,10 +194,12 @@ def convert_gguf(gguf: Path, target: Path) -> Path:
 
     The model is built anew from configuration and state, because a model loaded from GGUF refuses to be saved.
     """
-    if (target / "config.json").is_file():
-        return target
-    with _quiet_transformers():
-        return _convert(gguf, target)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    # One process at a time; the others wait and take what it has made.
+    with target.with_name(f".{target.name}.lock").open("w") as lock, _quiet_transformers():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return target if (target / "config.json").is_file() else _convert(gguf, target)
 
 
 def _convert(gguf: Path, target: Path) -> Path:
@@ -179,10 +210,12 @@ def _convert(gguf: Path, target: Path) -> Path:
     clean = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     plain = AutoModelForCausalLM.from_config(type(loaded.config)(**clean))
     plain.load_state_dict(loaded.state_dict())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
+    with storage_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
         made = Path(folder) / "model"
-        plain.to(torch.bfloat16).save_pretrained(made)
+        try:
+            plain.to(torch.bfloat16).save_pretrained(made)
+        except SafetensorError as error:
+            raise StorageError(f"{target}: cannot be written ({error})", "free space, or set FEDREC_CACHE") from error
         tokenizer.save_pretrained(made)
         _normalise_config(made / "config.json")
         shutil.move(made, target)

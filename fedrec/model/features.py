@@ -1,17 +1,19 @@
 """Item feature vectors: what the shared LLM and a sentence encoder make of each item's public text. Computed once."""
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.errors import ModelError
+from fedrec.files import replace_file, storage_errors
 from fedrec.model.backbone import folder_hash, load_reader
 
 Progress = Callable[[int, int], None]
@@ -65,8 +67,9 @@ def item_features(
     key = hashlib.sha256("|".join([_RECIPE, catalog.hash, *encoders, str(layer), str(dim)]).encode()).hexdigest()
     stored = cache / "features" / f"{key[:32]}.safetensors"
     if stored.is_file():
-        tensors = load_file(stored)
-        return ItemFeatures(tensors["vectors"], tensors["word_tokens"], key)
+        with suppress(SafetensorError, KeyError):  # a damaged one is made anew
+            tensors = load_file(stored)
+            return ItemFeatures(tensors["vectors"], tensors["word_tokens"], key)
     words, deep = _pooled_states(catalog.texts, llm_folder, layer, progress)
     blocks = [deep]
     if encoder_folder is not None:
@@ -122,11 +125,6 @@ def _principal_components(joined: np.ndarray, dim: int) -> np.ndarray:
 
 
 def _save(tensors: dict[str, np.ndarray], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False, suffix=".part") as file:
-        temporary = Path(file.name)
-    try:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))

@@ -5,9 +5,8 @@ turns the summary of the history into a vector that is compared with every item:
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -247,8 +246,3 @@ def train_only(model: PeftModel, names: Iterable[str]) -> dict[str, nn.Parameter
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in chosen)
     return {name: parameters[name] for name in sorted(chosen)}
-
-
-def shape_from_dict(values: Mapping[str, Any]) -> AdapterShape:
-    """An AdapterShape from stored JSON."""
-    return AdapterShape(**values)

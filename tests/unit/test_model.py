@@ -130,6 +130,17 @@ def test_foreign_adapter_changes_nothing(tiny_llama: Path, features: ItemFeature
     assert read_state(model).hash == before.hash
 
 
+def test_a_model_that_reads_what_comes_later_is_refused(tmp_path: Path, make_tiny: Callable[[str, Path], Path]) -> None:
+    with pytest.raises(ModelError, match="not a causal LM"):
+        load_backbone(make_tiny("bert", tmp_path), 2, torch.device("cpu"), torch.float32)
+
+
+def test_the_frozen_model_has_no_dropout_of_its_own(tmp_path: Path, make_tiny: Callable[[str, Path], Path]) -> None:
+    module = load_backbone(make_tiny("gpt2", tmp_path), 2, torch.device("cpu"), torch.float32).module.train()
+    tokens = torch.ones(1, 2, 32)
+    torch.testing.assert_close(module(inputs_embeds=tokens)[0], module(inputs_embeds=tokens)[0], rtol=0, atol=0)
+
+
 def test_wrong_folders_depths_and_devices_are_named(tiny_llama: Path, tmp_path: Path) -> None:
     cpu = torch.device("cpu")
     with pytest.raises(ModelError, match=r"no config\.json"):
