@@ -1,29 +1,48 @@
 """The thin Flower ClientApp: unpack a round, ask the partner's worker, pack the answer. It never sees a row."""
 
+import logging
+import traceback
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedrec.errors import FedrecError
+from fedrec.errors import BudgetError, FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
 from fedrec.wire import RoundPlan
 from fedrec_client.link import connect
 
 # Flower's Error wants a number; ours are above the range that Flower uses itself.
 ERROR_CODE_OFFSET = 1000
+_log = logging.getLogger(__name__)
 
 app = ClientApp()
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Answer one round. A refusal goes back as an error with its class and reason, which name no private value."""
+    """Answer one round. A refusal goes back as an error with its class and reason, which name no private value.
+
+    Of any other failure only the class leaves: its words may quote what is private, and Flower would send them.
+    """
     try:
         plan = RoundPlan.from_record(dict(message.content["plan"]))
         state = AdapterState({name: array.numpy() for name, array in message.content["adapter"].items()})  # type: ignore[union-attr]
         header, adapter_delta = connect(str(context.node_config["worker"])).train(plan, state)
-    except FedrecError as error:
+    except (PrivacyError, BudgetError, ProtocolError) as error:
         reason = f"{type(error).__name__}: {error.problem}"
         return Message(error=Error(ERROR_CODE_OFFSET + error.exit_code, reason), reply_to=message)
+    except Exception as error:  # noqa: BLE001  # see above
+        _log.error("a round failed here: %s", _in_own_words(error))
+        code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
+        return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
     arrays = ArrayRecord({name: Array(value) for name, value in adapter_delta.tensors.items()})
     content = RecordDict({"header": ConfigRecord(header.to_record()), "adapter_delta": arrays})  # type: ignore[arg-type]
     return Message(content=content, reply_to=message)
+
+
+def _in_own_words(error: Exception) -> str:
+    """For the partner's own log: our errors whole, of others the class and where it happened, but not their words."""
+    if isinstance(error, FedrecError):
+        return f"{type(error).__name__}: {error}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {frame.filename}:{frame.lineno}"

@@ -1,6 +1,7 @@
 """The partner's worker: owns rows, model, ledger and keys, and decides what leaves. Warm: it loads the model once."""
 
 import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -103,7 +104,9 @@ class Worker:
     def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         part, ledger = self._agreed(plan)
         names = part_names(self.model, [part.part])
-        event = self._event_id(plan, state)
+        question = self._question(plan, state)
+        # Keyed: the hash of a question holds the data's fingerprint, which would confirm a guess of all rows.
+        event = hmac.digest(self.noise_root, f"ledger|{question}".encode(), "sha256").hex()
         ledger.reserve(
             event,
             plan_hash=plan.privacy_plan_hash,
@@ -115,7 +118,7 @@ class Worker:
         )
         self._forget_stale_contexts(state)
         for number in range(plan.local_steps):
-            source = NoiseSource.from_root(self.noise_root, f"{event}|{number}".encode())
+            source = NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
         adapter_delta = _difference(self.model, state, names)
         ledger.release(event, adapter_delta.hash)
@@ -127,6 +130,8 @@ class Worker:
             raise PrivacyError(f"partner {self.partner} has no privacy plan", "agree on a plan before the first round")
         if plan.privacy_plan_hash != self.plan.hash or plan.mode != self.plan.mode:
             raise PrivacyError(f"round {plan.round} asks for another privacy plan than this partner agreed to")
+        if plan.quorum != self.plan.quorum:
+            raise PrivacyError(f"round {plan.round} has another quorum than the {self.plan.quorum} that were agreed")
         part = next((p for p in self.plan.parts if p.part == plan.part), None)
         if part is None:
             raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")
@@ -147,8 +152,8 @@ class Worker:
             max_history=self.plain.max_history,
         )
 
-    def _event_id(self, plan: RoundPlan, state: AdapterState) -> str:
-        """Names the question asked of the data. The same one gets the same noise and costs once; another never does.
+    def _question(self, plan: RoundPlan, state: AdapterState) -> str:
+        """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
 
         Under secure aggregation each attempt is another question: two attempts that were opened over different
         partners would otherwise differ by one partner's answer with nothing but its own small noise share on it.

@@ -91,7 +91,8 @@ class PrivacyLedger:
         keyed noise. So `event_id` must name the whole question, as the noise context does.
 
         Args:
-            event_id: public name of the question; what follows it is public, too.
+            event_id: name of the question; what follows it is public. Where the question holds anything private, as
+                a fingerprint of the data, the name must be keyed with a secret.
             steps: sampled Gaussian mechanisms run under this event.
             note: for the owner who reads the ledger; free text without private values.
         Raises:

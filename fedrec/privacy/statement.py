@@ -31,13 +31,17 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
         "delta": plan.delta,
         "plan_hash": plan.hash,
         "partner_alone_epsilon": partner_alone_epsilon(plan),
+        "other_partner_epsilon": other_partner_epsilon(plan),
         "assumption": _assumption(plan, simulated),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
-        "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this run",
-        "does_not_cover": "other runs on the same data (the partner's ledger adds them up); a person who is a user of "
-        "several partners counts once at each; settings that were chosen by trying them on the same data; held-out "
-        "evaluation by the simulation harness, which stays out of the adapter",
+        "covers": "adding or removing one user with all interactions, at one partner, over all planned rounds of this "
+        "adapter's training",
+        "does_not_cover": "other trainings on the same data, with other seeds or settings: nothing adds them up yet; "
+        "further attempts at a round, which each partner's ledger pays on top; a person who is a user of several "
+        "partners counts once at each; settings that were chosen by trying them on the same data; how many users "
+        "there are in all, which the size of a step tells; how long a partner takes; held-out evaluation by the "
+        "simulation harness, which stays out of the adapter",
         "parts": [
             {
                 "part": part.part,
@@ -53,8 +57,17 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
 
 def partner_alone_epsilon(plan: PrivacyPlan) -> float:
     """Epsilon against somebody who sees each partner's own update: with its noise share alone."""
-    shrink = 1.0 if plan.mode == "inspect" else plan.quorum**-0.5
-    events = [(part, prob, noise * shrink, steps) for part, prob, noise, steps in plan.events()]
+    return _epsilon_with(plan, 1.0 if plan.mode == "inspect" else 1 / plan.quorum)
+
+
+def other_partner_epsilon(plan: PrivacyPlan) -> float:
+    """Epsilon against one of the other partners, who knows its own share of a sum's noise and can take it off."""
+    return _epsilon_with(plan, 1.0 if plan.mode == "inspect" else max(plan.quorum - 1, 1) / plan.quorum)
+
+
+def _epsilon_with(plan: PrivacyPlan, share: float) -> float:
+    """Epsilon when only a share of the noise's variance is left."""
+    events = [(part, prob, noise * share**0.5, steps) for part, prob, noise, steps in plan.events()]
     return checked_epsilon(events, plan.delta, tolerance=None)
 
 
@@ -64,7 +77,8 @@ def _assumption(plan: PrivacyPlan, simulated: bool) -> str:
     masks = " The sum is simulated in one process here: nothing is masked." if simulated else ""
     return (
         f"the coordinator sees only the sum, and all {plan.quorum} partners that the noise is sized for add their "
-        f"share honestly; then epsilon holds against everybody who sees the sum.{masks}"
+        f"share honestly; then epsilon holds against the coordinator and everybody who is handed the adapter. One of "
+        f"the partners knows its own share of the noise: other_partner_epsilon holds against it.{masks}"
     )
 
 

@@ -1,5 +1,7 @@
 """The path of one row, stop by stop, with the headings of docs/tour.md."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,7 @@ def test_a_partner_refuses_what_it_did_not_agree_to(tiny_llama: Path, features: 
         round_plan(1, start.hash, plan.hash, local_steps=2),
         round_plan(1, start.hash, "none", mode="none"),
         round_plan(1, start.hash, plan.hash, mode="inspect"),
+        round_plan(1, start.hash, plan.hash, quorum=2),
     ]
     for question in refused:
         with pytest.raises(PrivacyError):
@@ -105,8 +108,32 @@ def test_a_partner_refuses_what_it_did_not_agree_to(tiny_llama: Path, features: 
     assert ledger.spent()[0] == 0
 
 
+def test_nobody_without_the_key_can_tell_from_a_ledgers_names_which_data_were_asked(
+    tiny_llama: Path, features: ItemFeatures, tmp_path: Path
+) -> None:
+    plan = calibrate([("head", 2, 1.0, 0.3, 1.0)], epsilon=8.0, delta=1e-4, mode="secagg", quorum=1)
+    data = PartnerData.of([np.array([1, 2, 3], np.int32)])
+    names = []
+    for key in (b"a" * 32, b"b" * 32):
+        ledger = PrivacyLedger(tmp_path / f"{key[:1].decode()}.sqlite", 8.0, 1e-4)
+        model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1)
+        start = read_state(model)
+        worker = Worker("shop", model, data, plan, ledger, key, PlainSettings(1e-3, 0.0, 8, 50))
+        worker.train(round_plan(1, start.hash, plan.hash), start)
+        with closing(sqlite3.connect(ledger.path)) as db:
+            names += db.execute("SELECT DISTINCT event_id FROM records").fetchall()
+    assert len(set(names)) == 2
+
+
 def round_plan(
-    number: int, parent: str, plan_hash: str, *, part: str = "head", local_steps: int = 1, mode: Mode = "secagg"
+    number: int,
+    parent: str,
+    plan_hash: str,
+    *,
+    part: str = "head",
+    local_steps: int = 1,
+    mode: Mode = "secagg",
+    quorum: int = 1,
 ) -> RoundPlan:
     """A round as the coordinator would ask."""
     return RoundPlan(
@@ -120,7 +147,7 @@ def round_plan(
         parent_hash=parent,
         privacy_plan_hash=plan_hash,
         mode=mode,
-        quorum=1,
+        quorum=quorum,
         deadline_s=60.0,
         seed=1,
     )
