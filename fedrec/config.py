@@ -46,6 +46,7 @@ class ModelConfig(_Section):
     feature_dim: Annotated[int, Field(ge=2, le=4096)] = 256
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
 
 
 class ShapeConfig(_Section):
@@ -141,8 +142,9 @@ class SimulationConfig(_Section):
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")]
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (1,)
     partners: Annotated[int, Field(ge=1, le=100_000)] = 8
+    jobs: Annotated[int, Field(ge=1, le=256)] = 1
     rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
     data: DataConfig
     model: ModelConfig

@@ -48,7 +48,7 @@ def dp_step(
     pairs = [(_seconds(plain), _seconds(private)) for _ in range(repeats + 1)][1:]  # the first pair warms up
     ratios = [private_s / plain_s for plain_s, private_s in pairs]
     result = {
-        "users": users,
+        "users": len(histories),
         "pairs": repeats,
         "plain_s": statistics.median(pair[0] for pair in pairs),
         "private_s": statistics.median(pair[1] for pair in pairs),

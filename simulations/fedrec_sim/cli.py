@@ -33,7 +33,7 @@ from fedrec_sim.cli_output import (
     errors,
 )
 from fedrec_sim.live import LiveView, ladder_table, recommendations_panel
-from fedrec_sim.run import Json, open_run
+from fedrec_sim.run import Json, hold_run, read_run, resume_run, start_run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,11 +88,16 @@ def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: s
     """Run or resume; print the ladder at the end."""
     from fedrec_sim.ladder import run_ladder
     from fedrec_sim.rows import Stopped
-    from fedrec_sim.world import load_world
+    from fedrec_sim.world import load_world, settle_hardware
 
     name = config.name if config else resume
-    with open_run(folder, config, name, command_line(), fresh=config is not None) as run, _ctrl_c() as stop:
-        world = load_world(run.config, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))
+    with hold_run(folder, name, resume=config is None) as place, _ctrl_c() as stop:
+        # A run that cannot begin must not move the results of an earlier one aside: the world comes first.
+        wanted = read_run(place).config if config is None else settle_hardware(config)
+        world = load_world(wanted, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))
+        run = resume_run(place) if config is None else start_run(place, wanted, command_line())
+        if ", then " in run.commit:
+            errors.print(f"this run was worked on by several versions of the code: {run.commit}")
         try:
             with LiveView(
                 quiet=as_json,

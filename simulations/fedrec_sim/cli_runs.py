@@ -1,17 +1,20 @@
 """Commands that read a finished run: `runs list|show`, `evaluate`, `recommend`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fedrec.errors import ConfigError, FedrecError
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
+from fedrec_sim.figures import printable
 from fedrec_sim.leaderboard import leaderboard
 from fedrec_sim.live import ladder_table
-from fedrec_sim.run import read_json, read_run
+from fedrec_sim.run import read_run, read_summary
 
 runs = typer.Typer(no_args_is_help=True, help="What has been run.")
 RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
@@ -20,14 +23,16 @@ RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
 @runs.command("list")
 def runs_list(folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
     """List the runs, newest first."""
-    found = [_brief(path.parent) for path in folder.glob("*/run.json")]
+    folders = [path for path in folder.glob("[!.]*") if path.is_dir()]
+    # A folder that may not be looked into is named as well.
+    found = [_brief(path) for path in folders if not os.access(path, os.X_OK) or (path / "run.json").exists()]
     found.sort(key=lambda run: str(run["created_at"]), reverse=True)
     if as_json:
         emit_json(found)
         return
     table = Table("run", "created", "state", "command")
     for run in found:
-        table.add_row(*(str(run[key]) for key in ("name", "created_at", "state", "command")))
+        table.add_row(*(Text(printable(str(run[key]))) for key in ("name", "created_at", "state", "command")))
     console.print(table if found else f"no runs in {folder}; start one with `fedrec demo`")
 
 
@@ -49,7 +54,7 @@ def runs_show(
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for the leaderboard.")] = False,
 ) -> None:
     """Show a run's figures. Example: `fedrec runs show demo`"""
-    summary = read_json(folder / name / "summary.json")
+    summary = read_summary(folder / name)
     if as_json:
         emit_json(summary)
     elif markdown:
@@ -68,7 +73,7 @@ def evaluate(
     """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo --protocol B`"""
     from fedrec.evaluation.protocol import evaluate as evaluate_scorer
     from fedrec_sim.serving import load_adapter
-    from fedrec_sim.world import load_world
+    from fedrec_sim.world import load_world, on_any_device
 
     held = read_run(folder / run)
     if protocol != held.config.evaluation.protocol:
@@ -77,7 +82,7 @@ def evaluate(
             "rows that it was trained on",
             f"use --protocol {held.config.evaluation.protocol}",
         )
-    world = load_world(held.config)
+    world = load_world(on_any_device(held.config))
     corpus = world.corpus(held.config.seeds[0])
     report = evaluate_scorer(
         load_adapter(held, world).recommender,
@@ -112,12 +117,12 @@ def recommend(
     """
     from fedrec_sim.serving import load_adapter, titles_history, user_history
     from fedrec_sim.serving import recommend as recommend_items
-    from fedrec_sim.world import load_world
+    from fedrec_sim.world import load_world, on_any_device
 
     if (user is None) == (not history):
         raise ConfigError("give either --user or --history", 'for example --user 42, or --history "Heat (1995)"')
     held = read_run(folder / run)
-    world = load_world(held.config)
+    world = load_world(on_any_device(held.config))
     adapter = load_adapter(held, world)
     seen = user_history(world, held, user) if user is not None else titles_history(world, history or [])
     items = recommend_items(adapter, world, np.asarray(seen), k)
@@ -132,5 +137,6 @@ def recommend(
         return
     table = Table("", "title", "score", "why", title=f"{run}, adapter {adapter.card.version}")
     for place, item in enumerate(items, start=1):
-        table.add_row(str(place), str(item["title"]), f"{item['score']:.3f}", str(item["reason"]))
+        title, reason = (Text(printable(str(item[key]))) for key in ("title", "reason"))
+        table.add_row(str(place), title, f"{item['score']:.3f}", reason)
     console.print(table)

@@ -17,6 +17,8 @@ from fedrec.aggregation.mean import UniformMean
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import Mode, SimulationConfig
 from fedrec.data.partition import deal_users
+from fedrec.errors import PrivacyError
+from fedrec.files import make_folders, storage_errors
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_of, read_state
 from fedrec.privacy.accounting import calibrate, epsilon_pld
@@ -92,9 +94,10 @@ def federate(
     model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
     plan = None if mode == "none" else private_plan(config, mode)
     partners = tuple(deal_users(len(corpus.histories), config.partners, seed))
-    addresses = _start_workers(config, corpus, run, model, plan, partners, f"{row}-{seed}", seed)
-    initial = read_state(model)
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
+    begun = registry.head() is not None
+    addresses = _start_workers(config, corpus, run, model, plan, partners, f"{row}-{seed}", seed, begun=begun)
+    initial = read_state(model)
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, len(corpus.histories))
     statement = privacy_statement(plan, noise_source=config.private.noise_source, simulated=True)
     session = RoundSession(
@@ -207,6 +210,8 @@ def _start_workers(
     partners: tuple[np.ndarray, ...],
     label: str,
     seed: int,
+    *,
+    begun: bool,
 ) -> list[tuple[str, str]]:
     """A worker for each partner, reachable in this process: (name, address)."""
     width = len(str(len(partners)))
@@ -224,7 +229,7 @@ def _start_workers(
             model=model,
             data=PartnerData.of([corpus.histories[user] for user in users]),
             plan=plan,
-            ledger=_ledger(run.folder / "ledger" / label / f"{name}.sqlite", config) if plan else None,
+            ledger=_ledger(run.folder / "ledger" / label / f"{name}.sqlite", config, begun) if plan else None,
             noise_root=_noise_root(run, config, seed, name),
             plain=settings,
         )
@@ -234,8 +239,12 @@ def _start_workers(
     return addresses
 
 
-def _ledger(path: Path, config: SimulationConfig) -> PrivacyLedger:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _ledger(path: Path, config: SimulationConfig, begun: bool) -> PrivacyLedger:
+    """Open a partner's ledger. One that is gone is not made anew: it would have forgotten what was spent."""
+    if begun and not path.is_file():
+        raise PrivacyError(f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run")
+    with storage_errors(path.parent):
+        make_folders(path.parent)
     return PrivacyLedger(path, config.private.epsilon, config.private.delta)
 
 

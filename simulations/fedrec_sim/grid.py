@@ -98,7 +98,7 @@ class InProcessGrid(Grid):
             self._before_answer(node)
             return copy.deepcopy(self._app(message, self._contexts[node]))
         except Exception as error:  # noqa: BLE001  # whatever happens on a node is that node's failure
-            # As Flower's SuperNode does; the text stays here, since it may quote what is private.
+            # Flower's SuperNode would send the text as well, so the ClientApp lets no exception get here.
             return Message(error=Error(CLIENT_APP_FAILED, type(error).__name__), reply_to=message)
         finally:
             self._act_as(COORDINATOR)

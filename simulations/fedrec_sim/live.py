@@ -109,7 +109,7 @@ class LiveView:
     ) -> None:
         self._quiet, self._allowed, self._protocol, self._clock = quiet, epsilon_allowed, protocol, clock
         self._console = console or Console()
-        self._state = RowState()
+        self._states: dict[tuple[str, int], RowState] = {}  # of the rows under way
         drawn = not quiet and self._console.is_terminal and not self._console.is_dumb_terminal
         self._live = Live(self, console=self._console, refresh_per_second=4, transient=True) if drawn else None
 
@@ -128,18 +128,25 @@ class LiveView:
         """Take one event of the run; unknown ones are ignored."""
         if self._quiet:
             return
-        now, before = self._clock(), self._state
-        self._state = before.after(event, now)
-        line = self._line(event, before, now)
+        now, key = self._clock(), (event.get("row", ""), event.get("seed", 0))
+        before = self._states.get(key, RowState(*key))
+        state = before.after(event, now)
+        # A new dict: the panel is drawn by another thread.
+        others = {k: s for k, s in self._states.items() if k != key}
+        self._states = others if event["event"] == "row_done" else {**others, key: state}
+        line = self._line(event, before, state, now)
         # What ends a row stays on the terminal above the panel.
         if line and (self._live is None or event["event"] in ("row_done", "stopped")):
             self._console.print(Text(line), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The panel, drawn anew several times a second."""
-        state, now = self._state, self._clock()
-        if not state.row:
-            return
+        """The panel, drawn anew several times a second: the rows under way, one below the other."""
+        tables = [self._table(state) for _, state in sorted(self._states.items()) if state.row]
+        if tables:
+            yield Panel(Group(*tables), title="fedrec", title_align="left", border_style="dim", expand=False)
+
+    def _table(self, state: RowState) -> Table:
+        now = self._clock()
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()
@@ -158,19 +165,19 @@ class LiveView:
         table.add_row("time", f"{in_time(now - state.started)}{about}")
         for words in state.refusals:
             table.add_row("lost turn", Text(words, style="yellow"))
-        yield Panel(table, title="fedrec", title_align="left", border_style="dim", expand=False)
+        return table
 
-    def _line(self, event: Json, before: RowState, now: float) -> str | None:
-        state = self._state
+    def _line(self, event: Json, before: RowState, state: RowState, now: float) -> str | None:
+        left = self._left(state, now)
         place = f"{state.row}, seed {state.seed}"
         match event["event"]:
             case "row_started":
                 return f"{place}: begins"
             case "row_progress" if 10 * state.done // state.total > 10 * before.done // state.total:
                 # A tenth at a time: a row may have hundreds of steps.
-                return f"{place}: {state.done} of {state.total}{self._left(now)}"
+                return f"{place}: {state.done} of {state.total}{left}"
             case "round_committed":
-                return f"{place}: {self._round(event)}{self._left(now)}"
+                return f"{place}: {self._round(event, state)}{left}"
             case "partner_refused":
                 return f"{place}: lost turn, {_refusal(event)}"
             case "round_failed":
@@ -184,19 +191,19 @@ class LiveView:
                 return f"{place}: stopped before round {event['round']} was committed"
         return None
 
-    def _round(self, event: Json) -> str:
+    def _round(self, event: Json, state: RowState) -> str:
         told = [
-            f"round {event['round']} of {self._state.total or '?'}",
+            f"round {event['round']} of {state.total or '?'}",
             event["part"],
-            f"{count_partners(event['partners'])} of {self._state.asked or '?'} partners",
+            f"{count_partners(event['partners'])} of {state.asked or '?'} partners",
             f"epsilon {self._epsilon(event['epsilon'])}" if event.get("epsilon") is not None else "",
             f"validation {self._quality(event['validation'])}" if event.get("validation") else "",
             in_time(event["seconds"]),
         ]
         return ", ".join(filter(None, told))
 
-    def _left(self, now: float) -> str:
-        left = self._state.seconds_left(now)
+    def _left(self, state: RowState, now: float) -> str:
+        left = state.seconds_left(now)
         return f", about {in_time(left)} left" if left is not None else ""
 
     def _epsilon(self, spent: float) -> str:

@@ -1,19 +1,16 @@
 """A run as one HTML page that needs nothing else: no network, no script, plots inside."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fedrec.errors import RunError
 from fedrec_sim.figures import count_partners, in_bytes, in_epsilon, in_time, with_spread
 from fedrec_sim.plots import COLOURS
 from fedrec_sim.report_plots import make_plots, reading_notes
-from fedrec_sim.run import Json, read_json, write_bytes
+from fedrec_sim.run import Json, read_events, read_summary, write_bytes
 
-FORMAT = 1
 ROW_WORDS = {
     "popularity": "everybody is offered what is popular",
     "item_knn": "items that the same users took up; needs all data in one place",
@@ -34,8 +31,6 @@ PROTOCOL_WORDS = {
 }
 # The row that a run hands on, by the mode of its privacy statement.
 _HANDED_ON = {"secagg": "federated_dp", "inspect": "federated_dp_inspect", "none": "federated"}
-_NEEDED = ("command", "commit", "created_at", "name", "protocol", "rows", "seconds", "seeds", "versions")
-_NEEDED_SECTIONS = ("data", "model", "privacy")
 _METRICS = ("hr", "ndcg", "mrr", "recall", "precision", "coverage", "novelty")
 _MAX_REFUSALS = 50
 
@@ -51,9 +46,8 @@ def write_report(run_folder: Path) -> Path:
         StorageError: no space or no permission.
     Privacy: the page shows what three users of the data took up: it is as private as the data themselves.
     """
-    summary = read_json(run_folder / "summary.json")
-    _check(summary, run_folder / "summary.json")
-    events, damaged = _read_events(run_folder / "events.jsonl")
+    summary = read_summary(run_folder)
+    events, damaged = read_events(run_folder / "events.jsonl")
     path = run_folder / "report.html"
     write_bytes(path, render_report(summary, events, damaged).encode())
     return path
@@ -89,34 +83,6 @@ def render_report(summary: Json, events: Sequence[Json], damaged: int = 0) -> st
         colours=COLOURS,
         spread=lambda row, metric: with_spread(row[metric], row.get(f"{metric}_std", 0.0), row["seeds"]),
     )
-
-
-def _check(summary: Json, path: Path) -> None:
-    if summary.get("format") != FORMAT:
-        found = summary.get("format")
-        raise RunError(f"{path}: format {found}, this fedrec reads {FORMAT}", "use the fedrec that wrote it")
-    problems = [f"{key}: missing" for key in (*_NEEDED, *_NEEDED_SECTIONS) if key not in summary]
-    if not problems and not summary["rows"]:
-        problems = ["rows: empty"]
-    if problems:
-        raise RunError.of_all(problems, "resume the run, which writes it anew", str(path))
-
-
-def _read_events(path: Path) -> tuple[list[Json], int]:
-    """Events, and how many lines are unreadable: one cut off by a crash spoils no figure of the summary."""
-    if not path.exists():
-        return [], 0
-    events, damaged = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            event = None
-        if isinstance(event, dict) and "event" in event:
-            events.append(event)
-        else:
-            damaged += bool(line.strip())
-    return events, damaged
 
 
 def _committed(events: Sequence[Json]) -> list[Json]:

@@ -1,6 +1,5 @@
 """Every row of the ladder: train it, choose on validation where nothing is claimed private, report the test."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from fedrec.recommend.recommender import ModelRecommender
 from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
 from fedrec_sim.federation import Federation, cosine, federate
-from fedrec_sim.run import Json, Run
+from fedrec_sim.run import Json, Run, write_json
 from fedrec_sim.world import Corpus, World
 
 EVERYTHING = ("head", "lora", "projection", "items")
@@ -67,12 +66,30 @@ class RowContext:
             raise Stopped
 
 
+def finish_row(
+    run: Run,
+    world: World,
+    row: RowName,
+    seed: int,
+    on_event: Callable[[Json], None],
+    stop: Callable[[], bool],
+    before_answer: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Run a row for one seed and write its result; its time counts, however it ends.
+
+    Raises: Stopped: a person asked to stop.
+    """
+    label = f"{row}-{seed}"
+    with run.timed(label):
+        result = run_row(RowContext(world, world.corpus(seed), run, row, seed, on_event, stop, before_answer))
+    write_json(run.row_path(row, seed), result | {"seconds": run.seconds(label)})
+
+
 def run_row(context: RowContext) -> Json:
     """Run one row for one seed; its result as JSON.
 
     Raises: Stopped: a person asked to stop.
     """
-    started = time.monotonic()
     context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
     match context.row:
         case "popularity" | "item_knn" | "ease":
@@ -88,7 +105,7 @@ def run_row(context: RowContext) -> Json:
             result = _federated_plain(context)
         case "federated_dp" | "federated_dp_inspect":
             result = _federated_private(context)
-    result |= {"row": context.row, "seed": context.seed, "seconds": time.monotonic() - started}
+    result |= {"row": context.row, "seed": context.seed}
     context.on_event({"event": "row_done", "row": context.row, "seed": context.seed, "test": result["test"]})
     return result
 
@@ -116,7 +133,8 @@ def _test(context: RowContext, sums: MetricSums) -> Json:
 def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     """Each group trains its own adapter without privacy; figures are pooled, the epoch is chosen on validation.
 
-    Test items are ranked once, so every group's adapter is kept for every epoch until then: memory for few partners.
+    The later half of the epochs may be chosen. Test items are ranked once, so every group's adapter of each of those
+    is kept until then: memory for few partners.
     """
     config = context.world.config
     one = len(groups) == 1
@@ -138,7 +156,7 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     return {
         **_test(context, sum(tests[1:], tests[0])),
         "validation": context.report(pooled[best], "validation"),
-        "chosen_on_validation": {"epoch": best + 1},
+        "chosen_on_validation": {"epoch": epochs - len(pooled) + best + 1},
         "epsilon": None,
     }
 
@@ -146,7 +164,7 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
 def _train_alone(
     context: RowContext, model: PeftModel, users: np.ndarray, epochs: int, done: int, total: int
 ) -> list[tuple[AdapterState, MetricSums]]:
-    """The adapter after each epoch and these users' validation sums."""
+    """The adapter after each epoch of the later half, and these users' validation sums."""
     config = context.world.config
     histories = [context.corpus.histories[user] for user in users]
     recommender = ModelRecommender(model, config.data.max_history)
@@ -161,7 +179,8 @@ def _train_alone(
     results = []
 
     def after_epoch(epoch: int) -> None:
-        results.append((read_state(model), context.sums(recommender, "validation", users)))
+        if epoch >= epochs // 2:
+            results.append((read_state(model), context.sums(recommender, "validation", users)))
         context.progress(done + epoch, total)
 
     rng = np.random.default_rng([context.seed, done])
@@ -251,8 +270,10 @@ def _look(context: RowContext, federation: Federation, number: int) -> Json:
         users = np.random.default_rng(context.seed).permutation(n_users)[:watched]
         write_state(federation.model, federation.registry.load(number))
         recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
-        means = context.sums(recommender, "validation", users).means()
-        found["validation"] = {"hr@10": means["hr@10"], "ndcg@10": means["ndcg@10"], "users": len(users)}
+        sums = context.sums(recommender, "validation", users)
+        if sums.n_users:
+            means = sums.means()
+            found["validation"] = {"hr@10": means["hr@10"], "ndcg@10": means["ndcg@10"], "users": sums.n_users}
     return found
 
 

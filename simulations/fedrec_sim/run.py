@@ -4,18 +4,25 @@ import fcntl
 import json
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedrec import files
 from fedrec.config import SimulationConfig, parse_config
 from fedrec.errors import RunError
-from fedrec.registry.files import replace_file, storage_errors
+from fedrec.files import replace_file, storage_errors
 
 FORMAT = 1
+SUMMARY_FORMAT = 1
+_NEEDED = (
+    *("command", "commit", "created_at", "name", "protocol", "rows", "seconds", "seeds", "versions"),
+    *("data", "model", "privacy"),
+)
 Json = dict[str, Any]
 
 
@@ -40,20 +47,30 @@ class Run:
         path = self.folder / "noise.key"
         if not path.exists():
             write_bytes(path, secrets.token_bytes(32))
-        return path.read_bytes()
+        return files.read_file(path)
+
+    def prepare_noise_root(self) -> None:
+        """Make the key now if this run will want it."""
+        if self.config.private.noise_source == "secret":
+            self.noise_root()
 
     def row_path(self, row: str, seed: int) -> Path:
         """Where a finished row's result lies."""
         return self.folder / "rows" / f"{row}-{seed}.json"
 
-    def seconds(self) -> float:
-        """Time spent on this run so far, over all its resumptions."""
-        path = self.folder / "seconds.json"
-        return float(read_json(path)["seconds"]) if path.exists() else 0.0
+    def seconds(self, label: str = "*") -> float:
+        """Time spent on this run, or on one piece of it, over all its resumptions; what SIGKILL cut off is lost."""
+        return float(sum(read_json(path)["seconds"] for path in self.folder.glob(f"seconds/{label}.json")))
 
-    def add_seconds(self, seconds: float) -> None:
-        """Count the time of one more go at this run."""
-        write_json(self.folder / "seconds.json", {"seconds": self.seconds() + seconds})
+    @contextmanager
+    def timed(self, label: str) -> Iterator[None]:
+        """Count the time of one go at a piece of this run, however the go ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = self.seconds(label) + time.monotonic() - started
+            write_json(self.folder / "seconds" / f"{label}.json", {"seconds": spent})
 
     def append_event(self, event: Json) -> None:
         """One line to events.jsonl."""
@@ -62,28 +79,49 @@ class Run:
 
 
 @contextmanager
-def open_run(root: Path, config: SimulationConfig | None, name: str, command: str, *, fresh: bool) -> Iterator[Run]:
-    """Hold a run's folder for this process.
+def hold_run(root: Path, name: str, *, resume: bool) -> Iterator[Path]:
+    """Hold a run's folder for this process; what is in it stays as it is.
 
     Args:
         root: folder of all runs.
-        config: of a new run; None resumes the one that is there.
-        fresh: start over: what an earlier run of the same name left is moved aside, never deleted.
+        resume: the run must be there.
     Raises:
-        RunError: no such run, in use by another process, of another format, or started with another configuration.
+        RunError: no such run, or in use by another process.
         StorageError: no space or no permission.
     """
     folder = root / name
-    if config is None and not (folder / "run.json").is_file():
-        raise RunError(f"{folder}: no run there", "see `fedrec runs list`, or start it without --resume")
+    if resume:
+        _must_exist(folder)
     with storage_errors(folder):
         root.mkdir(parents=True, exist_ok=True)
     with _lock(root / f".{name}.lock", folder):
-        if fresh and folder.exists():
+        yield folder
+
+
+def start_run(folder: Path, config: SimulationConfig, command: str) -> Run:
+    """Begin a run in a folder that this process holds. What an earlier one left is moved aside, never deleted.
+
+    Raises: StorageError: no space or no permission.
+    """
+    run = Run(folder, config, command, datetime.now(UTC).isoformat(timespec="seconds"), commit_of_checkout())
+    with storage_errors(folder):
+        if folder.exists():
             _set_aside(folder)
-        with storage_errors(folder):
-            folder.mkdir(mode=0o700, exist_ok=True)  # histories, exact figures and ledgers are the owner's alone
-        yield _write_header(folder, config, command) if config is not None and fresh else read_run(folder)
+        folder.mkdir(mode=0o700)  # histories, exact figures and ledgers are the owner's alone
+        (folder / "rows").mkdir()
+    _write_header(run)
+    return run
+
+
+def resume_run(folder: Path) -> Run:
+    """Go on with a run in a folder that this process holds; a change of code in between stands in its header."""
+    run = read_run(folder)
+    now = commit_of_checkout()
+    unfinished = any(not run.row_path(row, seed).is_file() for row in run.config.rows for seed in run.config.seeds)
+    if unfinished and run.commit.rpartition(", then ")[2] != now:
+        run = replace(run, commit=f"{run.commit}, then {now}")
+        _write_header(run)
+    return run
 
 
 @contextmanager
@@ -106,30 +144,65 @@ def _set_aside(folder: Path) -> None:
     folder.rename(folder.with_name(f"{folder.name}.{number}"))
 
 
-def _write_header(folder: Path, config: SimulationConfig, command: str) -> Run:
-    run = Run(folder, config, command, datetime.now(UTC).isoformat(timespec="seconds"), commit_of_checkout())
+def _write_header(run: Run) -> None:
     header = {
         "format": FORMAT,
-        "config": config.model_dump(mode="json"),
+        "config": run.config.model_dump(mode="json"),
         "command": run.command,
         "created_at": run.created_at,
         "commit": run.commit,
     }
-    write_json(folder / "run.json", header)
-    (folder / "rows").mkdir(exist_ok=True)
-    return run
+    write_json(run.folder / "run.json", header)
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's header. Raises RunError if it is damaged or of another format."""
-    header = read_json(folder / "run.json")
-    if header.get("format") != FORMAT:
-        raise RunError(
-            f"{folder}: run format {header.get('format')}, this fedrec reads {FORMAT}",
-            "run it with the fedrec that wrote it, or start it anew",
-        )
+    """Read a run's header. Raises RunError if there is none, or it is damaged or of another format."""
+    _must_exist(folder)
+    header, _ = files.read_json(folder / "run.json", FORMAT)
+    if missing := [key for key in ("config", "command", "created_at", "commit") if key not in header]:
+        raise RunError(f"{folder}/run.json: damaged: lacks {', '.join(missing)}", "restore it or start the run anew")
     config = parse_config(header["config"], f"{folder}/run.json")
     return Run(folder, config, header["command"], header["created_at"], header["commit"])
+
+
+def _must_exist(folder: Path) -> None:
+    try:
+        (folder / "run.json").stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{folder}: no run there", "see `fedrec runs list`, or start it without --resume") from error
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}", "mend its permissions") from error
+
+
+def read_summary(folder: Path) -> Json:
+    """Every figure of a finished run. Raises RunError if it is missing, damaged, incomplete or of another format."""
+    path = folder / "summary.json"
+    summary = read_json(path)
+    if (found := summary.get("format")) != SUMMARY_FORMAT:
+        raise RunError(f"{path}: format {found}, this fedrec reads {SUMMARY_FORMAT}", "use the fedrec that wrote it")
+    problems = [f"{key}: missing" for key in _NEEDED if key not in summary]
+    if not problems and not summary["rows"]:
+        problems = ["rows: empty"]
+    if problems:
+        raise RunError.of_all(problems, "resume the run, which writes it anew", str(path))
+    return summary
+
+
+def read_events(path: Path) -> tuple[list[Json], int]:
+    """Events of events.jsonl, and how many lines are unreadable: one cut off by a crash spoils no other figure."""
+    if not path.exists():
+        return [], 0
+    events, damaged = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+        else:
+            damaged += bool(line.strip())
+    return events, damaged
 
 
 def read_json(path: Path) -> Json:
@@ -140,6 +213,8 @@ def read_json(path: Path) -> Json:
         raise RunError(f"{path}: missing", "the run has not got that far, or the folder is not a run") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: damaged", "restore it or start the run anew") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}", "mend its permissions") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: not a JSON object", "restore it or start the run anew")
     return value
@@ -158,11 +233,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def commit_of_checkout() -> str:
-    """The commit of the code that runs, or "unknown" outside a checkout."""
-    here = Path(__file__).resolve().parent
+    """The commit of the code that runs, or "unknown" outside a checkout of it."""
+    here = Path(__file__).resolve()
     try:
+        # Installed below somebody else's checkout, git would answer with that one's commit.
+        tracked = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
         asked = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "-C", str(here.parent), "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
             check=True,

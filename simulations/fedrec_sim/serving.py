@@ -8,12 +8,12 @@ import numpy as np
 
 from fedrec.config import ShapeConfig
 from fedrec.errors import DataError, ModelError, RunError
+from fedrec.files import storage_errors, sync_folder
 from fedrec.model.adapter_folder import AdapterCard, adapter_shape, read_adapter, read_card, save_adapter
 from fedrec.model.recommender import write_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.recommend.explain import leave_one_out
 from fedrec.recommend.recommender import ModelRecommender
-from fedrec.registry.files import sync_folder
 from fedrec.registry.registry import Registry
 from fedrec_sim.run import Json, Run, read_json
 from fedrec_sim.world import World
@@ -55,11 +55,12 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     )
     statement = result.get("privacy") or privacy_statement(None, noise_source="seeded", simulated=True)
     target, fresh = run.folder / "adapter", run.folder / ".adapter.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_adapter(fresh, model, state, card, statement)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    sync_folder(run.folder)
+    with storage_errors(run.folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        save_adapter(fresh, model, state, card, statement)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+        sync_folder(run.folder)
     write_state(model, state)
     return LoadedAdapter(ModelRecommender(model, run.config.data.max_history), card)
 
@@ -68,7 +69,8 @@ def load_adapter(run: Run, world: World) -> LoadedAdapter:
     """The adapter of a finished run. Raises RunError if the run has none, ModelError if it fits other data or model."""
     folder = run.folder / "adapter"
     if not folder.is_dir():
-        raise RunError(f"{run.folder}: no adapter yet", "finish it with `fedrec simulate --resume`")
+        remedy = "finish it with `fedrec simulate --resume`; only a run with a federated row hands an adapter on"
+        raise RunError(f"{run.folder}: no adapter yet", remedy)
     card = read_card(folder)
     for what, own, there in (
         ("catalogue", card.catalog_hash, world.catalog.hash),
@@ -87,7 +89,7 @@ def user_history(world: World, run: Run, user: str) -> np.ndarray:
     for split in world.corpus(run.config.seeds[0]).splits:
         if split.user == user:
             return np.concatenate([split.train, split.validation, split.test])
-    raise DataError("no such user in this data set", "see `fedrec data describe` for the range of users")
+    raise DataError("no such user in this data set", "name one by the id that it has in the data")
 
 
 def titles_history(world: World, titles: Sequence[str]) -> np.ndarray:
@@ -127,12 +129,15 @@ def example_recommendations(adapter: LoadedAdapter, world: World, run: Run, k: i
     examples = []
     for place in sorted(drawn):
         history = splits[place].history("test")
+        unseen = len(world.catalog) - len(np.unique(history))
+        if unseen == 0:
+            continue  # whoever has seen everything cannot be recommended anything
         watched = [world.catalog.titles[item] for item in history[-5:]]
         examples.append(
             {
                 "user": splits[place].user,
                 "watched": watched,
-                "recommended": recommend(adapter, world, history, k),
+                "recommended": recommend(adapter, world, history, min(k, unseen)),
             }
         )
     return examples

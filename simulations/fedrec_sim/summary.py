@@ -7,10 +7,9 @@ from importlib import metadata
 import numpy as np
 
 from fedrec.model.recommender import adapter_parameters, part_of
-from fedrec_sim.run import Json, Run, read_json
+from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
 from fedrec_sim.world import World
 
-FORMAT = 1
 _PACKAGES = (
     "fedrec",
     "torch",
@@ -33,7 +32,7 @@ def summarise(run: Run, world: World) -> Json:
     """Read the rows that are done and put them together."""
     rows = {row: _row([read_json(run.row_path(row, seed)) for seed in run.config.seeds]) for row in run.config.rows}
     return {
-        "format": FORMAT,
+        "format": SUMMARY_FORMAT,
         "name": run.config.name,
         "protocol": run.config.evaluation.protocol,
         "which": "test",
@@ -60,6 +59,7 @@ def summarise(run: Run, world: World) -> Json:
         },
         "privacy": _privacy(run),
         "rows": rows,
+        "lost_turns": _lost_turns(run),
         "popularity_curve": _popularity_curve(run, world),
         "config": run.config.model_dump(mode="json"),
     }
@@ -74,6 +74,8 @@ def _row(results: Sequence[Json]) -> Json:
         means[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
     means["epsilon"] = max((r["epsilon"] for r in results if r["epsilon"] is not None), default=None)
     means["bytes_up_per_partner"] = results[0].get("bytes_up_per_partner")
+    means["users"] = [result["test"]["users"] for result in results]
+    means["skipped_users"] = [result["test"]["skipped_users"] for result in results]
     means["seconds"] = statistics.fmean([result["seconds"] for result in results])
     means["chosen_on_validation"] = [result.get("chosen_on_validation") for result in results]
     means["per_seed"] = [{"seed": r["seed"], **{f: r["test"][f] for f in _FIGURES}} for r in results]
@@ -92,6 +94,17 @@ def _privacy(run: Run) -> Json:
         "epsilon": None,
         "delta": None,
         "assumption": "none: no privacy is claimed",
+    }
+
+
+def _lost_turns(run: Run) -> Json:
+    """How often a partner was refused or late, and how often a round was asked again. Who and why: events.jsonl."""
+    events, unreadable = read_events(run.folder / "events.jsonl")
+    told = [event["event"] for event in events]
+    return {
+        "partner_refused": told.count("partner_refused"),
+        "rounds_repeated": told.count("round_failed"),
+        "unreadable_events": unreadable,
     }
 
 

@@ -66,8 +66,29 @@ class World:
         return build_model(backbone, self.features, adapter_shape, seed).to(pick_device(self.config.model.device))
 
 
+def settle_hardware(config: SimulationConfig) -> SimulationConfig:
+    """`auto` and 0 replaced by what this machine has, once a run: a resumed run needs the same for the same bits.
+
+    The dtype is measured, and sums depend on how many threads share them.
+
+    Raises: ModelError: a device that this machine lacks.
+    """
+    device = pick_device(config.model.device)
+    dtype = str(pick_dtype(config.model.dtype, device)).removeprefix("torch.")
+    threads = config.model.threads or max(1, torch.get_num_threads() // config.jobs)
+    settled = {"device": device.type, "dtype": dtype, "threads": threads}
+    return config.model_copy(update={"model": config.model.model_copy(update=settled)})
+
+
+def on_any_device(config: SimulationConfig) -> SimulationConfig:
+    """For reading a run's adapter: not only on a machine with the device that it was trained on."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"device": "auto"})})
+
+
 def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
-    """Fetch (or take from the cache) and load everything that the rows share."""
+    """Fetch (or take from the cache) and load everything that the rows share; this process gets the run's threads."""
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
     catalog, table = load_data(config.data.source, say)
     device = pick_device(config.model.device)
     folder = model_folder(config.model.backbone, say)
@@ -98,10 +119,10 @@ def load_data(source: str, say: Say) -> tuple[ItemCatalog, InteractionTable]:
 
 
 def model_folder(name: str, say: Say) -> Path:
-    """A known model, fetched and converted once, or a Hugging Face folder."""
-    if Path(name).is_dir():
-        return Path(name)
+    """A known model, fetched and converted once, or a Hugging Face folder. A folder cannot pass for a known model."""
     if name not in {s.name for s in list_sources() if s.kind == "model"}:
+        if Path(name).is_dir():
+            return Path(name)
         raise ModelError(f"model {name!r} is neither a folder nor known", "see `fedrec model list`")
     say(f"{name}")
     folder = fetch(name)
@@ -112,8 +133,3 @@ def model_folder(name: str, say: Say) -> Path:
 def encoder_folder(config: ModelConfig) -> Path | None:
     """The sentence encoder's folder, or None."""
     return None if config.sentence_encoder == "none" else model_folder(config.sentence_encoder, lambda _: None)
-
-
-def limit_threads() -> None:
-    """As many torch threads as there are cores: results must not depend on what else a shell has set."""
-    torch.set_num_threads(max(1, torch.get_num_threads()))

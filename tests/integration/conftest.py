@@ -35,7 +35,7 @@ def config_file(shop: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathF
     values |= {"name": "tiny", "partners": 3, "rows": ["popularity", "federated_dp"]}
     values["data"] |= {"source": str(shop), "max_history": 20}
     values["model"] |= {"backbone": str(tiny_llama), "layers": 2, "feature_layer": 2, "feature_dim": 8}
-    values["model"] |= {"sentence_encoder": "none", "device": "cpu", "dtype": "float32"}
+    values["model"] |= {"sentence_encoder": "none", "device": "cpu", "dtype": "float32", "threads": 1}
     values["plain"] |= {"rounds": 2, "local_epochs": 1, "central_epochs": 2, "local_only_epochs": 2}
     values["plain"]["shape"] |= {"rank": 2, "item_dim": 2, "summary_dim": 4, "context_dim": 8, "score_dim": 8}
     values["private"]["shape"] |= {"summary_dim": 4, "context_dim": 4, "score_dim": 4}

@@ -66,7 +66,7 @@ def test_runs_are_listed_and_shown(runs: Path, capsys: pytest.CaptureFixture[str
         (["recommend", "--run", "tiny", "--history", "Quiet 0", "--history", "xyz"], 3, "2 problems"),
         (["recommend", "--run", "tiny", "--user", "u07", "-k", "999"], 3, "unseen"),
         (["evaluate", "--run", "tiny", "--protocol", "A"], 2, "protocol A"),
-        (["evaluate", "--run", "no-such-run"], 9, "missing"),
+        (["evaluate", "--run", "no-such-run"], 9, "no run there"),
         (["simulate"], 2, "--config or --resume"),
         (["simulate", "--resume", "no-such-run"], 9, "no run there"),
         (["data", "fetch", "no-such-data"], 2, "known: ml-100k"),
@@ -84,10 +84,10 @@ def test_wrong_input_is_named_with_a_remedy(
 
 
 def test_all_wrong_keys_are_told_at_once(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = ["--set", "private.epsilon=-1", "--set", "no_such_key=1", "--set", "rounds.quorum=0"]
+    wrong = ["--set", "private.epsilon=-1", "--set", "no_such_key=1", "--set", "rounds.quorum=0", "--set", "seeds=[-1]"]
     assert call(["simulate", "--config", str(config_file), "--runs", str(tmp_path), *wrong]) == 2
     error = capsys.readouterr().err
-    assert all(key in error for key in ("private.epsilon", "no_such_key", "rounds.quorum"))
+    assert all(key in error for key in ("private.epsilon", "no_such_key", "rounds.quorum", "seeds"))
     assert not list(tmp_path.iterdir())
 
 
@@ -108,3 +108,46 @@ def test_import_stores_all_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["interactions"] == 3
     assert call(["data", "describe", str(tmp_path / "shop"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["users"] == 2
+
+
+def test_a_run_that_cannot_begin_leaves_the_earlier_one_alone(
+    runs: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (runs / "tiny/summary.json").read_bytes()
+    command = ["simulate", "--config", str(config_file), "--runs", str(runs), "--set", "model.backbone=no-such-model"]
+    assert call(command) == 5
+    assert "no-such-model" in capsys.readouterr().err
+    assert (runs / "tiny/summary.json").read_bytes() == before
+    assert not (runs / "tiny.1").exists()
+
+
+def test_what_auto_means_is_settled_once_a_run(config_file: Path, tmp_path: Path) -> None:
+    wanted = [
+        "--set",
+        "model.device=auto",
+        "--set",
+        "model.dtype=auto",
+        "--set",
+        "model.threads=0",
+        "--set",
+        'rows=["popularity"]',
+    ]
+    assert call(["simulate", "--config", str(config_file), "--runs", str(tmp_path), "--json", *wanted]) == 0
+    model = json.loads((tmp_path / "tiny/run.json").read_text(encoding="utf-8"))["config"]["model"]
+    assert model["device"] in ("cpu", "cuda", "mps")
+    assert model["dtype"] in ("float32", "bfloat16")
+    assert model["threads"] >= 1
+
+
+def test_a_summary_of_another_format_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/summary.json").write_text('{"format": 0}', encoding="utf-8")
+    assert call(["runs", "show", "old", "--runs", str(tmp_path), "--json"]) == 9
+    assert "format 0" in capsys.readouterr().err
+
+
+def test_one_column_may_be_id_and_title(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item\nApple tart\nBread\n", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("user,item,timestamp\nx,Bread,1\nx,Apple tart,2\n", encoding="utf-8")
+    catalog = ["--catalog", str(tmp_path / "items.csv"), "--item-id", "item", "--title", "item"]
+    assert call(["data", "import", str(tmp_path / "rows.csv"), *catalog, "--to", str(tmp_path / "shop")]) == 0

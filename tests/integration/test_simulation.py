@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from fedrec.config import load_config
-from fedrec.errors import FedrecError, QuorumError, RunError
+from fedrec.data.catalog import ItemCatalog, write_catalog
+from fedrec.data.interactions import Interaction, InteractionTable, write_interactions
+from fedrec.errors import FedrecError, PrivacyError, QuorumError, RunError
 from fedrec.model.recommender import read_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.registry.registry import Registry
 from fedrec_sim.ladder import run_ladder
 from fedrec_sim.rows import RowContext, Stopped
-from fedrec_sim.run import open_run, read_json
+from fedrec_sim.run import hold_run, read_json, read_run, resume_run, start_run
 from fedrec_sim.world import load_world
 
 Events = list[dict[str, Any]]
@@ -36,7 +38,8 @@ def run(
     """Run a configuration to its end in this process."""
     config = load_config(config_file, overrides)
     events: Events = []
-    with open_run(root, None if resume else config, config.name, "fedrec test", fresh=not resume) as held:
+    with hold_run(root, config.name, resume=resume) as place:
+        held = resume_run(place) if resume else start_run(place, config, "fedrec test")
         summary = run_ladder(held, load_world(held.config), events.append, stop, before_answer)
     return summary, events
 
@@ -61,7 +64,8 @@ def test_a_run_leaves_all_that_the_readme_names(finished: Path) -> None:
     assert {"popularity", "federated_dp"} == set(summary["rows"])
     assert summary["protocol"] == "B"
     assert 7.5 < summary["privacy"]["epsilon"] <= 8.0
-    assert summary["privacy"]["partner_alone_epsilon"] > summary["privacy"]["epsilon"]
+    privacy = summary["privacy"]
+    assert privacy["epsilon"] < privacy["other_partner_epsilon"] <= privacy["partner_alone_epsilon"]
     assert summary["privacy"]["mode"] == "secagg"
     assert 0 <= summary["rows"]["federated_dp"]["ndcg@10"] <= 1
     assert {p.name for p in (folder / "adapter").iterdir()} == {
@@ -79,8 +83,7 @@ def test_what_tells_of_users_is_the_owners_alone(config_file: Path, finished: Pa
     assert folder.stat().st_mode & 0o777 == 0o700
     for name in ("summary.json", "report.html", "rows/federated_dp-1.json"):
         assert (folder / name).stat().st_mode & 0o077 == 0, name
-    with open_run(tmp_path, load_config(config_file), "tiny", "x", fresh=True) as held:
-        held.noise_root()
+    start_run(tmp_path / "tiny", load_config(config_file), "x").noise_root()
     assert (tmp_path / "tiny/noise.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -143,6 +146,7 @@ def test_a_failing_partner_loses_its_turn_and_is_named(config_file: Path, tmp_pa
     refused = [event for event in events if event["event"] == "partner_refused"]
     assert {event["partner"] for event in refused} == {"partner-2"}
     assert "a private detail" not in json.dumps(events)
+    assert summary["lost_turns"]["partner_refused"] == len(refused) == 6
     assert summary["rows"]["federated_dp"]["ndcg@10"] >= 0
 
 
@@ -180,8 +184,8 @@ def test_test_items_are_ranked_once_with_the_epoch_that_validation_chose(
     run(config_file, tmp_path, 'rows=["centralised"]', "plain.central_epochs=4", "plain.central_learning_rate=0.1")
     chosen = read_json(tmp_path / "tiny/rows/centralised-1.json")["chosen_on_validation"]["epoch"]
     assert chosen != 4, "the last epoch would be right by chance"
-    assert [which for which, _ in looks] == ["validation"] * 4 + ["test"]
-    assert looks[-1][1] == looks[chosen - 1][1]
+    assert [which for which, _ in looks] == ["validation"] * 3 + ["test"]
+    assert looks[-1][1] == looks[chosen - 2][1]
 
 
 def test_a_new_run_never_overwrites_an_old_one(config_file: Path, tmp_path: Path) -> None:
@@ -192,22 +196,99 @@ def test_a_new_run_never_overwrites_an_old_one(config_file: Path, tmp_path: Path
 
 
 def test_a_second_process_on_the_same_run_is_refused(config_file: Path, tmp_path: Path) -> None:
-    config = load_config(config_file)
-    with open_run(tmp_path, config, "tiny", "one", fresh=True):
+    with hold_run(tmp_path, "tiny", resume=False) as place:
+        start_run(place, load_config(config_file), "one")
         started = time.monotonic()
-        with pytest.raises(RunError, match="in use"), open_run(tmp_path, None, "tiny", "two", fresh=False):
+        with pytest.raises(RunError, match="in use"), hold_run(tmp_path, "tiny", resume=True):
             pass
         assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [('{"format": 0}', "run format 0"), ("{", "damaged"), ("[]", "not a JSON object")],
+    [('{"format": 0}', "has format 0"), ("{", "damaged"), ("[]", "damaged"), ('{"format": 1}', "lacks config")],
 )
 def test_older_and_damaged_runs_are_refused(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old/run.json").write_text(content, encoding="utf-8")
-    with pytest.raises(RunError, match=reason), open_run(tmp_path, None, "old", "x", fresh=False):
+    with pytest.raises(RunError, match=reason):
+        resume_run(tmp_path / "old")
+    with pytest.raises(FedrecError, match="no run there"), hold_run(tmp_path / "runs", "none", resume=True):
         pass
-    with pytest.raises(FedrecError, match="no run there"), open_run(tmp_path, None, "none", "x", fresh=False):
-        pass
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_change_of_code_within_a_run_stands_beside_its_figures(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrec_sim.run.commit_of_checkout", lambda: "aaa")
+    started = start_run(tmp_path / "tiny", load_config(config_file), "x")
+    assert resume_run(started.folder).commit == "aaa"
+    monkeypatch.setattr("fedrec_sim.run.commit_of_checkout", lambda: "bbb")
+    assert resume_run(started.folder).commit == resume_run(started.folder).commit == "aaa, then bbb"
+    assert read_run(started.folder).commit == "aaa, then bbb"
+
+
+def test_a_ledger_that_is_gone_is_not_made_anew(config_file: Path, tmp_path: Path) -> None:
+    answers: list[int] = []
+    with pytest.raises(Stopped):
+        run(config_file, tmp_path, before_answer=answers.append, stop=lambda: len(answers) >= 7)
+    (tmp_path / "tiny/ledger/federated_dp-1/partner-2.sqlite").unlink()
+    with pytest.raises(PrivacyError, match="ledger of a run that has begun is missing"):
+        run(config_file, tmp_path, resume=True)
+
+
+def test_time_before_a_stop_is_counted(config_file: Path, tmp_path: Path) -> None:
+    answers: list[int] = []
+    with pytest.raises(Stopped):
+        run(config_file, tmp_path, before_answer=answers.append, stop=lambda: len(answers) >= 7)
+    before = read_run(tmp_path / "tiny").seconds("federated_dp-1")
+    summary, _ = run(config_file, tmp_path, resume=True)
+    assert before > 0
+    assert summary["rows"]["federated_dp"]["seconds"] > before
+    assert summary["seconds"] > summary["rows"]["federated_dp"]["seconds"]
+
+
+def test_a_run_ends_though_somebody_has_seen_nearly_everything(
+    catalog: ItemCatalog, config_file: Path, tmp_path: Path
+) -> None:
+    """Example users are offered what is left, and nobody watched may have a validation item."""
+    counts = (len(catalog), len(catalog) - 2, 2, 2)
+    rows = [
+        Interaction(f"u{user}", catalog.ids[item], None, float(item), line=0)
+        for user, count in enumerate(counts)
+        for item in range(count)
+    ]
+    write_catalog(catalog, tmp_path / "shop/catalog.parquet")
+    write_interactions(InteractionTable.from_rows(rows, catalog), tmp_path / "shop/interactions.parquet")
+    small = ("partners=2", f"data.source={tmp_path / 'shop'}", "evaluation.watch_users=1", "seeds=[1, 2, 3]")
+    summary, events = run(config_file, tmp_path / "runs", *small)
+    assert all(len(person["recommended"]) in (1, 3, 5) for person in summary["recommendations"])
+    looks = [event["validation"] for event in events if event["event"] == "round_committed"]
+    assert None in looks
+    assert summary["rows"]["federated_dp"]["users"] == [2, 2, 2]
+    assert summary["rows"]["federated_dp"]["skipped_users"] == [2, 2, 2]
+
+
+def test_rows_side_by_side_give_what_they_give_one_after_the_other(
+    config_file: Path, finished: Path, tmp_path: Path
+) -> None:
+    summary, events = run(config_file, tmp_path, "jobs=2")
+    assert final_hash(tmp_path) == final_hash(finished)
+    alone = read_json(finished / "tiny/summary.json")["rows"]
+    assert {row: figures["ndcg@10"] for row, figures in summary["rows"].items()} == {
+        row: figures["ndcg@10"] for row, figures in alone.items()
+    }
+    assert sum(event["event"] == "round_committed" for event in events) == 6
+
+
+def test_rows_side_by_side_stop_and_fail_as_one(config_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(config_file, tmp_path, "jobs=2", stop=lambda: True)
+    assert not (tmp_path / "tiny/rows/federated_dp-1.json").exists()
+    run(config_file, tmp_path, "jobs=2", resume=True)
+    (tmp_path / "tiny/rows/federated_dp-1.json").unlink()
+    (tmp_path / "tiny/rows/popularity-1.json").unlink()
+    (tmp_path / "tiny/ledger/federated_dp-1/partner-1.sqlite").unlink()
+    with pytest.raises(PrivacyError, match="ledger"):
+        run(config_file, tmp_path, resume=True)
