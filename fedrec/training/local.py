@@ -13,7 +13,7 @@ from fedrec.model.recommender import item_token_model, train_only, user_losses
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.sampling import poisson_sample
-from fedrec.training.batches import UserBatch, user_batches
+from fedrec.training.batches import user_batches
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
@@ -175,27 +175,28 @@ def _head_gradients(
 ) -> None:
     tokens = item_token_model(model)
     model.train()
+    if not cache.contexts:
+        _read_contexts(model, histories, max_history, cache)
     for batch in user_batches(histories, users, max_history, 8 * MAX_TOKENS, _device(model)):
+        contexts = nn.utils.rnn.pad_sequence([cache.contexts[int(user)] for user in batch.users], batch_first=True)
         with torch.no_grad():
-            summary = tokens.summary(batch.items, _contexts(model, batch, cache))
+            summary = tokens.summary(batch.items, contexts)
         with per_user_gradients(tokens.score_head):
             losses = user_losses(tokens.scores(tokens.user_vectors(summary)), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()
 
 
-def _contexts(model: PeftModel, batch: UserBatch, cache: ContextCache) -> Tensor:
-    """Contexts of the batch's users, `[users, positions, context_dim]`; computed at the first head step only."""
-    missing = [i for i, user in enumerate(batch.users) if int(user) not in cache.contexts]
-    if missing:
-        tokens = item_token_model(model)
-        for start in range(0, len(missing), 16):
-            rows = missing[start : start + 16]
-            for row, context in zip(rows, tokens.context(batch.items[rows]), strict=True):
-                length = int((batch.targets[row] >= 0).sum())
-                cache.contexts[int(batch.users[row])] = context[:length].clone()
-    kept = [cache.contexts[int(user)] for user in batch.users]
-    return nn.utils.rnn.pad_sequence(kept, batch_first=True)
+def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], max_history: int, cache: ContextCache) -> None:
+    """Read every user once, whoever is sampled: groups must not depend on earlier rounds, nor then the last bits."""
+    tokens = item_token_model(model)
+    with torch.no_grad():
+        for batch in user_batches(histories, np.arange(len(histories)), max_history, 8 * MAX_TOKENS, _device(model)):
+            for start in range(0, len(batch.users), 16):
+                rows = slice(start, start + 16)
+                contexts = tokens.context(batch.items[rows])
+                for user, targets, context in zip(batch.users[rows], batch.targets[rows], contexts, strict=True):
+                    cache.contexts[int(user)] = context[: int((targets >= 0).sum())].clone()
 
 
 def _lora_gradients(
