@@ -29,14 +29,8 @@ def run_ladder(
     Raises: Stopped: with everything committed so far in place.
     """
     recorder = _recorder(run, on_event)
-    missing = [(row, seed) for seed in run.config.seeds for row in run.config.rows]
-    missing = [(row, seed) for row, seed in missing if not run.row_path(row, seed).is_file()]
-    if run.config.jobs > 1 and len(missing) > 1:
-        finish_apart(run, missing, run.config.jobs, recorder, stop)
-    else:
-        for row, seed in missing:
-            finish_row(run, world, row, seed, recorder, stop, before_answer)
-    with run.timed("adapter"):
+    with run.timed():
+        _finish_rows(run, world, recorder, stop, before_answer)
         adapter = hand_on(run, world)
     summary = summarise(run, world)
     if adapter is not None:
@@ -45,6 +39,22 @@ def run_ladder(
     write_json(run.folder / "summary.json", summary)
     write_report(run.folder)
     return summary
+
+
+def _finish_rows(
+    run: Run,
+    world: World,
+    on_event: Callable[[Json], None],
+    stop: Callable[[], bool],
+    before_answer: Callable[[int], None],
+) -> None:
+    everything = [(row, seed) for seed in run.config.seeds for row in run.config.rows]
+    missing = [(row, seed) for row, seed in everything if not run.row_path(row, seed).is_file()]
+    if run.config.jobs > 1 and len(missing) > 1:
+        finish_apart(run, missing, run.config.jobs, on_event, stop)
+        return
+    for row, seed in missing:
+        finish_row(run, world, row, seed, on_event, stop, before_answer)
 
 
 def _peak_rss_bytes(jobs: int) -> int:

@@ -58,13 +58,14 @@ class Run:
         """Where a finished row's result lies."""
         return self.folder / "rows" / f"{row}-{seed}.json"
 
-    def seconds(self, label: str = "*") -> float:
-        """Time spent on this run, or on one piece of it, over all its resumptions; what SIGKILL cut off is lost."""
-        return float(sum(read_json(path)["seconds"] for path in self.folder.glob(f"seconds/{label}.json")))
+    def seconds(self, label: str = "run") -> float:
+        """Time that this run took, or one piece of it, over all its resumptions; what SIGKILL cut off is lost."""
+        path = self.folder / "seconds" / f"{label}.json"
+        return float(read_json(path)["seconds"]) if path.exists() else 0.0
 
     @contextmanager
-    def timed(self, label: str) -> Iterator[None]:
-        """Count the time of one go at a piece of this run, however the go ends."""
+    def timed(self, label: str = "run") -> Iterator[None]:
+        """Count the time of one go at this run, or at a piece of it, however the go ends."""
         started = time.monotonic()
         try:
             yield
