@@ -133,8 +133,8 @@ def _test(context: RowContext, sums: MetricSums) -> Json:
 def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     """Each group trains its own adapter without privacy; figures are pooled, the epoch is chosen on validation.
 
-    The later half of the epochs may be chosen. Test items are ranked once, so every group's adapter of each of those
-    is kept until then: memory for few partners.
+    Test items are ranked once, so every group's adapter of each epoch that may be chosen is kept until then: memory
+    for few partners.
     """
     config = context.world.config
     one = len(groups) == 1
@@ -156,7 +156,7 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     return {
         **_test(context, sum(tests[1:], tests[0])),
         "validation": context.report(pooled[best], "validation"),
-        "chosen_on_validation": {"epoch": epochs - len(pooled) + best + 1},
+        "chosen_on_validation": {"epoch": _choices(epochs)[best]},
         "epsilon": None,
     }
 
@@ -164,7 +164,7 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
 def _train_alone(
     context: RowContext, model: PeftModel, users: np.ndarray, epochs: int, done: int, total: int
 ) -> list[tuple[AdapterState, MetricSums]]:
-    """The adapter after each epoch of the later half, and these users' validation sums."""
+    """The adapter after each epoch that may be chosen, and these users' validation sums."""
     config = context.world.config
     histories = [context.corpus.histories[user] for user in users]
     recommender = ModelRecommender(model, config.data.max_history)
@@ -179,7 +179,7 @@ def _train_alone(
     results = []
 
     def after_epoch(epoch: int) -> None:
-        if epoch >= epochs // 2:
+        if epoch in _choices(epochs):
             results.append((read_state(model), context.sums(recommender, "validation", users)))
         context.progress(done + epoch, total)
 
@@ -187,6 +187,11 @@ def _train_alone(
     names = part_names(model, EVERYTHING)
     train_plain(model, names, histories, settings, epochs=epochs, rng=rng, rate=_warm_cosine, after_epoch=after_epoch)
     return results
+
+
+def _choices(steps: int) -> range:
+    """Epochs or rounds that may be chosen on validation: every second one of the later half, and the last."""
+    return range(steps - 2 * ((steps - 1) // 4), steps + 1, 2)
 
 
 def _warm_cosine(progress: float) -> float:
@@ -208,7 +213,7 @@ def _federated_plain(context: RowContext) -> Json:
     recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
     validations = {}
     rounds = len(federation.schedule)
-    for number in range(rounds // 2, rounds + 1):
+    for number in _choices(rounds):
         write_state(federation.model, federation.registry.load(number))
         validations[number] = context.sums(recommender, "validation")
     best = max(validations, key=lambda number: validations[number].means()["ndcg@10"])

@@ -181,11 +181,11 @@ def test_test_items_are_ranked_once_with_the_epoch_that_validation_chose(
         return rank(self, scorer, which, users)
 
     monkeypatch.setattr(RowContext, "sums", watched)
-    run(config_file, tmp_path, 'rows=["centralised"]', "plain.central_epochs=4", "plain.central_learning_rate=0.1")
+    run(config_file, tmp_path, 'rows=["centralised"]', "plain.central_epochs=6", "plain.central_learning_rate=0.1")
     chosen = read_json(tmp_path / "tiny/rows/centralised-1.json")["chosen_on_validation"]["epoch"]
-    assert chosen != 4, "the last epoch would be right by chance"
-    assert [which for which, _ in looks] == ["validation"] * 3 + ["test"]
-    assert looks[-1][1] == looks[chosen - 2][1]
+    assert chosen != 6, "the last epoch would be right by chance"
+    assert [which for which, _ in looks] == ["validation"] * 2 + ["test"]
+    assert looks[-1][1] == looks[(4, 6).index(chosen)][1]
 
 
 def test_a_new_run_never_overwrites_an_old_one(config_file: Path, tmp_path: Path) -> None:
@@ -292,3 +292,46 @@ def test_rows_side_by_side_stop_and_fail_as_one(config_file: Path, tmp_path: Pat
     (tmp_path / "tiny/ledger/federated_dp-1/partner-1.sqlite").unlink()
     with pytest.raises(PrivacyError, match="ledger"):
         run(config_file, tmp_path, resume=True)
+
+
+def test_rows_side_by_side_die_with_the_run(config_file: Path, finished: Path, tmp_path: Path) -> None:
+    """After SIGKILL nothing goes on unseen: a resumed run would meet it. What was committed is gone on with."""
+    code = (
+        "import sys, pathlib\n"
+        "from tests_run import run\n"
+        "if __name__ == '__main__':\n"
+        "    run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), 'jobs=2')\n"
+    )
+    (tmp_path / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "main.py").write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "main.py"), str(config_file), str(tmp_path / "runs")]
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    registry = Registry(tmp_path / "runs/tiny/registry/federated_dp-1")
+    deadline = time.monotonic() + 120
+    while (registry.head_round() or 0) < 2:
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = alive_below(parent.pid)
+    assert children
+    parent.kill()
+    parent.wait()
+    while any(is_alive(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run(config_file, tmp_path / "runs", resume=True)
+    assert final_hash(tmp_path / "runs") == final_hash(finished)
+
+
+def alive_below(parent: int) -> list[int]:
+    """Child processes of a process."""
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def is_alive(process: int) -> bool:
+    """Neither gone nor a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -107,6 +107,17 @@ def test_cached_contexts_change_nothing(model: PeftModel, histories: list[np.nda
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-7)
 
 
+def test_contexts_do_not_depend_on_who_was_sampled(model: PeftModel, histories: list[np.ndarray]) -> None:
+    names = part_names(model, ["head"])
+    step = PrivateStep("head", 0.3, 0.3, noise_std=1e-3, learning_rate=0.0, max_history=50)
+    caches = [ContextCache(), ContextCache()]
+    for cache, label in zip(caches, (b"one", b"other"), strict=True):
+        private_step(model, names, histories, step, NoiseSource.from_root(bytes(32), label), cache)
+    first, second = (cache.contexts for cache in caches)
+    assert set(first) == set(second) == {user for user, history in enumerate(histories) if len(history) > 1}
+    assert all(torch.equal(first[user], second[user]) for user in first)
+
+
 def test_layers_that_mix_users_are_refused() -> None:
     mixing = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     with pytest.raises(PrivacyError, match="mix users"), per_user_gradients(mixing):
