@@ -24,9 +24,12 @@ def leaderboard(summary: Json) -> str:
     spread = "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so no spread is known"
     jobs, threads = summary["config"]["jobs"], summary["config"]["model"]["threads"]
     beside = f"{jobs} rows at a time, {threads} thread(s) each" if jobs > 1 else "rows one after the other"
+    other = privacy.get("other_partner_epsilon")
+    against = "" if other is None or privacy["mode"] != "secagg" else f" other_partner_epsilon is {in_epsilon(other)}."
     facts = [
         f"protocol {summary['protocol']} ({summary['which']}), {data['name']}, seeds {summary['seeds']}, {spread}",
-        f"privacy: unit {privacy['unit']}, mode {privacy['mode']}, delta {privacy['delta']}; {privacy['assumption']}",
+        f"privacy: unit {privacy['unit']}, mode {privacy['mode']}, delta {privacy['delta']}; "
+        f"{privacy['assumption']}{against}",
         f"{in_time(summary['seconds'])} in all, {beside}",
         f"commit {summary['commit']}, started {summary['created_at']}, `{summary['command']}`",
     ]
