@@ -306,30 +306,27 @@ def test_rows_side_by_side_die_with_the_run(config_file: Path, finished: Path, t
     (tmp_path / "main.py").write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, str(tmp_path / "main.py"), str(config_file), str(tmp_path / "runs")]
-    parent = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     registry = Registry(tmp_path / "runs/tiny/registry/federated_dp-1")
     deadline = time.monotonic() + 120
-    while (registry.head_round() or 0) < 2:
-        assert parent.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    children = alive_below(parent.pid)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        try:
+            while (head := registry.head()) is None or head.round < 2:
+                assert parent.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        finally:
+            parent.kill()
     assert children
-    parent.kill()
-    parent.wait()
     while any(is_alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert not (tmp_path / "runs/tiny/rows/federated_dp-1.json").exists(), "trained on after the run was killed"
     run(config_file, tmp_path / "runs", resume=True)
     assert final_hash(tmp_path / "runs") == final_hash(finished)
 
 
-def alive_below(parent: int) -> list[int]:
-    """Child processes of a process."""
-    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
-def is_alive(process: int) -> bool:
+def is_alive(process: str) -> bool:
     """Neither gone nor a zombie that nobody has waited for."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
