@@ -6,7 +6,7 @@ import traceback
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedrec.errors import BudgetError, FedrecError, PrivacyError, ProtocolError
+from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
 from fedrec.wire import RoundPlan
 from fedrec_client.link import connect
@@ -28,7 +28,7 @@ def train(message: Message, context: Context) -> Message:
         plan = RoundPlan.from_record(dict(message.content["plan"]))
         state = AdapterState({name: array.numpy() for name, array in message.content["adapter"].items()})  # type: ignore[union-attr]
         header, adapter_delta = connect(str(context.node_config["worker"])).train(plan, state)
-    except (PrivacyError, BudgetError, ProtocolError) as error:
+    except (PrivacyError, ProtocolError) as error:
         reason = f"{type(error).__name__}: {error.problem}"
         return Message(error=Error(ERROR_CODE_OFFSET + error.exit_code, reason), reply_to=message)
     except Exception as error:  # noqa: BLE001  # see above

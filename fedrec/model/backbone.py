@@ -110,7 +110,7 @@ def _refuse_unless_causal(module: nn.Module, folder: Path, hidden_size: int, dty
     try:
         with torch.no_grad():
             first, other = (module(inputs_embeds=read).last_hidden_state[:, 0].float() for read in (tokens, changed))
-    except Exception as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
         why = type(error).__name__
         raise ModelError(f"{folder}: does not read item tokens ({why})", "name the folder of a causal LM") from error
     if float((first - other).abs().max()) > 1e-4 * float(first.abs().max()):
@@ -194,10 +194,13 @@ def convert_gguf(gguf: Path, target: Path) -> Path:
 
     The model is built anew from configuration and state, because a model loaded from GGUF refuses to be saved.
     """
+    if (target / "config.json").is_file():  # a cache that is only read needs no lock
+        return target
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        held = target.with_name(f".{target.name}.lock").open("w")
     # One process at a time; the others wait and take what it has made.
-    with target.with_name(f".{target.name}.lock").open("w") as lock, _quiet_transformers():
+    with held as lock, _quiet_transformers():
         fcntl.flock(lock, fcntl.LOCK_EX)
         return target if (target / "config.json").is_file() else _convert(gguf, target)
 

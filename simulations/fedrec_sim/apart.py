@@ -36,18 +36,19 @@ def finish_apart(
     Raises:
         Stopped: a person asked for it; what is committed stays.
         FedrecError: of the first row that failed; the others stop after the round under way.
-        RunError: a process ended without a word.
+        RunError: a process died; what it had to say stands on the terminal.
     """
-    run.prepare_noise_root()  # before several processes want it
+    if run.config.private.noise_source == "secret":
+        run.noise_root()  # made once, before several processes want it
     # Not by fork: torch's threads do not survive it.
     context = multiprocessing.get_context("spawn")
     waiting, told, stopped = context.Queue(), context.Queue(), context.Event()
-    for task in tasks:
-        waiting.put(task)
     workers = [
         context.Process(target=_work, args=(run, waiting, told, stopped), daemon=True)
         for _ in range(min(jobs, len(tasks)))
     ]
+    for task in (*tasks, *[None] * len(workers)):  # None: no more
+        waiting.put(task)
     try:
         for worker in workers:
             worker.start()
@@ -77,8 +78,8 @@ def _listen(
             what, value = told.get(timeout=_LOOK_S)
         except queue.Empty:
             if any(worker.exitcode not in (None, 0) for worker in workers):
-                remedy = "if memory ran out, start with --set jobs=1; else resume"
-                raise RunError("a process that trained a row was killed", remedy) from None
+                remedy = "resume; if memory ran out, start anew with --set jobs=1"
+                raise RunError("a process that trained a row died", remedy) from None
             continue
         match what:
             case "event":
@@ -102,16 +103,12 @@ def _work(run: Run, waiting: Any, told: Any, stopped: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         world = load_world(run.config)
-        while not stopped.is_set():
-            row, seed = waiting.get_nowait()
+        while (task := waiting.get()) is not None and not stopped.is_set():
+            row, seed = task
             finish_row(run, world, row, seed, lambda event: told.put(("event", event)), stopped.is_set)
-            told.put(("done", (row, seed)))
-    except queue.Empty:
-        pass
+            told.put(("done", task))
     except (Stopped, FedrecError) as error:
         told.put(("failed", error))
-    except Exception as error:  # noqa: BLE001  # the parent raises it
-        told.put(("failed", RuntimeError(f"{type(error).__name__}: {error}")))
     told.put(("ended", None))
 
 

@@ -49,11 +49,6 @@ class Run:
             write_bytes(path, secrets.token_bytes(32))
         return files.read_file(path)
 
-    def prepare_noise_root(self) -> None:
-        """Make the key now if this run will want it."""
-        if self.config.private.noise_source == "secret":
-            self.noise_root()
-
     def row_path(self, row: str, seed: int) -> Path:
         """Where a finished row's result lies."""
         return self.folder / "rows" / f"{row}-{seed}.json"

@@ -104,6 +104,15 @@ def test_the_same_seed_gives_the_same_adapter(config_file: Path, finished: Path,
     assert final_hash(tmp_path) != final_hash(finished)
 
 
+def in_a_process(code: str, config_file: Path, folder: Path) -> dict[str, Any]:
+    """What to start so that `code` runs with this file's `run`, the configuration and `folder/runs` as arguments."""
+    # The tests are no package, so the other process imports a copy of this file.
+    (folder / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "main.py").write_text(code, encoding="utf-8")
+    arguments = [sys.executable, str(folder / "main.py"), str(config_file), str(folder / "runs")]
+    return {"args": arguments, "env": {**os.environ, "PYTHONPATH": str(folder)}}
+
+
 def test_sigkill_in_the_middle_of_a_round_costs_nothing(config_file: Path, finished: Path, tmp_path: Path) -> None:
     """A process of its own is killed while a partner trains; the resumed run ends in the same bits."""
     code = (
@@ -115,12 +124,7 @@ def test_sigkill_in_the_middle_of_a_round_costs_nothing(config_file: Path, finis
         "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
         "run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), before_answer=die)\n"
     )
-    # The tests are no package, so the other process imports a copy of this file.
-    (tmp_path / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(config_file), str(tmp_path / "runs")], env=environment, capture_output=True
-    )
+    killed = subprocess.run(**in_a_process(code, config_file, tmp_path), capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     head = Registry(tmp_path / "runs/tiny/registry/federated_dp-1").head_round()
     assert head == 2
@@ -302,13 +306,10 @@ def test_rows_side_by_side_die_with_the_run(config_file: Path, finished: Path, t
         "if __name__ == '__main__':\n"
         "    run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), 'jobs=2')\n"
     )
-    (tmp_path / "tests_run.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "main.py").write_text(code, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, str(tmp_path / "main.py"), str(config_file), str(tmp_path / "runs")]
     registry = Registry(tmp_path / "runs/tiny/registry/federated_dp-1")
     deadline = time.monotonic() + 120
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(**in_a_process(code, config_file, tmp_path), **quiet) as parent:
         try:
             while (head := registry.head()) is None or head.round < 2:
                 assert parent.poll() is None

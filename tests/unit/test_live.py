@@ -240,3 +240,20 @@ def test_recommendations_panel_shows_titles_as_they_are() -> None:
 def test_recommendations_panel_without_an_adapter(change: Json) -> None:
     bare = {key: value for key, value in summary().items() if key != "recommendations"} | change
     assert "no adapter was handed on" in drawn(recommendations_panel(bare))
+
+
+def test_rows_side_by_side_are_told_apart() -> None:
+    """Events of two rows come in turn; each line names its own, and the panel shows both until one is done."""
+    other = {"row": "centralised", "seed": 1}
+    steps = [{"event": "row_progress", **other, "done": done, "total": 2} for done in (1, 2)]
+    rounds = list(round_events(1))
+    view, out = plain_view()
+    for event in (STARTED, {"event": "row_started", **other}, *rounds[:-1], steps[0], rounds[-1], steps[1]):
+        view.update(event)
+    assert "federated_dp, seed 1: round 1 of 39, head, 2 of 3 partners" in out.getvalue()
+    assert "centralised, seed 1: 2 of 2" in out.getvalue()
+    assert "federated_dp" in drawn(view)
+    assert "centralised" in drawn(view)
+    view.update({"event": "row_done", **other})
+    assert "federated_dp" in drawn(view)
+    assert "centralised" not in drawn(view)
