@@ -1,20 +1,17 @@
-"""What sampled Gaussian mechanisms cost together: PLD is reported, PRV must agree, calibration inverts it."""
+"""What sampled Gaussian mechanisms cost together: PLD is reported, PRV must agree, `least_scale` inverts it."""
 
 import importlib
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.plan import Event, Mode, PartPlan, PrivacyPlan, mechanism_problems
-
-PartShare = tuple[str, int, float, float, float]
-"""part, total_steps, sampling_prob, l2_clip_norm, share of the budget (any positive unit)."""
+from fedrec.privacy.mechanism import Event, mechanism_problems
 
 _Group = tuple[float, float, int]
 """sampling_prob, noise_multiplier, steps: equal mechanisms together."""
@@ -71,38 +68,24 @@ def checked_epsilon(events: Iterable[Event], delta: float, tolerance: float | No
     return reported
 
 
-def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: Mode, quorum: int) -> PrivacyPlan:
-    """The least noise with which the whole plan costs at most `epsilon`, split over the parts by share.
+def dp_event(events: Iterable[Event]) -> Any:
+    """The same events for every accountant of dp_accounting: a `ComposedDpEvent`, equal mechanisms together.
 
-    `steps * (sampling_prob / noise_multiplier)**2` of each part is proportional to its share; bisection on
-    `epsilon_pld` finds the common scale.
+    Raises: PrivacyError: an event that is no sampled Gaussian mechanism, or dp_accounting missing.
+    """
+    return _dp_event(_groups(events, delta=0.5))
+
+
+def least_scale(cost: Callable[[float], float], epsilon: float, delta: float) -> float:
+    """Where the falling `cost` of a scale of noise lies just below `epsilon`: less than .02, and than 1% of it.
 
     Args:
-        shares: (part, total_steps, sampling_prob, l2_clip_norm, share); public.
-        epsilon: target, > 0; the result lies less than .02 (and less than 1% of it) below.
-        mode, quorum: as in `PrivacyPlan`; the guarantee is the same, the noise of one partner differs.
-    Raises: PrivacyError: a wrong figure (all at once), or a target that no noise reaches.
+        cost: epsilon at a scale; scale 1 is the noise of one Gaussian mechanism with noise_multiplier 1.
+    Raises: PrivacyError: no scale reaches it.
     """
-    _check_target(shares, epsilon)
-    whole = sum(share for *_, share in shares)
-
-    def plan_at(scale: float) -> PrivacyPlan:
-        parts = []
-        for part, steps, prob, clip, share in shares:
-            noise = scale * prob * math.sqrt(steps * whole / share)
-            parts.append(PartPlan(part, prob, clip, noise, steps))
-        return PrivacyPlan("user", mode, delta, tuple(parts), quorum)
-
-    plan_at(1.0)  # refuses wrong figures before `delta` is used below
     # Start where zero-concentrated DP puts the unsampled Gaussian: epsilon = rho + 2 sqrt(rho log(1/delta)).
     log_term = math.log(1 / delta)
-    start = 1 / (math.sqrt(2) * (math.sqrt(log_term + epsilon) - math.sqrt(log_term)))
-    return plan_at(_least_scale(lambda scale: epsilon_pld(plan_at(scale).events(), delta), epsilon, start))
-
-
-def _least_scale(cost: Callable[[float], float], epsilon: float, start: float) -> float:
-    """Where the falling `cost` lies just below `epsilon`: a bracket around `start`, then bisection."""
-    enough = start
+    enough = 1 / (math.sqrt(2) * (math.sqrt(log_term + epsilon) - math.sqrt(log_term)))
     while cost(enough) > epsilon:
         enough *= 1.3
     too_little = enough / 1.3
@@ -114,16 +97,6 @@ def _least_scale(cost: Callable[[float], float], epsilon: float, start: float) -
         middle = math.sqrt(too_little * enough)
         too_little, enough = (middle, enough) if cost(middle) > epsilon else (too_little, middle)
     raise PrivacyError(f"no noise makes the plan cost just below epsilon {epsilon}", "change steps or delta")
-
-
-def _check_target(shares: Sequence[PartShare], epsilon: float) -> None:
-    problems = [] if 0 < epsilon < math.inf else [f"epsilon must be finite and > 0, is {epsilon!r}"]
-    for part, steps, prob, _, share in shares:
-        if not 0 < share < math.inf:
-            problems.append(f"part {part!r}: share must be finite and > 0, is {share!r}")
-        problems += [f"part {part!r}: {problem}" for problem in mechanism_problems(prob, 1.0, steps)]
-    if problems:
-        raise PrivacyError.of_all(problems, "mend the figures", "calibration")
 
 
 def _groups(events: Iterable[Event], delta: float) -> tuple[_Group, ...]:
@@ -144,14 +117,19 @@ def _pld(groups: tuple[_Group, ...], delta: float) -> float:
         # Bun & Steinke 2016, arXiv:1605.02635, proposition 1.3: loose, but an upper bound at any noise.
         rho = sum(steps / 2 / noise / noise for _, noise, steps in groups)
         return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    library = _library("dp_accounting.pld", "dp-accounting")
+    accountant = library.PLDAccountant(value_discretization_interval=_interval(groups))
+    return float(accountant.compose(_dp_event(groups)).get_epsilon(delta))
+
+
+def _dp_event(groups: tuple[_Group, ...]) -> Any:
     dp = _library("dp_accounting", "dp-accounting")
-    accountant = _library("dp_accounting.pld", "dp-accounting").PLDAccountant(
-        value_discretization_interval=_interval(groups)
-    )
+    events = []
     for prob, noise, steps in groups:
-        event = dp.GaussianDpEvent(noise)
-        accountant.compose(event if prob == 1 else dp.PoissonSampledDpEvent(prob, event), steps)
-    return float(accountant.get_epsilon(delta))
+        gaussian = dp.GaussianDpEvent(noise)
+        sampled = gaussian if prob == 1 else dp.PoissonSampledDpEvent(prob, gaussian)
+        events.append(dp.SelfComposedDpEvent(sampled, steps))
+    return dp.ComposedDpEvent(events)
 
 
 def _interval(groups: tuple[_Group, ...]) -> float:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from fedrec.errors import BudgetError, FedrecError, PrivacyError, RunError, StorageError
 from fedrec.privacy.accounting import epsilon_pld
-from fedrec.privacy.plan import Event, mechanism_problems
+from fedrec.privacy.mechanism import Event, mechanism_problems
 
 _FORMAT = 1
 _TABLE = """

@@ -4,15 +4,17 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fedrec.errors import PrivacyError
+from fedrec.privacy.accounting import dp_event, epsilon_pld, least_scale
+from fedrec.privacy.mechanism import Event, is_count, is_positive, mechanism_problems
 
 Mode = Literal["none", "inspect", "secagg"]
-Event = tuple[str, float, float, int]
-"""part, sampling_prob, noise_multiplier, steps: so many runs of a Poisson-sampled Gaussian mechanism."""
+PartShare = tuple[str, int, float, float, float]
+"""part, total_steps, sampling_prob, l2_clip_norm, share of the budget (any positive unit)."""
 
 REMEDY = "mend the plan; `calibrate` makes a valid one"
 
@@ -111,6 +113,19 @@ class PrivacyPlan:
         steps_of = [(part, done.get(part.part, 0)) for part in self.parts]
         return [(p.part, p.sampling_prob, p.noise_multiplier, steps) for p, steps in steps_of if steps]
 
+    def dp_event(self) -> Any:
+        """The whole plan for an accountant of dp_accounting. Raises: PrivacyError: dp_accounting is not installed."""
+        return dp_event(self.events())
+
+    def epsilon(self) -> float:
+        """What the whole plan costs at its delta (PLD, an upper bound)."""
+        return epsilon_pld(self.events(), self.delta)
+
+    def calibrate(self, epsilon: float) -> "PrivacyPlan":
+        """This plan with all its noise scaled alike, so that it costs just below `epsilon`; see `calibrate`."""
+        shares = [(p.part, p.total_steps, p.sampling_prob, p.l2_clip_norm, mechanism_share(p)) for p in self.parts]
+        return calibrate(shares, epsilon, self.delta, self.mode, self.quorum)
+
     def _part(self, name: str) -> PartPlan:
         for part in self.parts:
             if part.part == name:
@@ -118,15 +133,45 @@ class PrivacyPlan:
         raise PrivacyError(f"part {name!r} is not among the plan's {[p.part for p in self.parts]}", REMEDY)
 
 
-def mechanism_problems(sampling_prob: Any, noise_multiplier: Any, steps: Any) -> list[str]:
-    """What is wrong with the figures of a sampled Gaussian mechanism; one line each."""
-    is_prob = _is_positive(sampling_prob) and sampling_prob <= 1
-    checks = [
-        (is_prob, f"sampling_prob must be in (0, 1], is {sampling_prob!r}"),
-        (_is_positive(noise_multiplier), f"noise_multiplier must be finite and > 0, is {noise_multiplier!r}"),
-        (_is_count(steps), f"steps must be a whole number >= 1, is {steps!r}"),
-    ]
-    return [problem for holds, problem in checks if not holds]
+def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: Mode, quorum: int) -> PrivacyPlan:
+    """The least noise with which the whole plan costs at most `epsilon`, split over the parts by share.
+
+    `steps * (sampling_prob / noise_multiplier)**2` of each part is proportional to its share; bisection on
+    `epsilon_pld` finds the common scale.
+
+    Args:
+        shares: (part, total_steps, sampling_prob, l2_clip_norm, share); public.
+        epsilon: target, > 0; the result lies less than .02 (and less than 1% of it) below.
+        mode, quorum: as in `PrivacyPlan`; the guarantee is the same, the noise of one partner differs.
+    Raises: PrivacyError: a wrong figure (all at once), or a target that no noise reaches.
+    """
+    _check_target(shares, epsilon)
+    whole = sum(share for *_, share in shares)
+
+    def plan_at(scale: float) -> PrivacyPlan:
+        parts = []
+        for part, steps, prob, clip, share in shares:
+            noise = scale * prob * math.sqrt(steps * whole / share)
+            parts.append(PartPlan(part, prob, clip, noise, steps))
+        return PrivacyPlan("user", mode, delta, tuple(parts), quorum)
+
+    plan_at(1.0)  # refuses wrong figures before `delta` is used below
+    return plan_at(least_scale(lambda scale: plan_at(scale).epsilon(), epsilon, delta))
+
+
+def mechanism_share(part: PartPlan) -> float:
+    """How much of a budget a part takes, in the unit in which Gaussian mechanisms add up."""
+    return part.total_steps * (part.sampling_prob / part.noise_multiplier) ** 2
+
+
+def _check_target(shares: Sequence[PartShare], epsilon: float) -> None:
+    problems = [] if 0 < epsilon < math.inf else [f"epsilon must be finite and > 0, is {epsilon!r}"]
+    for part, steps, prob, _, share in shares:
+        if not 0 < share < math.inf:
+            problems.append(f"part {part!r}: share must be finite and > 0, is {share!r}")
+        problems += [f"part {part!r}: {problem}" for problem in mechanism_problems(prob, 1.0, steps)]
+    if problems:
+        raise PrivacyError.of_all(problems, "mend the figures", "calibration")
 
 
 def _part_problems(values: Mapping[str, Any]) -> list[str]:
@@ -136,7 +181,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     problems = mechanism_problems(values["sampling_prob"], values["noise_multiplier"], values["total_steps"])
     if not isinstance(part, str) or not part:
         problems.append(f"part must be a name, is {part!r}")
-    if not _is_positive(clip):
+    if not is_positive(clip):
         problems.append(f"l2_clip_norm must be finite and > 0, is {clip!r}")
     return problems
 
@@ -151,8 +196,8 @@ def _plan_problems(values: Mapping[str, Any]) -> list[str]:
     checks = [
         (values["unit"] == "user", f"unit must be 'user', is {values['unit']!r}"),
         (mode in ("inspect", "secagg"), f"mode must be 'inspect' or 'secagg', is {mode!r}"),
-        (_is_positive(delta) and delta < 1, f"delta must be in (0, 1), is {delta!r}"),
-        (_is_count(values["quorum"]), f"quorum must be a whole number >= 1, is {values['quorum']!r}"),
+        (is_positive(delta) and delta < 1, f"delta must be in (0, 1), is {delta!r}"),
+        (is_count(values["quorum"]), f"quorum must be a whole number >= 1, is {values['quorum']!r}"),
         (bool(parts), "parts must not be empty"),
         (all(names.count(name) == 1 for name in names), f"each part may stand once: {names}"),
     ]
@@ -164,11 +209,3 @@ def _key_problems(values: Mapping[str, Any], plan: type[PartPlan] | type[Privacy
     names = {field.name for field in dataclasses.fields(plan)}
     missing = [f"{name}: missing" for name in sorted(names - values.keys())]
     return missing + [f"{name}: unknown" for name in sorted(values.keys() - names)]
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

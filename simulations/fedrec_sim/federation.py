@@ -21,10 +21,10 @@ from fedrec.errors import PrivacyError
 from fedrec.files import make_folders, storage_errors
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_of, read_state
-from fedrec.privacy.accounting import calibrate, epsilon_pld
+from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import seeded_root
-from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
 from fedrec.training.local import PlainSettings

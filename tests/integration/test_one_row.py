@@ -19,9 +19,10 @@ from fedrec.model.adapter import AdapterSpec
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import AdapterShape, adapter_parameters, build_model, part_of, read_state, write_state
-from fedrec.privacy.accounting import calibrate, checked_epsilon
+from fedrec.privacy.accounting import checked_epsilon
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import seeded_root
+from fedrec.privacy.plan import calibrate
 from fedrec.recommend.explain import leave_one_out as explain
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.registry.registry import Registry

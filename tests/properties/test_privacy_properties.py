@@ -19,8 +19,9 @@ from fedrec.errors import BudgetError
 from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.clipping import clip_and_add, clip_and_sum
 from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.mechanism import Event
 from fedrec.privacy.noise import NoiseSource, seeded_root
-from fedrec.privacy.plan import Event, Mode, PartPlan, PrivacyPlan
+from fedrec.privacy.plan import Mode, PartPlan, PrivacyPlan
 from fedrec.privacy.sampling import poisson_sample
 
 NUMBERS = st.floats(width=32)  # with NaN, infinities, subnormals and giants

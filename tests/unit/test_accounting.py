@@ -9,8 +9,9 @@ from scipy.stats import norm
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy import accounting
-from fedrec.privacy.accounting import PartShare, calibrate, checked_epsilon, epsilon_pld, epsilon_prv
-from fedrec.privacy.plan import Event
+from fedrec.privacy.accounting import checked_epsilon, epsilon_pld, epsilon_prv
+from fedrec.privacy.mechanism import Event
+from fedrec.privacy.plan import PartShare, calibrate
 
 SHARES: list[PartShare] = [
     ("prior", 1, 1.0, 1.0, 0.2),

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from fedrec.errors import BudgetError, PrivacyError, RunError, StorageError
-from fedrec.privacy.accounting import calibrate, epsilon_pld
+from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.plan import calibrate
 
 COST: dict[str, Any] = {
     "plan_hash": "p",
