@@ -14,7 +14,14 @@ from fedrec.model.recommender import part_names, part_of, read_state, write_stat
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
-from fedrec.training.local import ContextCache, PlainSettings, PrivateStep, private_step, train_plain
+from fedrec.training.local import (
+    ContextCache,
+    PlainSettings,
+    PrivateStep,
+    private_step,
+    refuse_private_training,
+    train_plain,
+)
 from fedrec.wire import RoundPlan, UpdateHeader
 
 
@@ -62,6 +69,11 @@ class Worker:
     noise_root: bytes = field(repr=False)
     plain: PlainSettings
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises: PrivacyError: a plan for a model that cannot be trained privately; before any row is read."""
+        if self.plan is not None:
+            refuse_private_training(self.model, [part.part for part in self.plan.parts])
 
     def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
         """Train on the round's adapter and release the difference.

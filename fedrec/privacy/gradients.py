@@ -1,39 +1,35 @@
-"""One gradient per user, through Opacus: its hooks capture them, its DPOptimizer clips, noises and steps."""
+"""One gradient per user: captured in the layers, then clipped, noised and stepped by Opacus's DPOptimizer."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from fedrec.errors import PrivacyError
+from fedrec.privacy.capture import UserGradSampleHooks
 from fedrec.privacy.clipping import BoundedSum, clip_and_sum
 from fedrec.privacy.noise import NoiseSource, add_noise
 
 
 @contextmanager
-def per_user_gradients(model: nn.Module) -> Iterator[None]:
+def per_user_gradients(model: nn.Module) -> Iterator[UserGradSampleHooks]:
     """Inside, `loss_vector.sum().backward()` leaves `grad_sample` `[users, ...]` on every trainable parameter.
 
-    The first dimension of every trainable layer's input must be the users. The model must be in training mode.
+    The first dimension of every trainable layer's input must be the rows: one a user, unless `users_of_rows` of what
+    is yielded says whose they are. The model must be in training mode.
     Raises: PrivacyError: a layer whose users cannot be told apart (batch norm, say).
     """
     try:
-        # "sum": the loss is one number a user, so backprops must not be multiplied by the batch size.
-        hooks = GradSampleHooks(model, loss_reduction="sum", strict=True)
+        hooks = UserGradSampleHooks(model)
     except NotImplementedError as error:
         raise PrivacyError(
             "the model has layers that mix users, so no per-user gradient exists",
             "remove batch norm or buffers",
         ) from error
     try:
-        with warnings.catch_warnings():
-            # Item tokens need no gradient of their own; the hooks fire on the outputs, which is all we use.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            yield
+        yield hooks
     finally:
         hooks.cleanup()
 

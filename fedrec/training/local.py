@@ -9,14 +9,17 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from fedrec.errors import PrivacyError
-from fedrec.model.recommender import item_token_model, train_only, user_losses
+from fedrec.model.recommender import adapter_parameters, item_token_model, part_names, train_only, user_losses
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
+from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
 from fedrec.training.batches import user_batches
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
+# Made users, whose losses must not depend on each other.
+_PROBE_USERS, _PROBE_ITEMS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,21 @@ def _plain_backward(model: PeftModel, histories: Sequence[np.ndarray], users: np
     return total
 
 
+def refuse_private_training(model: PeftModel, parts: Sequence[str]) -> None:
+    """Before a row is read: is this a model whose parts can be trained privately, with a loss that keeps users apart?
+
+    Args:
+        parts: of the adapter, that a plan trains.
+    Raises: PrivacyError: why not, all reasons at once.
+    """
+    adapter = adapter_parameters(model)
+    refuse_unprivate(model, [adapter[name] for name in part_names(model, parts)])
+    tokens = item_token_model(model)
+    rows = torch.arange(_PROBE_USERS * _PROBE_ITEMS, device=_device(model)).view(_PROBE_USERS, -1) % tokens.n_items
+    model.train()
+    refuse_mixing(lambda items: user_losses(model(items[:, :-1]), items[:, 1:]), rows)
+
+
 def private_step(
     model: PeftModel,
     names: Sequence[str],
@@ -177,11 +195,11 @@ def _head_gradients(
     model.train()
     if not cache.contexts:
         _read_contexts(model, histories, max_history, cache)
-    for batch in user_batches(histories, users, max_history, 8 * MAX_TOKENS, _device(model)):
-        contexts = nn.utils.rnn.pad_sequence([cache.contexts[int(user)] for user in batch.users], batch_first=True)
-        with torch.no_grad():
-            summary = tokens.summary(batch.items, contexts)
-        with per_user_gradients(tokens.score_head):
+    with per_user_gradients(tokens.score_head):
+        for batch in user_batches(histories, users, max_history, 8 * MAX_TOKENS, _device(model)):
+            contexts = nn.utils.rnn.pad_sequence([cache.contexts[int(user)] for user in batch.users], batch_first=True)
+            with torch.no_grad():
+                summary = tokens.summary(batch.items, contexts)
             losses = user_losses(tokens.scores(tokens.user_vectors(summary)), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()
@@ -207,8 +225,8 @@ def _lora_gradients(
     max_history: int,
 ) -> None:
     model.train()
-    for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
-        with per_user_gradients(model):
+    with per_user_gradients(model):
+        for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
             losses = user_losses(model(batch.items), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()
