@@ -134,9 +134,23 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "UpdateHeader.plan_hash": "public",
     "UpdateHeader.delta_hash": "charged",
     "adapter_delta": "charged",
-    "error.code": "public",
-    "error.reason": "public",
-    "arrival_time": "public",  # by declaration: how long a partner works may depend on how much data it has
+    # A refusal's words name public figures (plan, budget, what is left of it); of other failures only the class leaves.
+    "Error.code": "public",
+    "Error.reason": "public",
+    # Flower's envelope. The times are public by declaration alone: how long a partner works may depend on how much
+    # data it has, which docs/threat-model.md says is open.
+    "Metadata.created_at": "public",
+    "Metadata.delivered_at": "public",
+    "Metadata.dst_node_id": "public",
+    "Metadata.dst_task_id": "public",
+    "Metadata.group_id": "public",
+    "Metadata.message_id": "public",
+    "Metadata.message_type": "public",
+    "Metadata.reply_to_message_id": "public",
+    "Metadata.run_id": "public",
+    "Metadata.src_node_id": "public",
+    "Metadata.src_task_id": "public",
+    "Metadata.ttl": "public",
 }
 
 

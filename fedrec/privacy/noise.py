@@ -1,6 +1,5 @@
 """Noise from a keyed CSPRNG, and the one place where a bounded sum becomes releasable."""
 
-import hashlib
 import math
 import os
 
@@ -31,8 +30,9 @@ class NoiseSource:
     Not for several threads at once; a forked process would repeat the stream.
 
     Example:
-        >>> source = NoiseSource.from_root(seeded_root(1), b"run|round 1|head")
-        >>> again = NoiseSource.from_root(seeded_root(1), b"run|round 1|head")
+        >>> root = os.urandom(32)
+        >>> source = NoiseSource.from_root(root, b"run|round 1|head")
+        >>> again = NoiseSource.from_root(root, b"run|round 1|head")
         >>> bool((source.gaussian(3) == again.gaussian(3)).all()), source
         (True, NoiseSource(<secret>))
     """
@@ -76,15 +76,6 @@ class NoiseSource:
         pairs = self.uniform(2 * -(-n // 2)).reshape(-1, 2)
         radius, angle = np.sqrt(-2.0 * np.log(pairs[:, 0])), 2.0 * math.pi * pairs[:, 1]
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:n]
-
-
-def seeded_root(seed: int) -> bytes:
-    """A root key that everybody can compute: for tests and simulations, where a run must be repeatable.
-
-    Whoever knows the seed takes the noise off again, so nothing is private under it. A statement about an
-    adapter that was made with it must carry `noise_source="seeded"`.
-    """
-    return hashlib.sha256(f"fedrec seeded root, no secret: {seed}".encode()).digest()
 
 
 def add_noise(bounded: BoundedSum, noise_std: float, source: NoiseSource) -> Tensor:

@@ -7,13 +7,13 @@ from fedrec.errors import PrivacyError
 from fedrec.privacy.noise import NoiseSource
 
 
-def poisson_sample(n_users: int, sampling_prob: float, rng: NoiseSource | np.random.Generator) -> NDArray[np.int64]:
+def poisson_sample(n_users: int, sampling_prob: float, source: NoiseSource) -> NDArray[np.int64]:
     """Toss a coin for every user; an empty sample is legal and costs like any other.
 
     Args:
         n_users: private.
         sampling_prob: public, in (0, 1]; 1 takes everybody and draws nothing.
-        rng: the step's `NoiseSource`; a numpy Generator in tests and simulations only.
+        source: the step's keyed stream.
     Returns: int64 `[sampled users]`, positions in rising order; private.
     Raises: PrivacyError: `sampling_prob` out of range. ValueError: `n_users` is negative.
     Privacy: amplifies only as long as nobody learns who was drawn, hence the secret stream.
@@ -24,6 +24,5 @@ def poisson_sample(n_users: int, sampling_prob: float, rng: NoiseSource | np.ran
         raise PrivacyError(f"sampling_prob must be in (0, 1], is {sampling_prob!r}", "mend the plan")
     if sampling_prob == 1:
         return np.arange(n_users, dtype=np.int64)
-    draws = rng.uniform(n_users) if isinstance(rng, NoiseSource) else 1.0 - rng.random(n_users)
     # Draws are multiples of 2**-53 in (0, 1]: `<=` takes a user with probability at most sampling_prob.
-    return np.flatnonzero(draws <= sampling_prob).astype(np.int64)
+    return np.flatnonzero(source.uniform(n_users) <= sampling_prob).astype(np.int64)

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,9 @@ from scipy import stats
 import fedrec
 from fedrec.errors import PrivacyError
 from fedrec.privacy.clipping import BoundedSum, clip_and_sum
-from fedrec.privacy.noise import NoiseSource, add_noise, seeded_root
+from fedrec.privacy.noise import NoiseSource, add_noise
 from fedrec.privacy.sampling import poisson_sample
+from fedrec_sim.seeds import seeded_root
 
 ROOT = bytes(range(32))
 
@@ -56,6 +59,25 @@ def test_gaussians_are_standard_normal_to_the_tails() -> None:
     beyond = int((np.abs(draws) > 4).sum())
     assert 10 <= beyond <= 45  # expected 25
     assert abs(np.corrcoef(draws[::2], draws[1::2])[0, 1]) < 4 / math.sqrt(200_000)
+
+
+def test_both_tails_are_as_heavy_as_a_normal_distribution() -> None:
+    """Beyond 3, 4 and 4.5 standard deviations, either side: within 4.5 standard errors of the expected count."""
+    draws = source().gaussian_float64(2_000_000)
+    for bound in (3.0, 4.0, 4.5):
+        expected = len(draws) * stats.norm.sf(bound)
+        for side in (draws, -draws):
+            assert abs(int((side > bound).sum()) - expected) < 4.5 * math.sqrt(expected)
+    assert draws.max() > 4.7
+
+
+@pytest.mark.parametrize("of", [lambda x: x, np.square, np.sign, lambda x: (np.abs(x) > 2).astype(float)])
+def test_draws_are_independent_of_the_ones_before(of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Lags 1 to 12, in the draws and in what of them could hide a dependence: size, sign, being in the tail."""
+    draws = of(source().gaussian_float64(400_000))
+    draws = (draws - draws.mean()) / draws.std()
+    correlations = [float(np.mean(draws[:-lag] * draws[lag:])) for lag in range(1, 13)]
+    assert max(abs(c) for c in correlations) < 4.5 / math.sqrt(len(draws))
 
 
 def test_other_contexts_and_roots_are_independent() -> None:
@@ -139,7 +161,21 @@ def test_sampling_takes_each_user_with_the_public_probability() -> None:
     assert np.array_equal(taken, np.unique(taken))
     assert taken.dtype == np.int64
     assert np.array_equal(taken, poisson_sample(100_000, 0.3, source()))
-    assert len(poisson_sample(100_000, 0.3, np.random.default_rng(1))) == pytest.approx(30_000, abs=600)
+
+
+def test_privacy_draws_from_nothing_but_the_keyed_stream() -> None:
+    """No generator with a seed, in any file between a row and its release."""
+    root = Path(fedrec.__file__).parent
+    seeded = re.compile(r"manual_seed|torch\.(randn?|normal|bernoulli)|np\.random|default_rng|import random|Generator")
+    files = [path for folder in ("privacy", "aggregation") for path in (root / folder).glob("*.py")]
+    assert not [path.name for path in files if seeded.search(path.read_text(encoding="utf-8"))]
+    assert len(files) > 10
+
+
+def test_no_partner_or_coordinator_code_can_make_a_key_from_a_seed() -> None:
+    root = Path(fedrec.__file__).parents[1]
+    files = [path for folder in ("fedrec", "server", "client") for path in (root / folder).rglob("*.py")]
+    assert not [path.name for path in files if "seeded_root" in path.read_text(encoding="utf-8")]
 
 
 def test_sampling_everybody_and_nobody() -> None:

@@ -1,0 +1,115 @@
+"""Nothing leaves that is not declared charged or public: every field of every message, ours and Flower's."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.supercore.run import Run
+
+from fedrec import wire
+from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.wire import FIELD_DISCLOSURE, RoundPlan, UpdateHeader
+from fedrec_client.app import app
+from fedrec_client.link import register
+from fedrec_sim.grid import InProcessGrid
+
+OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+RECORDS = {"plan": RoundPlan, "header": UpdateHeader}
+
+
+def fields_of(kind: type) -> set[str]:
+    """Names of what a message of this class carries."""
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    else:
+        names = [name for name in dir(kind) if isinstance(getattr(kind, name), property)]
+    return {f"{kind.__name__}.{name}" for name in names}
+
+
+def undeclared(kinds: list[type], declared: Mapping[str, str] = FIELD_DISCLOSURE) -> set[str]:
+    return {name for kind in kinds for name in fields_of(kind) if declared.get(name) not in ("charged", "public")}
+
+
+def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCLOSURE) -> set[str]:
+    """Of a real message: arrays under their record's name, settings under that of the class they are."""
+    found = set()
+    for name, record in content.items():
+        fields = [f"{RECORDS[name].__name__}.{key}" for key in record] if name in RECORDS else [name]
+        found |= {field for field in fields if field not in declared}
+    return found
+
+
+def test_every_field_of_every_message_is_declared() -> None:
+    assert {RoundPlan, UpdateHeader} <= set(OURS)
+    assert undeclared([*OURS, Metadata, Error]) == set()
+
+
+def test_nothing_is_declared_that_no_message_has() -> None:
+    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error]))
+    assert FIELD_DISCLOSURE.keys() - known == {"adapter", "adapter_delta"}
+
+
+def test_what_is_charged() -> None:
+    charged = {name for name, disclosure in FIELD_DISCLOSURE.items() if disclosure == "charged"}
+    assert charged == {"UpdateHeader.delta_hash", "adapter_delta"}
+
+
+def mutant_of(kind: type, name: str) -> type:
+    """The same message with one field more."""
+    made = dataclasses.make_dataclass(kind.__name__, [(name, int)], bases=(kind,), frozen=True, kw_only=True)
+    assert isinstance(made, type)
+    return made
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("name", ["n_examples", "mean_loss", "seconds"])
+def test_mutant_a_field_that_is_added_without_declaration_is_found(kind: type, name: str) -> None:
+    assert undeclared([mutant_of(kind, name)]) == {f"{kind.__name__}.{name}"}
+
+
+def test_mutant_a_declaration_that_is_neither_charged_nor_public_is_found() -> None:
+    declared = {**FIELD_DISCLOSURE, "UpdateHeader.partner": "harmless"}
+    assert undeclared(OURS, declared) == {"UpdateHeader.partner"}
+
+
+def test_mutant_a_new_message_class_is_found() -> None:
+    assert undeclared([dataclasses.make_dataclass("Telemetry", ["rows"])]) == {"Telemetry.rows"}
+
+
+class Answering:
+    """A worker whose answer carries nothing but its form."""
+
+    def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
+        delta = AdapterDelta({"w": np.ones(2, np.float32)})
+        return UpdateHeader(plan.run, plan.round, plan.attempt, "shop", delta.hash, plan.privacy_plan_hash), delta
+
+
+def exchange() -> tuple[Message, Message]:
+    """A question and its answer as Flower carries them."""
+    register("answering", Answering())
+    grid = InProcessGrid(app, {2: {"worker": "answering"}}, Run.create_empty(1))
+    values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(RoundPlan)}
+    texts = dict.fromkeys(("run", "part", "parent_hash", "privacy_plan_hash"), "x")
+    plan = RoundPlan(**{**values, **texts, "mode": "none"})
+    arrays = ArrayRecord({"w": Array(np.ones(2, np.float32))})
+    question = grid.create_message(
+        RecordDict({"plan": ConfigRecord(plan.to_record()), "adapter": arrays}), "train", 2, "1"
+    )
+    (answer,) = grid.send_and_receive([question])
+    return question, answer
+
+
+def test_real_messages_carry_nothing_else() -> None:
+    for message in exchange():
+        assert not message.has_error()
+        assert undeclared_in(message.content) == set()
+
+
+@pytest.mark.parametrize("name", ["metrics", "header"])
+def test_mutant_a_record_or_key_that_is_added_to_a_real_answer_is_found(name: str) -> None:
+    _, answer = exchange()
+    answer.content[name] = ConfigRecord({**dict(answer.content.get(name, {})), "n_examples": 3})
+    assert undeclared_in(answer.content) == {"metrics" if name == "metrics" else "UpdateHeader.n_examples"}
