@@ -10,7 +10,8 @@ FedrecError            1  anything below; never raised itself
 ├── ProtocolError      8  a message with wrong keys, shapes, values or sender
 ├── RunError           9  a run folder: older format, damaged, in use by another process
 ├── StorageError      10  no space, no permission
-└── QuorumError       11  too few partners answered
+├── QuorumError       11  too few partners answered
+└── LedgerError       12  a privacy ledger that was changed, copied, or is older than it should be
 """
 
 from collections.abc import Iterable
@@ -105,3 +106,12 @@ class QuorumError(FedrecError):
     """Too few partners answered for the round to count."""
 
     exit_code = 11
+
+
+class LedgerError(FedrecError):
+    """A privacy ledger was changed, copied, or is older than it should be.
+
+    No PrivacyError, whose words go to the coordinator: these name paths of the partner's disk.
+    """
+
+    exit_code = 12

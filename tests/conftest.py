@@ -14,6 +14,7 @@ import torch
 from fedrec.data.catalog import ItemCatalog
 from fedrec.model.backbone import Backbone, load_backbone
 from fedrec.model.features import ItemFeatures, item_features
+from fedrec.privacy.ledger import PrivacyLedger
 
 WORDS = ["quiet", "loud", "space", "love", "war", "comedy", "drama", "music", "river", "night"]
 N_ITEMS = 40
@@ -98,3 +99,13 @@ def histories() -> list[np.ndarray]:
         liked = np.arange(user % 4, N_ITEMS, 4)
         users.append(rng.permutation(liked)[: rng.integers(2, 10)].astype(np.int32))
     return users
+
+
+@pytest.fixture(scope="session")
+def make_ledger() -> Callable[..., PrivacyLedger]:
+    """Makes the ledger of partner "shop" and data set "sales" at a path."""
+
+    def make(path: Path, epsilon: float = 10.0, delta: float = 1e-5) -> PrivacyLedger:
+        return PrivacyLedger.create(path, partner="shop", dataset="sales", budget_epsilon=epsilon, budget_delta=delta)
+
+    return make

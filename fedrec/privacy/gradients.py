@@ -69,7 +69,7 @@ class UserDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no typ
 
     def _empty_sum(self) -> BoundedSum:
         total = sum(p.numel() for p in self.params)
-        return clip_and_sum(torch.zeros(0, total, device=self.params[0].device), self.max_grad_norm)
+        return BoundedSum(torch.zeros(total, device=self.params[0].device), self.max_grad_norm)
 
     def clip_and_accumulate(self) -> None:
         """Clip the users of the last backward pass and add them to the step's sum. Users must not come twice."""

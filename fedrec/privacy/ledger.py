@@ -1,78 +1,101 @@
-"""A partner's own durable account of what its data have paid: RESERVE, read data, RELEASE, send.
+"""A partner's own durable account of what one data set has paid: RESERVE, read data, RELEASE, send.
 
-A crash in between leaves the reserve spent. The file holds no private value: hashes, public figures, times.
+One ledger per partner and data set, over all runs, plans and adapters that ever touch those data. A crash in
+between leaves the reserve spent. The file holds no private value: hashes, public figures, times and notes.
+
+What shows: a changed, removed or inserted record (hash chain); a copy, an older copy in the same place, another
+branch, a missing anchor (`NAME.anchor` beside the file, see ledger_anchor.py); a clock that was set back; a budget
+that was raised. What cannot show from the inside: a whole disk or virtual machine that was put back, ledger and
+anchor together; that needs a witness, an export kept elsewhere. Nor does it show if somebody makes all hashes and
+the anchor anew, or deletes both files and creates another ledger: the owner must not do that, nor can be hindered.
 """
 
-import hashlib
-import json
-import math
-import sqlite3
+import os
+import secrets
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from fedrec.errors import BudgetError, FedrecError, PrivacyError, RunError, StorageError
-from fedrec.privacy.accounting import epsilon_pld
+from sqlalchemy import Connection
+
+from fedrec.errors import BudgetError, LedgerError, PrivacyError
+from fedrec.files import storage_errors, sync_folder
+from fedrec.privacy.ledger_anchor import Anchor, Place, anchor_path, check_anchor, keep_anchor, place_of
+from fedrec.privacy.ledger_chain import FORMAT, Budget, Chain, Kind, Mark, Record, canonical, chained, read_chain
+from fedrec.privacy.ledger_report import LedgerReport, check_witness, report_of
+from fedrec.privacy.ledger_store import append_record, make_engine, named_errors, newest, read_records, write_new
 from fedrec.privacy.mechanism import Event, mechanism_problems
 
-_FORMAT = 1
-_TABLE = """
-CREATE TABLE IF NOT EXISTS records (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- 1, 2, 3, ...; sqlite_sequence remembers the last one
-    kind TEXT NOT NULL CHECK (kind IN ('reserve', 'release')),
-    event_id TEXT NOT NULL,
-    content TEXT NOT NULL,                  -- canonical JSON: the cost, or the hash of what was released
-    note TEXT NOT NULL,
-    time_utc_s REAL NOT NULL,
-    hash TEXT NOT NULL,                     -- SHA-256 over the fields above and the hash of the row before
-    UNIQUE (kind, event_id)
-)"""
-_RESTORE = "restore the newest backup; if it is older than the last round, add what that round cost"
-_WAIT_S = 60.0  # for another process's reserve
 
+@dataclass(frozen=True)
+class _Turn:
+    """One use of a ledger, while nobody else can write to it."""
 
-class _Row(NamedTuple):
-    seq: int
-    kind: str
-    event_id: str
-    content: str
-    note: str
-    time_utc_s: float
-    hash: str
+    db: Connection
+    chain: Chain
+    place: Place
 
-    def expected_hash(self, previous: str) -> str:
-        return hashlib.sha256(_canonical([previous, *self[:-1]]).encode()).hexdigest()
-
-    def event(self) -> Event:
-        part, sampling_prob, noise_multiplier, steps = json.loads(self.content)["event"]
-        return part, sampling_prob, noise_multiplier, steps
+    def append(self, kind: Kind, content: Any, event_id: str = "", note: str = "") -> None:
+        """Once a turn."""
+        append_record(self.db, chained(self.chain.records[-1], kind, content, time.time(), event_id, note))
 
 
 class PrivacyLedger:
-    """Append-only records in SQLite, each hashed with the one before; every use checks the whole chain.
+    """Append-only records in SQLite, each hashed with the one before; every use checks chain, anchor and owner.
 
-    Safe between threads and processes: each call opens its own connection, and writers queue up.
+    Safe between threads and processes: each call opens its own connection, and all queue up.
 
     Args:
-        path: of the SQLite file, made if missing; its folder must exist.
-        budget_epsilon: of the node's owner, never of the coordinator; > 0, at `budget_delta` in (0, 1).
-    Raises:
-        PrivacyError: a budget out of range, or a record that was changed or removed.
-        RunError: no ledger of this format, or in use for too long. StorageError: not to be opened or written.
+        path: of the SQLite file; nothing is opened yet. Workers call `create` or `open`.
+        partner, dataset: whose it must be; None leaves that open, for the owner's own tools.
+    Raises (every use):
+        LedgerError: changed, a copy, older than it should be, somebody else's, another format, or no ledger.
+        RunError: in use for too long. StorageError: not to be opened or written.
     """
 
-    def __init__(self, path: Path, budget_epsilon: float, budget_delta: float) -> None:
-        if not 0 < budget_epsilon < math.inf or not 0 < budget_delta < 1:
-            given = f"epsilon {budget_epsilon!r} and delta {budget_delta!r}"
-            raise PrivacyError(f"a budget must be finite and > 0, with delta in (0, 1), is {given}")
+    def __init__(self, path: Path, *, partner: str | None = None, dataset: str | None = None) -> None:
         self.path = Path(path)
-        self.budget_epsilon = budget_epsilon
-        self.budget_delta = budget_delta
-        with self._transaction("IMMEDIATE") as db:
-            self._prepare(db)
-            self._read(db)
+        self._owner = {"partner": partner, "dataset": dataset}
+        self._engine = make_engine(self.path)
+
+    @classmethod
+    def create(
+        cls, path: Path, *, partner: str, dataset: str, budget_epsilon: float, budget_delta: float
+    ) -> "PrivacyLedger":
+        """Make a ledger; it is whole and on the disk when this returns, or absent.
+
+        Args:
+            path: a free name in a folder that exists.
+            budget_epsilon: of the data's owner, never of the coordinator; > 0, at `budget_delta` in (0, 1).
+        Raises: LedgerError: a ledger, or the anchor of one, lies there. PrivacyError: a budget out of range.
+        """
+        path, budget = Path(path), Budget(budget_epsilon, budget_delta)
+        for taken in (path, anchor_path(path)):
+            if taken.exists():
+                raise _taken(taken)
+        # Built under another name: a crash leaves no half ledger, and `link` replaces nothing, unlike `rename`.
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+        with storage_errors(path.parent):
+            try:
+                os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                write_new(fresh, _first_records(partner, dataset, place_of(fresh), budget))
+                path.hardlink_to(fresh)
+            except FileExistsError as error:
+                raise _taken(path) from error
+            finally:
+                fresh.unlink(missing_ok=True)
+            sync_folder(path.parent)
+        return cls.open(path, partner=partner, dataset=dataset)
+
+    @classmethod
+    def open(cls, path: Path, *, partner: str, dataset: str) -> "PrivacyLedger":
+        """A ledger that must be there, whole, and of this partner and data set."""
+        ledger = cls(path, partner=partner, dataset=dataset)
+        ledger.chain()
+        return ledger
 
     def reserve(
         self,
@@ -99,17 +122,18 @@ class PrivacyLedger:
             BudgetError: the budget does not cover it; nothing is written.
             PrivacyError: wrong figures, or the event was reserved before at another cost.
         """
-        if problems := mechanism_problems(sampling_prob, noise_multiplier, steps):
+        problems = mechanism_problems(sampling_prob, noise_multiplier, steps)
+        if problems or not event_id:
+            problems += [] if event_id else ["event_id must not be empty"]
             raise PrivacyError.of_all(problems, "mend the plan", f"event {event_id}")
         event = (part, float(sampling_prob), float(noise_multiplier), steps)
-        content = _canonical({"plan_hash": plan_hash, "event": event})
-        with self._transaction("IMMEDIATE") as db:
-            rows = self._read(db)
-            known = _find(rows, "reserve", event_id)
+        content = {"plan_hash": plan_hash, "event": event}
+        with self._turn() as turn:
+            known = turn.chain.reserved.get(event_id)
             if known is None:
-                self._refuse_overspending(rows, event)
-                self._append(db, rows, "reserve", event_id, content, note)
-            elif known.content != content:
+                _refuse_overspending(turn.chain, event)
+                turn.append("reserve", content, event_id, note)
+            elif known.content != canonical(content):
                 raise PrivacyError(f"event {event_id} was reserved before at another cost", "name it anew")
 
     def release(self, event_id: str, delta_hash: str) -> None:
@@ -120,111 +144,123 @@ class PrivacyLedger:
         Raises: PrivacyError: the event was not reserved, or was released before with another hash, as it must
             not: two answers under one noise give away their difference.
         """
-        with self._transaction("IMMEDIATE") as db:
-            rows = self._read(db)
-            if _find(rows, "reserve", event_id) is None:
+        with self._turn() as turn:
+            if event_id not in turn.chain.reserved:
                 raise PrivacyError(f"event {event_id} was never reserved", "reserve before reading data")
-            known = _find(rows, "release", event_id)
+            known = turn.chain.released.get(event_id)
             if known is None:
-                self._append(db, rows, "release", event_id, _canonical(delta_hash), "")
-            elif known.content != _canonical(delta_hash):
+                turn.append("release", delta_hash, event_id)
+            elif known.content != canonical(delta_hash):
                 raise PrivacyError(
                     f"event {event_id} was released before with another hash",
                     "send what was released; a new answer needs a new round, and costs",
                 )
 
+    @property
+    def budget(self) -> Budget:
+        """The newest one."""
+        return self.chain().budget
+
     def spent(self) -> tuple[float, float]:
-        """(epsilon, delta) of all that was reserved, released or not; delta is the budget's."""
-        with self._transaction("DEFERRED") as db:
-            events = _events(self._read(db))
-        return epsilon_pld(events, self.budget_delta), self.budget_delta
+        """(epsilon, delta) of all that was charged, released or not; delta is the budget's."""
+        chain = self.chain()
+        return chain.spent(), chain.budget.delta
 
-    def verify(self) -> None:
-        """Check every record against the chain.
+    def remaining(self) -> float:
+        """Epsilon left at the budget's delta, >= 0."""
+        return self.chain().remaining()
 
-        Raises: PrivacyError: naming the first broken row. An older copy of the file cannot be found out,
-            nor one whose hashes were all made anew.
+    def set_budget(self, epsilon: float, delta: float) -> None:
+        """Change the budget, for all to see. Only the data's owner may call this.
+
+        Below what is spent is legal: nothing more is released then. Raises PrivacyError: out of range.
         """
-        with self._transaction("DEFERRED") as db:
-            self._read(db)
+        budget = Budget(epsilon, delta)
+        with self._turn() as turn:
+            turn.append("budget", vars(budget))
 
-    def _refuse_overspending(self, rows: list[_Row], event: Event) -> None:
-        before = _events(rows)
-        after = epsilon_pld([*before, event], self.budget_delta)
-        if after <= self.budget_epsilon:
-            return
-        spent = epsilon_pld(before, self.budget_delta)
-        remaining = max(0.0, self.budget_epsilon - spent)
-        raise BudgetError(
-            f"budget epsilon {self.budget_epsilon:g} at delta {self.budget_delta:g}: spent {spent:.4f}, "
-            f"remaining {remaining:.4f}; part {event[0]!r} would bring it to {after:.4f}",
-            "go on without this partner, or let its owner raise the budget",
-        )
+    def adopt(self, *, lost_rounds: int, reason: str) -> None:
+        """Accept this file as the ledger, though its anchor says otherwise. Only the data's owner may call this.
+
+        For a restored backup or a file moved to another disk. No other copy may ever be used again: two adopted
+        copies spend one budget twice, and nothing shows it.
+
+        Args:
+            lost_rounds: no fewer than the rounds since this copy was made, 0 if none can have been. Each is charged
+                like the costliest event in the ledger; if a costlier plan began since, count its rounds higher.
+            reason: for those who read the ledger; no private values.
+        Raises: PrivacyError: no whole number >= 0, no reason, or lost rounds in a ledger without any event.
+        """
+        if type(lost_rounds) is not int or lost_rounds < 0 or not reason.strip():
+            raise PrivacyError("adopt needs a whole number of lost rounds, >= 0, and a reason", "give both")
+        with self._turn(anchored=False) as turn:
+            event = turn.chain.costliest()
+            if lost_rounds and event is None:
+                raise PrivacyError(
+                    "lost rounds cannot be charged: this copy has seen no event that tells what one costs",
+                    "adopt it with 0 lost rounds, and lower the budget by what they cost",
+                )
+            turn.append("adopt", {"lost_rounds": lost_rounds, "event": event}, note=reason)
+
+    def chain(self) -> Chain:
+        """Everything in the ledger, checked."""
+        with self._turn() as turn:
+            return turn.chain
+
+    def verify(self, witness: Mark | None = None) -> LedgerReport:
+        """Check every record, the anchor and, if given, an earlier export, and report.
+
+        Args:
+            witness: newest place of an export that was kept elsewhere: `read_export(...)[0].mark`. It finds out what
+                the anchor cannot: a disk that was put back with both.
+        """
+        chain = self.chain()
+        if witness is not None:
+            check_witness(chain, witness, str(self.path))
+        return report_of(chain)
 
     @contextmanager
-    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[sqlite3.Connection]:
-        """IMMEDIATE: nobody else writes meanwhile. On the disk when it ends; an exception undoes it."""
-        try:
-            # Closing without COMMIT rolls back. isolation_level=None: Python begins none of its own.
-            with closing(sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)) as db:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=FULL")
-                db.execute(f"BEGIN {kind}")
-                yield db
-                db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._storage_error(error) from error
+    def _turn(self, *, anchored: bool = True) -> Iterator[_Turn]:
+        """Nobody else writes meanwhile. On the disk and anchored when it ends; an exception undoes it."""
+        with named_errors(self.path), self._engine.connect() as db:
+            with db.begin():
+                turn = self._checked(db, anchored)
+                yield turn
+            # In a transaction of its own: the anchor must not name what a crash may yet undo, and whoever writes
+            # it holds the lock and anchors the newest record of all, so that it never goes back.
+            with db.begin():
+                keep_anchor(self.path, Anchor(Mark(turn.chain.ledger_id, *newest(db)), turn.place))
 
-    def _storage_error(self, error: sqlite3.Error) -> FedrecError:
-        match getattr(error, "sqlite_errorname", "").split("_")[1:2]:  # SQLITE_BUSY_SNAPSHOT: BUSY
-            case ["BUSY" | "LOCKED"]:
-                return RunError(f"{self.path}: in use by another process for {_WAIT_S:.0f} s", "let it end")
-            case ["NOTADB" | "CORRUPT" | "ERROR"]:
-                return RunError(f"{self.path}: no privacy ledger, or damaged ({error})", _RESTORE)
-            case _:
-                return StorageError(f"{self.path}: {error}", "free space, or mend folder and permissions")
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if found != _FORMAT and (found or tables):
-            raise RunError(f"{self.path}: ledger of format {found}, not {_FORMAT}", "use a newer fedrec")
-        db.execute(_TABLE)
-        db.execute(f"PRAGMA user_version={_FORMAT}")
-
-    def _read(self, db: sqlite3.Connection) -> list[_Row]:
-        rows: list[_Row] = []
-        previous = ""
-        for number, values in enumerate(db.execute("SELECT * FROM records ORDER BY seq"), start=1):
-            row = _Row(*values)
-            if row.hash != row.expected_hash(previous):
-                raise self._broken(number)
-            rows.append(row)
-            previous = row.hash
-        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-        if (last[0] if last else 0) != len(rows):
-            raise self._broken(len(rows) + 1)
-        return rows
-
-    def _broken(self, number: int) -> PrivacyError:
-        return PrivacyError(f"{self.path}: row {number} of the ledger was changed or removed", _RESTORE)
-
-    def _append(
-        self, db: sqlite3.Connection, rows: list[_Row], kind: str, event_id: str, content: str, note: str
-    ) -> None:
-        row = _Row(len(rows) + 1, kind, event_id, content, note, time.time(), "")
-        row = row._replace(hash=row.expected_hash(rows[-1].hash if rows else ""))
-        db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    def _checked(self, db: Connection, anchored: bool) -> _Turn:
+        chain = read_chain(read_records(db, str(self.path)), str(self.path))
+        for word, wanted in self._owner.items():
+            if wanted is not None and getattr(chain, word) != wanted:
+                found = f"ledger of {word} {getattr(chain, word)!r}, not {wanted!r}"
+                raise LedgerError(f"{self.path}: {found}", "give each partner and data set a ledger of its own")
+        with storage_errors(self.path.parent):
+            place = place_of(self.path)
+        if anchored:
+            check_anchor(self.path, place, chain)
+        return _Turn(db, chain, place)
 
 
-def _find(rows: list[_Row], kind: str, event_id: str) -> _Row | None:
-    return next((row for row in rows if row.kind == kind and row.event_id == event_id), None)
+def _first_records(partner: str, dataset: str, born_at: Place, budget: Budget) -> list[Record]:
+    ledger_id = secrets.token_hex(16)
+    identity = {"format": FORMAT, "ledger_id": ledger_id, "partner": partner, "dataset": dataset, "born_at": born_at}
+    genesis = chained(None, "genesis", identity, time.time())
+    return [genesis, chained(genesis, "budget", vars(budget), time.time())]
 
 
-def _events(rows: list[_Row]) -> list[Event]:
-    return [row.event() for row in rows if row.kind == "reserve"]
+def _refuse_overspending(chain: Chain, event: Event) -> None:
+    budget, after = chain.budget, chain.spent(event)
+    if after <= budget.epsilon:
+        return
+    raise BudgetError(
+        f"budget epsilon {budget.epsilon:g} at delta {budget.delta:g}: spent {chain.spent():.4f}, "
+        f"remaining {chain.remaining():.4f}; part {event[0]!r} would bring it to {after:.4f}",
+        "go on without this partner, or let its owner raise the budget",
+    )
 
 
-def _canonical(value: Any) -> str:
-    """One text for one value; floats as their repr, which is exact."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _taken(path: Path) -> LedgerError:
+    return LedgerError(f"{path}: is there already, so that no new ledger is made", "open it, or restore the rest of it")

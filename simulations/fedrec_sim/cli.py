@@ -20,7 +20,7 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import bench, cli_data, cli_runs
+from fedrec_sim import bench, cli_data, cli_privacy, cli_runs
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
     DEMO,
@@ -45,6 +45,7 @@ app = typer.Typer(
 app.add_typer(cli_data.data, name="data")
 app.add_typer(cli_data.model, name="model")
 app.add_typer(cli_runs.runs, name="runs")
+app.add_typer(cli_privacy.privacy, name="privacy")
 app.add_typer(bench.bench, name="bench")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)

@@ -17,13 +17,12 @@ from fedrec.aggregation.mean import UniformMean
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import Mode, SimulationConfig
 from fedrec.data.partition import deal_users
-from fedrec.errors import PrivacyError
+from fedrec.errors import LedgerError
 from fedrec.files import make_folders, storage_errors
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_of, read_state
 from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.ledger import PrivacyLedger
-from fedrec.privacy.noise import seeded_root
 from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
@@ -35,6 +34,7 @@ from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds import RoundSpec
 from fedrec_sim.grid import InProcessGrid
 from fedrec_sim.run import Run
+from fedrec_sim.seeds import seeded_root
 from fedrec_sim.world import Corpus, World
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -229,7 +229,7 @@ def _start_workers(
             model=model,
             data=PartnerData.of([corpus.histories[user] for user in users]),
             plan=plan,
-            ledger=_ledger(run.folder / "ledger" / label / f"{name}.sqlite", config, begun) if plan else None,
+            ledger=_ledger(run.folder, config, label, name, begun=begun) if plan else None,
             noise_root=_noise_root(run, config, seed, name),
             plain=settings,
         )
@@ -239,13 +239,24 @@ def _start_workers(
     return addresses
 
 
-def _ledger(path: Path, config: SimulationConfig, begun: bool) -> PrivacyLedger:
-    """Open a partner's ledger. One that is gone is not made anew: it would have forgotten what was spent."""
+def _ledger(folder: Path, config: SimulationConfig, label: str, partner: str, *, begun: bool) -> PrivacyLedger:
+    """Make or open a partner's ledger. One that is gone is not made anew: it would have forgotten what was spent.
+
+    Rows and seeds of a simulation are what-if worlds: none of them knows what another released. So each has data
+    sets of its own; outside simulations a data set has one ledger, whatever is trained on it.
+    """
+    path = folder / "ledger" / label / f"{partner}.sqlite"
+    dataset = f"{config.data.source}/{label}"
     if begun and not path.is_file():
-        raise PrivacyError(f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run")
+        raise LedgerError(f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run")
+    if path.exists():  # as well if the row was stopped before its first commit
+        return PrivacyLedger.open(path, partner=partner, dataset=dataset)
     with storage_errors(path.parent):
         make_folders(path.parent)
-    return PrivacyLedger(path, config.private.epsilon, config.private.delta)
+    private = config.private
+    return PrivacyLedger.create(
+        path, partner=partner, dataset=dataset, budget_epsilon=private.epsilon, budget_delta=private.delta
+    )
 
 
 def _noise_root(run: Run, config: SimulationConfig, seed: int, partner: str) -> bytes:

@@ -1,6 +1,7 @@
 """The path of one row, stop by stop, with the headings of docs/tour.md."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import AdapterShape, adapter_parameters, build_model, part_of, read_state, write_state
 from fedrec.privacy.accounting import checked_epsilon
 from fedrec.privacy.ledger import PrivacyLedger
-from fedrec.privacy.noise import seeded_root
 from fedrec.privacy.plan import calibrate
 from fedrec.recommend.explain import leave_one_out as explain
 from fedrec.recommend.recommender import ModelRecommender
@@ -29,11 +29,15 @@ from fedrec.registry.registry import Registry
 from fedrec.training.local import PlainSettings
 from fedrec.wire import Mode, RoundPlan
 from fedrec_client.worker import PartnerData, Worker
+from fedrec_sim.seeds import seeded_root
 
+MakeLedger = Callable[..., PrivacyLedger]
 SHAPE = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=4, score_dim=4)
 
 
-def test_the_path_of_one_row(catalog: ItemCatalog, tiny_llama: Path, features: ItemFeatures, tmp_path: Path) -> None:
+def test_the_path_of_one_row(
+    catalog: ItemCatalog, tiny_llama: Path, features: ItemFeatures, tmp_path: Path, make_ledger: MakeLedger
+) -> None:
     # 1. A row is read
     lines = [f"anna,i{item},{1000 + item}" for item in (4, 8, 12, 16)] + [f"bert,i{item},{5}" for item in (1, 5, 9)]
     (tmp_path / "rows.csv").write_text("user,item,timestamp\n" + "\n".join(lines), encoding="utf-8")
@@ -47,7 +51,7 @@ def test_the_path_of_one_row(catalog: ItemCatalog, tiny_llama: Path, features: I
 
     # 3. The cost is written down, then users are drawn
     plan = calibrate([("head", 2, 1.0, 0.3, 1.0)], epsilon=8.0, delta=1e-4, mode="secagg", quorum=1)
-    ledger = PrivacyLedger(tmp_path / "ledger.sqlite", 8.0, 1e-4)
+    ledger = make_ledger(tmp_path / "ledger.sqlite", 8.0, 1e-4)
     model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1)
     start = read_state(model)
     data = PartnerData.of([split.train for split in splits])
@@ -88,9 +92,11 @@ def test_the_path_of_one_row(catalog: ItemCatalog, tiny_llama: Path, features: I
         worker.train(round_plan(3, after.hash, plan.hash), after)
 
 
-def test_a_partner_refuses_what_it_did_not_agree_to(tiny_llama: Path, features: ItemFeatures, tmp_path: Path) -> None:
+def test_a_partner_refuses_what_it_did_not_agree_to(
+    tiny_llama: Path, features: ItemFeatures, tmp_path: Path, make_ledger: MakeLedger
+) -> None:
     plan = calibrate([("head", 2, 1.0, 0.3, 1.0)], epsilon=8.0, delta=1e-4, mode="secagg", quorum=1)
-    ledger = PrivacyLedger(tmp_path / "ledger.sqlite", 8.0, 1e-4)
+    ledger = make_ledger(tmp_path / "ledger.sqlite", 8.0, 1e-4)
     model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1)
     start = read_state(model)
     data = PartnerData.of([np.array([1, 2, 3], np.int32)])
@@ -110,19 +116,19 @@ def test_a_partner_refuses_what_it_did_not_agree_to(tiny_llama: Path, features: 
 
 
 def test_nobody_without_the_key_can_tell_from_a_ledgers_names_which_data_were_asked(
-    tiny_llama: Path, features: ItemFeatures, tmp_path: Path
+    tiny_llama: Path, features: ItemFeatures, tmp_path: Path, make_ledger: MakeLedger
 ) -> None:
     plan = calibrate([("head", 2, 1.0, 0.3, 1.0)], epsilon=8.0, delta=1e-4, mode="secagg", quorum=1)
     data = PartnerData.of([np.array([1, 2, 3], np.int32)])
     names = []
     for key in (b"a" * 32, b"b" * 32):
-        ledger = PrivacyLedger(tmp_path / f"{key[:1].decode()}.sqlite", 8.0, 1e-4)
+        ledger = make_ledger(tmp_path / f"{key[:1].decode()}.sqlite", 8.0, 1e-4)
         model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1)
         start = read_state(model)
         worker = Worker("shop", model, data, plan, ledger, key, PlainSettings(1e-3, 0.0, 8, 50))
         worker.train(round_plan(1, start.hash, plan.hash), start)
         with closing(sqlite3.connect(ledger.path)) as db:
-            names += db.execute("SELECT DISTINCT event_id FROM records").fetchall()
+            names += db.execute("SELECT event_id FROM records WHERE kind = 'reserve'").fetchall()
     assert len(set(names)) == 2
 
 

@@ -20,9 +20,10 @@ from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.clipping import clip_and_add, clip_and_sum
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.mechanism import Event
-from fedrec.privacy.noise import NoiseSource, seeded_root
+from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import Mode, PartPlan, PrivacyPlan
 from fedrec.privacy.sampling import poisson_sample
+from fedrec_sim.seeds import seeded_root
 
 NUMBERS = st.floats(width=32)  # with NaN, infinities, subnormals and giants
 ROWS = arrays(np.float32, st.tuples(st.integers(0, 6), st.just(5)), elements=NUMBERS)
@@ -109,8 +110,10 @@ def test_ledger_spends_each_event_once_and_never_the_budget(uses: list[tuple[int
     costs = [epsilon_pld([("a", 1.0, 2.0, n)], 1e-5) if n else 0.0 for n in range(4)]
     reserved: set[int] = set()
     with tempfile.TemporaryDirectory() as folder:
+        path, owner = Path(folder) / "l.sqlite", {"partner": "shop", "dataset": "sales"}
+        PrivacyLedger.create(path, **owner, budget_epsilon=costs[3], budget_delta=1e-5)
         for event, crashes in uses:
-            ledger = PrivacyLedger(Path(folder) / "l.sqlite", costs[3], 1e-5)
+            ledger = PrivacyLedger.open(path, **owner)
             if event not in reserved and len(reserved) == 3:
                 with pytest.raises(BudgetError):
                     ledger.reserve(str(event), **cost, steps=1)

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.supercore.run import Run
 
-from fedrec.errors import BudgetError, FedrecError, RunError
+from fedrec.errors import BudgetError, FedrecError, LedgerError, RunError
 from fedrec.wire import RoundPlan
 from fedrec_client.app import app
 from fedrec_client.link import register
@@ -56,7 +56,14 @@ def test_a_refusal_tells_its_reason() -> None:
     assert reason(BudgetError("nothing remains")) == "BudgetError: nothing remains"
 
 
-@pytest.mark.parametrize("error", [ValueError("user 7 bought a ring"), RunError("/home/anna/ledger.sqlite: in use")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("user 7 bought a ring"),
+        RunError("/home/anna/ledger.sqlite: in use"),
+        LedgerError("/home/anna/ledger.sqlite: a copy, in use elsewhere"),
+    ],
+)
 def test_of_any_other_failure_only_the_class_leaves(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         assert reason(error) == type(error).__name__

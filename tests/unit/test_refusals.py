@@ -20,7 +20,6 @@ from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.training.local import PlainSettings, refuse_private_training
 from fedrec_client.worker import PartnerData, Worker
 
-
 # PEFT asks transformers for a name that is about to go.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
