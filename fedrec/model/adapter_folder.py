@@ -41,9 +41,18 @@ class AdapterCard:
 
 
 def save_adapter(
-    folder: Path, model: PeftModel, state: AdapterState, card: AdapterCard, statement: Mapping[str, Any]
+    folder: Path,
+    model: PeftModel,
+    state: AdapterState,
+    card: AdapterCard,
+    statement: Mapping[str, Any],
+    statement_page: str,
 ) -> None:
-    """Write `adapter_model.safetensors`, `adapter_config.json` (PEFT), `fedrec.json` and `privacy.json`."""
+    """Write PEFT's `adapter_model.safetensors` and `adapter_config.json`, `fedrec.json`, and what is promised.
+
+    Args:
+        statement, statement_page: for programs, `privacy.json`, and for people, `PRIVACY.md`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
     config.inference_mode = True
@@ -51,6 +60,7 @@ def save_adapter(
     save_file({k: np.ascontiguousarray(v) for k, v in state.tensors.items()}, folder / "adapter_model.safetensors")
     _write(folder / "fedrec.json", {"format": FORMAT, **asdict(card)})
     _write(folder / "privacy.json", dict(statement))
+    (folder / "PRIVACY.md").write_text(statement_page, encoding="utf-8")
 
 
 def read_card(folder: Path) -> AdapterCard:

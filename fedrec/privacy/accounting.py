@@ -4,7 +4,7 @@ import importlib
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,8 @@ from fedrec.privacy.mechanism import Event, mechanism_problems
 _Group = tuple[float, float, int]
 """sampling_prob, noise_multiplier, steps: equal mechanisms together."""
 
+# Epsilons at which a privacy curve is looked at; every one gives a valid bound.
+_CURVE = [0.02 * 1.1**i for i in range(80)]
 # Below this noise (epsilon beyond 5,000) the distributions get too long to be worth computing.
 _LEAST_NOISE = 0.01
 
@@ -35,6 +37,37 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
         4.38
     """
     return _pld(_groups(events, delta), delta)
+
+
+def delta_pld(events: Iterable[Event], epsilons: Sequence[float]) -> list[float]:
+    """Delta at each epsilon: the whole privacy curve of the same composition, by PLD; upper bounds.
+
+    Raises: PrivacyError: a wrong event, or noise too small for its curve to be computed (below .01).
+    """
+    groups = _groups(events, delta=0.5)
+    if any(noise < _LEAST_NOISE for _, noise, _ in groups):
+        raise PrivacyError(f"noise below {_LEAST_NOISE} has no curve worth computing", "more noise")
+    accountant = _accountant(groups)
+    return [float(accountant.get_delta(epsilon)) for epsilon in epsilons]
+
+
+def found_rate_at_most(events: Iterable[Event], false_alarm_rate: float) -> float:
+    """How many of the users who took part any attacker can find who accuses so few who did not; both in [0, 1].
+
+    The promise in words that need no epsilon: the trade-off of the best test there can be. An upper bound.
+
+    Args:
+        false_alarm_rate: share of those who did not take part whom the attacker wrongly accuses.
+    Reference: Kairouz et al. 2015, arXiv:1311.0776, theorem 2.1; Dong et al. 2022, arXiv:1905.02383.
+
+    Example:
+        >>> round(found_rate_at_most([("head", 1.0, 1.0, 1)], 0.01), 2)  # a Gaussian: Phi(1 - 2.326)
+        0.09
+    """
+    curve = list(zip(_CURVE, delta_pld(events, _CURVE), strict=True))
+    removing = (math.exp(epsilon) * false_alarm_rate + delta for epsilon, delta in curve)
+    adding = (1 - math.exp(-epsilon) * (1 - delta - false_alarm_rate) for epsilon, delta in curve)
+    return min(1.0, *removing, *adding)
 
 
 def epsilon_prv(events: Iterable[Event], delta: float) -> float:
@@ -117,9 +150,12 @@ def _pld(groups: tuple[_Group, ...], delta: float) -> float:
         # Bun & Steinke 2016, arXiv:1605.02635, proposition 1.3: loose, but an upper bound at any noise.
         rho = sum(steps / 2 / noise / noise for _, noise, steps in groups)
         return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    return float(_accountant(groups).get_epsilon(delta))
+
+
+def _accountant(groups: tuple[_Group, ...]) -> Any:
     library = _library("dp_accounting.pld", "dp-accounting")
-    accountant = library.PLDAccountant(value_discretization_interval=_interval(groups))
-    return float(accountant.compose(_dp_event(groups)).get_epsilon(delta))
+    return library.PLDAccountant(value_discretization_interval=_interval(groups)).compose(_dp_event(groups))
 
 
 def _dp_event(groups: tuple[_Group, ...]) -> Any:

@@ -2,10 +2,13 @@
 
 from typing import Any, Literal
 
-from fedrec.privacy.accounting import checked_epsilon
+from fedrec.privacy.accounting import checked_epsilon, found_rate_at_most
+from fedrec.privacy.mechanism import Event
 from fedrec.privacy.plan import PrivacyPlan
 
 NoiseOrigin = Literal["seeded", "secret"]
+# At which the statement says how many people an attacker can find.
+FALSE_ALARM_RATE = 0.01
 
 
 def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool) -> dict[str, Any]:
@@ -32,16 +35,31 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
         "plan_hash": plan.hash,
         "partner_alone_epsilon": partner_alone_epsilon(plan),
         "other_partner_epsilon": other_partner_epsilon(plan),
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "found_rate_at_most": found_rate_at_most(plan.events(), FALSE_ALARM_RATE),
+        "other_partner_found_rate_at_most": found_rate_at_most(_left_to_other_partner(plan), FALSE_ALARM_RATE),
+        "partner_alone_found_rate_at_most": found_rate_at_most(_left_alone(plan), FALSE_ALARM_RATE),
+        "simulated": simulated,
         "assumption": _assumption(plan, simulated),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
         "covers": "adding or removing one user with all interactions, at one partner, over all planned rounds of this "
         "adapter's training",
-        "does_not_cover": "other trainings on the same data, with other seeds or settings: nothing adds them up yet; "
-        "further attempts at a round, which each partner's ledger pays on top; a person who is a user of several "
-        "partners counts once at each; settings that were chosen by trying them on the same data; how many users "
-        "there are in all, which the size of a step tells; how long a partner takes; held-out evaluation by the "
-        "simulation harness, which stays out of the adapter",
+        "does_not_cover": [
+            "other trainings on the same data outside the partner's ledger"
+            + (
+                "; in a simulation each row and seed is a world of its own, with ledgers of its own"
+                if simulated
+                else ""
+            ),
+            "further attempts at a round: each partner's ledger pays them on top of the plan",
+            "a person who is a user of several partners: counts once at each",
+            "settings that were chosen by trying them on the same data",
+            "how many users there are in all, which the size of a step tells",
+            "how long a partner takes to answer",
+            "held-out evaluation by the simulation harness, which stays out of the adapter",
+            "recommendations themselves, which a partner shows to its own users only",
+        ],
         "parts": [
             {
                 "part": part.part,
@@ -57,18 +75,30 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
 
 def partner_alone_epsilon(plan: PrivacyPlan) -> float:
     """Epsilon against somebody who sees each partner's own update: with its noise share alone."""
-    return _epsilon_with(plan, 1.0 if plan.mode == "inspect" else 1 / plan.quorum)
+    return checked_epsilon(_left_alone(plan), plan.delta, tolerance=None)
 
 
 def other_partner_epsilon(plan: PrivacyPlan) -> float:
     """Epsilon against one of the other partners, who knows its own share of a sum's noise and can take it off."""
-    return _epsilon_with(plan, 1.0 if plan.mode == "inspect" else max(plan.quorum - 1, 1) / plan.quorum)
+    return checked_epsilon(_left_to_other_partner(plan), plan.delta, tolerance=None)
 
 
-def _epsilon_with(plan: PrivacyPlan, share: float) -> float:
-    """Epsilon when only a share of the noise's variance is left."""
-    events = [(part, prob, noise * share**0.5, steps) for part, prob, noise, steps in plan.events()]
-    return checked_epsilon(events, plan.delta, tolerance=None)
+def _left_alone(plan: PrivacyPlan) -> list[Event]:
+    return _with_noise_left(plan, 1.0 if plan.mode == "inspect" else 1 / plan.quorum)
+
+
+def _left_to_other_partner(plan: PrivacyPlan) -> list[Event]:
+    return _with_noise_left(plan, 1.0 if plan.mode == "inspect" else max(plan.quorum - 1, 1) / plan.quorum)
+
+
+def _with_noise_left(plan: PrivacyPlan, share: float) -> list[Event]:
+    """What is charged when only a share of the noise's variance is left."""
+    return [(part, prob, noise * share**0.5, steps) for part, prob, noise, steps in plan.events()]
+
+
+def _other_trainings(simulated: bool) -> str:
+    what = "other trainings on the same data that the partner's ledger does not hold"
+    return f"{what}: in a simulation each row and seed has ledgers of its own" if simulated else what
 
 
 def _assumption(plan: PrivacyPlan, simulated: bool) -> str:

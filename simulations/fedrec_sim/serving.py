@@ -12,6 +12,7 @@ from fedrec.files import storage_errors, sync_folder
 from fedrec.model.adapter_folder import AdapterCard, adapter_shape, read_adapter, read_card, save_adapter
 from fedrec.model.recommender import write_state
 from fedrec.privacy.statement import privacy_statement
+from fedrec.privacy.statement_page import statement_page
 from fedrec.recommend.explain import leave_one_out
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.registry.registry import Registry
@@ -57,7 +58,7 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     target, fresh = run.folder / "adapter", run.folder / ".adapter.new"
     with storage_errors(run.folder):
         shutil.rmtree(fresh, ignore_errors=True)
-        save_adapter(fresh, model, state, card, statement)
+        save_adapter(fresh, model, state, card, statement, statement_page(statement, card.version))
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
         sync_folder(run.folder)

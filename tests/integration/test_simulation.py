@@ -15,9 +15,10 @@ import pytest
 from fedrec.config import load_config
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.data.interactions import Interaction, InteractionTable, write_interactions
-from fedrec.errors import FedrecError, PrivacyError, QuorumError, RunError
+from fedrec.errors import FedrecError, LedgerError, QuorumError, RunError
 from fedrec.model.recommender import read_state
 from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.ledger_chain import Budget
 from fedrec.registry.registry import Registry
 from fedrec_sim.ladder import run_ladder
 from fedrec_sim.rows import RowContext, Stopped
@@ -68,7 +69,9 @@ def test_a_run_leaves_all_that_the_readme_names(finished: Path) -> None:
     assert privacy["epsilon"] < privacy["other_partner_epsilon"] <= privacy["partner_alone_epsilon"]
     assert summary["privacy"]["mode"] == "secagg"
     assert 0 <= summary["rows"]["federated_dp"]["ndcg@10"] <= 1
+    assert f"| {privacy['epsilon']:.2f} |" in (folder / "adapter/PRIVACY.md").read_text(encoding="utf-8")
     assert {p.name for p in (folder / "adapter").iterdir()} == {
+        "PRIVACY.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "fedrec.json",
@@ -92,9 +95,12 @@ def test_every_partner_paid_what_the_statement_says(finished: Path) -> None:
     ledgers = sorted((finished / "tiny/ledger/federated_dp-1").glob("*.sqlite"))
     assert len(ledgers) == 3
     for path in ledgers:
-        ledger = PrivacyLedger(path, 8.0, 1e-4)
-        ledger.verify()
-        assert ledger.spent()[0] == pytest.approx(epsilon, abs=1e-6)
+        assert path.stat().st_mode & 0o777 == 0o600
+        report = PrivacyLedger(path).verify()
+        assert (report.partner, report.budget) == (path.stem, Budget(8.0, 1e-4))
+        assert report.dataset.endswith("/federated_dp-1")
+        assert report.spent == pytest.approx(epsilon, abs=1e-6)
+        assert not report.unreleased
 
 
 def test_the_same_seed_gives_the_same_adapter(config_file: Path, finished: Path, tmp_path: Path) -> None:
@@ -238,7 +244,7 @@ def test_a_ledger_that_is_gone_is_not_made_anew(config_file: Path, tmp_path: Pat
     with pytest.raises(Stopped):
         run(config_file, tmp_path, before_answer=answers.append, stop=lambda: len(answers) >= 7)
     (tmp_path / "tiny/ledger/federated_dp-1/partner-2.sqlite").unlink()
-    with pytest.raises(PrivacyError, match="ledger of a run that has begun is missing"):
+    with pytest.raises(LedgerError, match="ledger of a run that has begun is missing"):
         run(config_file, tmp_path, resume=True)
 
 
@@ -294,7 +300,7 @@ def test_rows_side_by_side_stop_and_fail_as_one(config_file: Path, tmp_path: Pat
     (tmp_path / "tiny/rows/federated_dp-1.json").unlink()
     (tmp_path / "tiny/rows/popularity-1.json").unlink()
     (tmp_path / "tiny/ledger/federated_dp-1/partner-1.sqlite").unlink()
-    with pytest.raises(PrivacyError, match="ledger"):
+    with pytest.raises(LedgerError, match="ledger"):
         run(config_file, tmp_path, resume=True)
 
 

@@ -102,7 +102,7 @@ def test_peft_itself_loads_the_saved_folder(tiny_llama: Path, features: ItemFeat
     model = shaken(fresh(tiny_llama, features))
     state = read_state(model)
     card = AdapterCard("round-0001", state.hash, "tiny", "h", 2, "c", "f", SHAPE)
-    save_adapter(tmp_path / "adapter", model, state, card, {"mode": "none"})
+    save_adapter(tmp_path / "adapter", model, state, card, {"mode": "none"}, "# words\n")
     bare = ItemTokenModel(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE)
     loaded = PeftModel.from_pretrained(bare, tmp_path / "adapter")
     items = torch.tensor([[1, 2, 3]])
@@ -115,7 +115,7 @@ def test_damaged_adapter_is_refused(tiny_llama: Path, features: ItemFeatures, tm
     model = shaken(fresh(tiny_llama, features))
     state = read_state(model)
     card = AdapterCard("round-0001", "another hash", "tiny", "h", 2, "c", "f", SHAPE)
-    save_adapter(tmp_path, model, state, card, {})
+    save_adapter(tmp_path, model, state, card, {}, "")
     with pytest.raises(ModelError, match="not those of"):
         read_adapter(tmp_path)
 

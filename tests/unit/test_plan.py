@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import pytest
+from dp_accounting.pld import PLDAccountant
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.plan import PartPlan, PrivacyPlan
+from fedrec.privacy.accounting import epsilon_prv
+from fedrec.privacy.plan import PartPlan, PartShare, PrivacyPlan, calibrate
 
 HEAD = PartPlan("head", sampling_prob=0.1, l2_clip_norm=0.5, noise_multiplier=4.0, total_steps=10)
 LORA = PartPlan("lora", sampling_prob=1.0, l2_clip_norm=0.1, noise_multiplier=2.0, total_steps=3)
@@ -121,3 +123,36 @@ def test_hash_sees_every_field_to_the_last_bit() -> None:
         changed(dataclasses.replace(HEAD, total_steps=11)),
     ]
     assert len({PLAN.hash, *(other.hash for other in others)}) == len(others) + 1
+
+
+def grid() -> list[PrivacyPlan]:
+    """20 plans as people would ask for them: few and many rounds, everybody or a sample, one part or three."""
+    promises = ((0.5, 1e-6), (1.0, 1e-5), (2.0, 1e-5), (4.0, 1e-4), (8.0, 1e-4))
+    parts: list[list[PartShare]] = [
+        [("adapter", 20, 1.0, 1.0, 1.0)],
+        [("adapter", 100, 0.1, 1.0, 1.0)],
+        [("prior", 1, 1.0, 1.0, 0.2), ("head", 45, 1.0, 0.03, 0.75), ("lora", 5, 0.1, 0.05, 0.05)],
+        [("head", 200, 0.02, 1.0, 0.5), ("lora", 10, 0.5, 1.0, 0.5)],
+    ]
+    return [calibrate(shares, epsilon, delta, "inspect", 1) for epsilon, delta in promises for shares in parts]
+
+
+def test_both_accountants_agree_on_twenty_plans() -> None:
+    plans = grid()
+    assert len(plans) == 20
+    assert len({plan.hash for plan in plans}) == 20
+    for plan in plans:
+        assert abs(plan.epsilon() - epsilon_prv(plan.events(), plan.delta)) <= 0.03
+
+
+def test_a_plan_calibrates_itself_and_keeps_its_proportions() -> None:
+    plan = PLAN.calibrate(3.0)
+    assert 2.97 <= plan.epsilon() <= 3.0
+    ratios = {new.noise_multiplier / old.noise_multiplier for new, old in zip(plan.parts, PLAN.parts, strict=True)}
+    assert max(ratios) == pytest.approx(min(ratios))
+    assert plan.calibrate(3.0).epsilon() == pytest.approx(plan.epsilon(), abs=0.02)
+
+
+def test_its_event_is_what_any_accountant_of_the_library_composes() -> None:
+    accountant = PLDAccountant(value_discretization_interval=1e-3)
+    assert accountant.compose(PLAN.dp_event()).get_epsilon(PLAN.delta) == pytest.approx(PLAN.epsilon(), abs=0.01)
