@@ -53,8 +53,11 @@ def test_every_shipped_configuration_is_valid() -> None:
 
 
 def test_commands_named_in_the_readme_exist() -> None:
-    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md"))
-    named = set(re.findall(r"fedrec ((?:data|model|runs) [a-z]+|demo|simulate|evaluate|recommend)", text))
+    text = "\n".join(
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md", "docs/threat-model.md")
+    )
+    groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
+    named = set(re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend)", text))
     assert named
     for command in named:
         result = CliRunner().invoke(app, [*command.split(), "--help"])
