@@ -10,7 +10,6 @@ from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
 
 
 def audit(
-    releases: Annotated[int | None, typer.Option(help="Of each subject, instead of 250 to 2,000.", min=20)] = None,
     training: Annotated[
         bool, typer.Option("--training", help="Train the demo's first partner with canaries as well. A minute more.")
     ] = False,
@@ -27,7 +26,7 @@ def audit(
         if not as_json:
             console.print(f"[dim]{name}: {'as it should be' if fine else 'NOT as it should be'}[/dim]")
 
-    result = audit_mechanism(releases=releases, say=say)
+    result = audit_mechanism(say=say)
     if training:
         result["training"] = canaries = _audit_training()
         result["passed"] = result["passed"] and canaries["passed"]

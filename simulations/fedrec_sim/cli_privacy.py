@@ -2,6 +2,7 @@
 
 import typer
 
+from fedrec_sim.cli_attack import attack
 from fedrec_sim.cli_audit import audit
 from fedrec_sim.cli_ledger import ledger
 from fedrec_sim.cli_plan import plan
@@ -10,3 +11,4 @@ privacy = typer.Typer(no_args_is_help=True, help="What the data have paid, and w
 privacy.add_typer(ledger, name="ledger")
 privacy.command()(plan)
 privacy.command()(audit)
+privacy.command()(attack)
