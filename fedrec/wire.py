@@ -52,6 +52,8 @@ class RoundPlan:
         problems = [f"{name} must be at least 1" for name in counts if getattr(self, name) < 1]
         positive = ("learning_rate", "deadline_s")
         problems += [f"{n} must be finite and > 0" for n in positive if not 0 < getattr(self, n) < math.inf]
+        if not self.learning_rate <= 1e30:
+            problems.append("learning_rate must be within float32")
         if self.mode not in get_args(Mode):
             problems.append(f"mode must be one of {', '.join(get_args(Mode))}")
         if not 0 <= self.seed < 2**63:

@@ -86,6 +86,8 @@ class Worker:
         """
         if state.hash != plan.parent_hash:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
+        if not state.is_finite:
+            raise ProtocolError(f"round {plan.round}: the adapter is not finite")
         write_state(self.model, state)
         answer = self._plain_delta if plan.mode == "none" else self._private_delta
         adapter_delta = answer(plan, state)
@@ -122,11 +124,13 @@ class Worker:
         ledger.reserve(
             event,
             plan_hash=plan.privacy_plan_hash,
+            run=plan.run,
             part=part.part,
             sampling_prob=part.sampling_prob,
             noise_multiplier=part.noise_multiplier,
             steps=plan.local_steps,
-            note=f"run {plan.run} round {plan.round}",
+            most_steps=part.total_steps,
+            note=f"run {plan.run} round {plan.round} mode {plan.mode}",
         )
         self._forget_stale_contexts(state)
         for number in range(plan.local_steps):

@@ -83,6 +83,11 @@ class AdapterState:
         """Size of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite."""
+        return _is_finite(self.tensors)
+
     def check(self, spec: AdapterSpec) -> None:
         """Raises ModelError unless names and shapes are exactly the spec's and every number is finite."""
         problems = mismatches(self.tensors, spec.shapes)

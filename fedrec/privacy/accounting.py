@@ -52,9 +52,10 @@ def delta_pld(events: Iterable[Event], epsilons: Sequence[float]) -> list[float]
 
 
 def found_rate_at_most(events: Iterable[Event], false_alarm_rate: float) -> float:
-    """How many of the users who took part any attacker can find who accuses so few who did not; both in [0, 1].
+    """How likely any attacker can be to find a user who took part, if so few who did not are accused; in [0, 1].
 
-    The promise in words that need no epsilon: the trade-off of the best test there can be. An upper bound.
+    The promise in words that need no epsilon: the trade-off of the best test there can be. An upper bound for each
+    user, and so on average over them; in one training more may be found.
 
     Args:
         false_alarm_rate: share of those who did not take part whom the attacker wrongly accuses.
@@ -64,6 +65,9 @@ def found_rate_at_most(events: Iterable[Event], false_alarm_rate: float) -> floa
         >>> round(found_rate_at_most([("head", 1.0, 1.0, 1)], 0.01), 2)  # a Gaussian: Phi(1 - 2.326)
         0.09
     """
+    events = list(events)
+    if any(noise < _LEAST_NOISE for _, _, noise, _ in events):
+        return 1.0  # as good as nothing
     curve = list(zip(_CURVE, delta_pld(events, _CURVE), strict=True))
     removing = (math.exp(epsilon) * false_alarm_rate + delta for epsilon, delta in curve)
     adding = (1 - math.exp(-epsilon) * (1 - delta - false_alarm_rate) for epsilon, delta in curve)

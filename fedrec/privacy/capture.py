@@ -36,9 +36,12 @@ class UserGradSampleHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ship
         # "sum": the loss is one number a user, so that nothing is multiplied by the batch size.
         super().__init__(model, loss_reduction="sum", strict=True)
 
-    def users_of_rows(self, user_of_row: Tensor | None, n_users: int = 0) -> None:
-        """From now on row `i` belongs to user `user_of_row[i]` (int64 `[rows]`); None: each row is a user."""
-        self._rows = None if user_of_row is None else (user_of_row, n_users)
+    def users_of_rows(self, user_of_row: Tensor, n_users: int) -> None:
+        """From now on row `i` belongs to user `user_of_row[i]`, int64 `[rows]`, each below `n_users`.
+
+        All rows of a user must be in one backward pass: two passes would give the user two clipped contributions.
+        """
+        self._rows = (user_of_row, n_users)
 
     def add_hooks(self, **_options: Any) -> None:
         """Let every trained linear layer run through `_PerUserLinear`."""

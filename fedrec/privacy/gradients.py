@@ -73,6 +73,8 @@ class UserDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no typ
 
     def clip_and_accumulate(self) -> None:
         """Clip the users of the last backward pass and add them to the step's sum. Users must not come twice."""
+        if any(getattr(parameter, "_forward_counter", 0) for parameter in self.params):
+            raise PrivacyError("a layer ran without its backward pass", "run backward after every forward pass")
         self._sum = self._sum.plus(clip_and_sum(self.grad_samples, self.max_grad_norm))
         for parameter in self.params:
             parameter.grad_sample = None

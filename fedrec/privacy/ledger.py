@@ -5,11 +5,12 @@ between leaves the reserve spent. The file holds no private value: hashes, publi
 
 What shows: a changed, removed or inserted record (hash chain); a copy, an older copy in the same place, another
 branch, a missing anchor (`NAME.anchor` beside the file, see ledger_anchor.py); a clock that was set back; a budget
-that was raised. What cannot show from the inside: a whole disk or virtual machine that was put back, ledger and
-anchor together; that needs a witness, an export kept elsewhere. Nor does it show if somebody makes all hashes and
-the anchor anew, or deletes both files and creates another ledger: the owner must not do that, nor can be hindered.
+that was raised. What cannot show from the inside: ledger and anchor put back together into their own files, by `cp`
+or with the whole disk; that needs a witness, an export kept elsewhere. Nor does it show if somebody makes all hashes
+and the anchor anew, or deletes both files and creates another ledger: the owner must not do that, nor can be hindered.
 """
 
+import json
 import os
 import secrets
 import time
@@ -23,7 +24,15 @@ from sqlalchemy import Connection
 
 from fedrec.errors import BudgetError, LedgerError, PrivacyError
 from fedrec.files import storage_errors, sync_folder
-from fedrec.privacy.ledger_anchor import Anchor, Place, anchor_path, check_anchor, keep_anchor, place_of
+from fedrec.privacy.ledger_anchor import (
+    Anchor,
+    Place,
+    anchor_path,
+    check_anchor,
+    is_of_unfinished_creation,
+    keep_anchor,
+    place_of,
+)
 from fedrec.privacy.ledger_chain import FORMAT, Budget, Chain, Kind, Mark, Record, canonical, chained, read_chain
 from fedrec.privacy.ledger_report import LedgerReport, check_witness, report_of
 from fedrec.privacy.ledger_store import append_record, make_engine, named_errors, newest, read_records, write_new
@@ -73,15 +82,19 @@ class PrivacyLedger:
         Raises: LedgerError: a ledger, or the anchor of one, lies there. PrivacyError: a budget out of range.
         """
         path, budget = Path(path), Budget(budget_epsilon, budget_delta)
-        for taken in (path, anchor_path(path)):
-            if taken.exists():
-                raise _taken(taken)
+        if path.exists() or not is_of_unfinished_creation(path):
+            raise _taken(path if path.exists() else anchor_path(path))
         # Built under another name: a crash leaves no half ledger, and `link` replaces nothing, unlike `rename`.
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
         with storage_errors(path.parent):
             try:
                 os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                write_new(fresh, _first_records(partner, dataset, place_of(fresh), budget))
+                records = _first_records(partner, dataset, budget)
+                write_new(fresh, records)
+                if path.exists():
+                    raise _taken(path)
+                # Before the ledger itself, which is refused without its anchor; the link keeps device and inode.
+                keep_anchor(path, Anchor(_mark_of(records), place_of(fresh)))
                 path.hardlink_to(fresh)
             except FileExistsError as error:
                 raise _taken(path) from error
@@ -102,10 +115,12 @@ class PrivacyLedger:
         event_id: str,
         *,
         plan_hash: str,
+        run: str,
         part: str,
         sampling_prob: float,
         noise_multiplier: float,
         steps: int,
+        most_steps: int,
         note: str = "",
     ) -> None:
         """Pay for an event; it is on the disk when this returns. Call BEFORE the data are read.
@@ -117,20 +132,23 @@ class PrivacyLedger:
             event_id: name of the question; what follows it is public. Where the question holds anything private, as
                 a fingerprint of the data, the name must be keyed with a secret.
             steps: sampled Gaussian mechanisms run under this event.
+            run: the training under that plan, public.
+            most_steps: of this part that the plan allows in one training, further attempts included.
             note: for the owner who reads the ledger; free text without private values.
         Raises:
             BudgetError: the budget does not cover it; nothing is written.
-            PrivacyError: wrong figures, or the event was reserved before at another cost.
+            PrivacyError: wrong figures, more steps than the plan has, or the event was reserved before at another cost.
         """
         problems = mechanism_problems(sampling_prob, noise_multiplier, steps)
         if problems or not event_id:
             problems += [] if event_id else ["event_id must not be empty"]
             raise PrivacyError.of_all(problems, "mend the plan", f"event {event_id}")
         event = (part, float(sampling_prob), float(noise_multiplier), steps)
-        content = {"plan_hash": plan_hash, "event": event}
+        content = {"plan_hash": plan_hash, "run": run, "event": event}
         with self._turn() as turn:
             known = turn.chain.reserved.get(event_id)
             if known is None:
+                _refuse_more_steps(turn.chain, (plan_hash, run), event, most_steps)
                 _refuse_overspending(turn.chain, event)
                 turn.append("reserve", content, event_id, note)
             elif known.content != canonical(content):
@@ -244,11 +262,27 @@ class PrivacyLedger:
         return _Turn(db, chain, place)
 
 
-def _first_records(partner: str, dataset: str, born_at: Place, budget: Budget) -> list[Record]:
+def _first_records(partner: str, dataset: str, budget: Budget) -> list[Record]:
     ledger_id = secrets.token_hex(16)
-    identity = {"format": FORMAT, "ledger_id": ledger_id, "partner": partner, "dataset": dataset, "born_at": born_at}
+    identity = {"format": FORMAT, "ledger_id": ledger_id, "partner": partner, "dataset": dataset}
     genesis = chained(None, "genesis", identity, time.time())
     return [genesis, chained(genesis, "budget", vars(budget), time.time())]
+
+
+def _mark_of(records: list[Record]) -> Mark:
+    return Mark(json.loads(records[0].content)["ledger_id"], records[-1].seq, records[-1].hash)
+
+
+def _refuse_more_steps(chain: Chain, training: tuple[str, str], event: Event, most_steps: int) -> None:
+    """A plan's promise is for its steps. Refused before the accountant meets a number that nobody agreed to."""
+    part, *_, steps = event
+    paid = (charge.total() for charge in chain.charges if (charge.plan_hash, charge.run) == training)
+    done = sum(total[3] for total in paid if total[0] == part)
+    if done + steps > most_steps:
+        raise PrivacyError(
+            f"part {part!r}: the plan has {most_steps} steps, {done} are paid for; {steps} more are not in it",
+            "agree on another plan",
+        )
 
 
 def _refuse_overspending(chain: Chain, event: Event) -> None:

@@ -1,7 +1,8 @@
 """The anchor beside a ledger: its newest record and the file it lives in, so that copies and older copies show.
 
 The database alone cannot know that it is older than it was, or that it has a twin. The anchor names the newest
-record that a use has ended with, and device and inode of the database, which no copy shares.
+record that a use has ended with, and device and inode of the database, which no copy beside it shares (a file that
+was deleted and written anew may get the same inode; then its age shows).
 """
 
 import json
@@ -48,9 +49,6 @@ def check_anchor(path: Path, place: Place, chain: Chain) -> None:
     """
     anchor = _read(path)
     if anchor is None:
-        # A crash while the ledger was made. A copy of a new ledger without its anchor was born elsewhere.
-        if len(chain.records) == CREATED_RECORDS and chain.born_at == place:
-            return
         raise _refusal(path, "its anchor is missing, so that nobody can tell whether it is the newest copy")
     if anchor.mark.ledger_id != chain.ledger_id:
         raise _refusal(path, "its anchor belongs to another ledger")
@@ -60,6 +58,15 @@ def check_anchor(path: Path, place: Place, chain: Chain) -> None:
         ends = f"record {len(chain.records)}, its anchor knows record {anchor.mark.seq}"
         older = len(chain.records) < anchor.mark.seq
         raise _refusal(path, f"an older copy: it ends with {ends}" if older else f"another branch: it has {ends}")
+
+
+def is_of_unfinished_creation(path: Path) -> bool:
+    """Whether there is no anchor, or one of a ledger that a crash kept from being: creation writes the anchor first.
+
+    Raises: LedgerError, StorageError: an anchor that cannot be read.
+    """
+    anchor = _read(path)
+    return anchor is None or anchor.mark.seq == CREATED_RECORDS
 
 
 def keep_anchor(path: Path, anchor: Anchor) -> None:

@@ -70,9 +70,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Charge:
-    """Equal events together: `count` times `event`, under one plan (or `ADOPTED`)."""
+    """Equal events together: `count` times `event`, under one plan (or `ADOPTED`) in one training."""
 
     plan_hash: str
+    run: str
     event: Event
     count: int
 
@@ -87,7 +88,6 @@ class Chain:
     """What a checked chain says. Made by `read_chain` alone.
 
     Attributes:
-        born_at: device and inode of the database file when it was created.
         budget: the newest one.
         reserved: event_id -> its reserve record; likewise `released`.
         charges: all that was charged, equal events together.
@@ -97,7 +97,6 @@ class Chain:
     ledger_id: str
     partner: str
     dataset: str
-    born_at: tuple[int, int]
     budget: Budget
     reserved: Mapping[str, Record] = field(repr=False)
     released: Mapping[str, Record] = field(repr=False)
@@ -223,17 +222,16 @@ def _understood(records: list[Record], name: str) -> Chain:
     )
 
 
-def _genesis(record: Record) -> tuple[str, str, str, tuple[int, int]]:
+def _genesis(record: Record) -> tuple[str, str, str]:
     content = json.loads(record.content)
     if record.kind != "genesis" or content["format"] != FORMAT:
         raise ValueError(record.kind)
-    device, inode = content["born_at"]
-    return content["ledger_id"], content["partner"], content["dataset"], (device, inode)
+    return content["ledger_id"], content["partner"], content["dataset"]
 
 
 def _charge(content: str, count: int) -> Charge:
     values = json.loads(content)
-    return Charge(values["plan_hash"], _event(values["event"]), count)
+    return Charge(values["plan_hash"], values["run"], _event(values["event"]), count)
 
 
 def _adopted(record: Record) -> list[Charge]:
@@ -242,7 +240,7 @@ def _adopted(record: Record) -> list[Charge]:
         return []
     if not is_count(values["lost_rounds"]):
         raise ValueError(record.kind)
-    return [Charge(ADOPTED, _event(values["event"]), values["lost_rounds"])]
+    return [Charge(ADOPTED, "", _event(values["event"]), values["lost_rounds"])]
 
 
 def _event(values: list[Any]) -> Event:

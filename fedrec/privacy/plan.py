@@ -181,8 +181,8 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     problems = mechanism_problems(values["sampling_prob"], values["noise_multiplier"], values["total_steps"])
     if not isinstance(part, str) or not part:
         problems.append(f"part must be a name, is {part!r}")
-    if not is_positive(clip):
-        problems.append(f"l2_clip_norm must be finite and > 0, is {clip!r}")
+    if not is_positive(clip) or not 1e-30 <= clip <= 1e30:
+        problems.append(f"l2_clip_norm must be > 0, finite and within float32, is {clip!r}")
     return problems
 
 

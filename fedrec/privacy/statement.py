@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import checked_epsilon, found_rate_at_most
 from fedrec.privacy.mechanism import Event
 from fedrec.privacy.plan import PrivacyPlan
@@ -12,13 +13,16 @@ FALSE_ALARM_RATE = 0.01
 
 
 def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool) -> dict[str, Any]:
-    """The statement of a plan that is carried out in full.
+    """The statement of a plan that is carried out in full, or in part.
 
     Args:
         plan: None for training without privacy.
         noise_source: `seeded` noise can be recomputed by whoever knows the run's seed.
         simulated: all partners in one process; in `secagg` mode nothing is masked then.
+    Raises: PrivacyError: `secagg` mode in earnest, which has no masks yet; accountants that disagree.
     """
+    if plan is not None and plan.mode == "secagg" and not simulated:
+        raise PrivacyError("secagg mode hides no answer yet: masks are simulated", "choose inspect mode")
     if plan is None:
         return {
             "unit": "user",
@@ -43,16 +47,10 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
         "assumption": _assumption(plan, simulated),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
-        "covers": "adding or removing one user with all interactions, at one partner, over all planned rounds of this "
-        "adapter's training",
+        "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this "
+        "adapter's training; a further attempt at a round is a step of the plan, which has no more than it says",
         "does_not_cover": [
-            "other trainings on the same data outside the partner's ledger"
-            + (
-                "; in a simulation each row and seed is a world of its own, with ledgers of its own"
-                if simulated
-                else ""
-            ),
-            "further attempts at a round: each partner's ledger pays them on top of the plan",
+            _other_trainings(simulated),
             "a person who is a user of several partners: counts once at each",
             "settings that were chosen by trying them on the same data",
             "how many users there are in all, which the size of a step tells",

@@ -44,15 +44,18 @@ What was protected: **each person, with everything they did, at one organisation
 
 
 def _by_how_much(statement: Mapping[str, Any]) -> str:
+    unmasked = statement["mode"] == "secagg" and statement["simulated"]
+    holder = "whoever holds the adapter" if unmasked else "whoever holds the adapter, and the coordinator"
+    opener = "somebody who opens one partner's own answers"
     rows = [
-        ("whoever holds the adapter, and the coordinator", statement["epsilon"], statement["found_rate_at_most"]),
+        (holder, statement["epsilon"], statement["found_rate_at_most"]),
         (
             "another partner who took part",
             statement["other_partner_epsilon"],
             statement["other_partner_found_rate_at_most"],
         ),
         (
-            "somebody who opens one partner's own answers",
+            f"{opener}: the coordinator can, as nothing is masked in a simulation" if unmasked else opener,
             statement["partner_alone_epsilon"],
             statement["partner_alone_found_rate_at_most"],
         ),
@@ -61,11 +64,11 @@ def _by_how_much(statement: Mapping[str, Any]) -> str:
     table = "\n".join(f"| {who} | {_figure(epsilon)} | {_percent(found)} |" for who, epsilon, found in rows)
     return f"""## Against whom, and by how much
 
-| against | epsilon | of 100 people who took part, found at most |
+| against | epsilon | of 100 people who took part, found on average at most |
 | --- | --- | --- |
 {table}
 
-The last column is about an attacker who knows everything else, everybody else's data included, and who wrongly accuses no more than {wrong:g} in 100 people who did not take part. Pure guessing would find {wrong:g}. Epsilon is the same promise as experts write it: at most a factor of e^epsilon on the odds that a person took part, but for a chance of delta = {statement["delta"]:g}."""
+The last column is about an attacker who knows everything else, everybody else's data included, and who wrongly accuses no more than {wrong:g} in 100 people who did not take part. Pure guessing would find {wrong:g}. Epsilon is the same promise as experts write it: whatever anybody concludes from the adapter is at most e^epsilon times as likely with the person as without, plus delta = {statement["delta"]:g}."""
 
 
 def _when(statement: Mapping[str, Any]) -> str:

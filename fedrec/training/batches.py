@@ -51,11 +51,36 @@ def user_batches(
         yield _pad(histories, users[group], max_history, device)
 
 
-def _pad(histories: Sequence[np.ndarray], users: np.ndarray, max_history: int, device: torch.device) -> UserBatch:
+def fixed_batches(
+    histories: Sequence[np.ndarray], users: np.ndarray, max_history: int, rows: int, device: torch.device
+) -> Iterator[UserBatch]:
+    """Split `users` into batches of one public shape, `[rows, max_history]`, whoever they are; nobody fills the rest.
+
+    For private steps. Matrix products of other shapes differ in their last bits, which an adapter chosen for it can
+    blow up. Were the shape that of the longest user, one user more could change everybody's gradient, and no clipping
+    would bound that.
+
+    Args:
+        histories, users, max_history: as in `user_batches`.
+        rows: of each batch, public.
+    Reference: Mironov 2012, doi:10.1145/2382196.2382264, on what last bits give away.
+    """
+    kept = np.array([user for user in users if len(histories[user]) > 1], dtype=np.int64)
+    for start in range(0, len(kept), rows):
+        yield _pad(histories, kept[start : start + rows], max_history, device, shape=(rows, max_history))
+
+
+def _pad(
+    histories: Sequence[np.ndarray],
+    users: np.ndarray,
+    max_history: int,
+    device: torch.device,
+    shape: tuple[int, int] | None = None,
+) -> UserBatch:
     rows = [np.asarray(histories[u][-(max_history + 1) :], dtype=np.int64) for u in users]
-    width = max(len(row) for row in rows) - 1
-    items = np.zeros((len(rows), width), np.int64)
-    targets = np.full((len(rows), width), IGNORED, np.int64)
+    shape = shape or (len(rows), max(len(row) for row in rows) - 1)
+    items = np.zeros(shape, np.int64)
+    targets = np.full(shape, IGNORED, np.int64)
     for index, row in enumerate(rows):
         items[index, : len(row) - 1] = row[:-1]
         targets[index, : len(row) - 1] = row[1:]

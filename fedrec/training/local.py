@@ -1,6 +1,7 @@
 """One partner's work in a round: plain epochs, or private steps in which each user's say is bounded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +15,12 @@ from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
-from fedrec.training.batches import user_batches
+from fedrec.training.batches import fixed_batches, user_batches
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
 # Made users, whose losses must not depend on each other.
-_PROBE_USERS, _PROBE_ITEMS = 3, 4
+_PROBE_USERS, _PROBE_ITEMS = 3, 6
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,27 @@ def refuse_private_training(model: PeftModel, parts: Sequence[str]) -> None:
     """
     adapter = adapter_parameters(model)
     refuse_unprivate(model, [adapter[name] for name in part_names(model, parts)])
-    tokens = item_token_model(model)
-    rows = torch.arange(_PROBE_USERS * _PROBE_ITEMS, device=_device(model)).view(_PROBE_USERS, -1) % tokens.n_items
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.integers(0, item_token_model(model).n_items, (_PROBE_USERS, _PROBE_ITEMS)))
     model.train()
-    refuse_mixing(lambda items: user_losses(model(items[:, :-1]), items[:, 1:]), rows)
+    with _off_its_start(list(adapter.values())):
+        refuse_mixing(lambda items: user_losses(model(items[:, :-1]), items[:, 1:]), rows.to(_device(model)))
+
+
+@contextmanager
+def _off_its_start(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Inside, a public change of all weights: at the start nothing of the language model reaches the loss."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(parameter.device))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
 
 
 def private_step(
@@ -195,9 +213,13 @@ def _head_gradients(
     model.train()
     if not cache.contexts:
         _read_contexts(model, histories, max_history, cache)
+    rows = max(1, 8 * MAX_TOKENS // max_history)
     with per_user_gradients(tokens.score_head):
-        for batch in user_batches(histories, users, max_history, 8 * MAX_TOKENS, _device(model)):
-            contexts = nn.utils.rnn.pad_sequence([cache.contexts[int(user)] for user in batch.users], batch_first=True)
+        for batch in fixed_batches(histories, users, max_history, rows, _device(model)):
+            contexts = torch.zeros(rows, max_history, tokens.shape.context_dim, device=_device(model))
+            for row, user in zip(contexts, batch.users, strict=False):  # nobody's rows stay zero
+                context = cache.contexts[int(user)]
+                row[: len(context)] = context
             with torch.no_grad():
                 summary = tokens.summary(batch.items, contexts)
             losses = user_losses(tokens.scores(tokens.user_vectors(summary)), batch.targets)
@@ -206,15 +228,15 @@ def _head_gradients(
 
 
 def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], max_history: int, cache: ContextCache) -> None:
-    """Read every user once, whoever is sampled: groups must not depend on earlier rounds, nor then the last bits."""
-    tokens = item_token_model(model)
+    """Read every user once, whoever is sampled, in one shape, whoever else is there."""
+    tokens, found = item_token_model(model), dict[int, Tensor]()
+    everybody, rows = np.arange(len(histories)), max(1, MAX_TOKENS // max_history)
     with torch.no_grad():
-        for batch in user_batches(histories, np.arange(len(histories)), max_history, 8 * MAX_TOKENS, _device(model)):
-            for start in range(0, len(batch.users), 16):
-                rows = slice(start, start + 16)
-                contexts = tokens.context(batch.items[rows])
-                for user, targets, context in zip(batch.users[rows], batch.targets[rows], contexts, strict=True):
-                    cache.contexts[int(user)] = context[: int((targets >= 0).sum())].clone()
+        for batch in fixed_batches(histories, everybody, max_history, rows, _device(model)):
+            contexts = tokens.context(batch.items)
+            for user, targets, context in zip(batch.users, batch.targets, contexts, strict=False):
+                found[int(user)] = context[: int((targets >= 0).sum())].clone()
+    cache.contexts = found  # whole or not at all: a failure in between must not leave some users unread
 
 
 def _lora_gradients(
@@ -226,7 +248,7 @@ def _lora_gradients(
 ) -> None:
     model.train()
     with per_user_gradients(model):
-        for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
+        for batch in fixed_batches(histories, users, max_history, max(1, MAX_TOKENS // max_history), _device(model)):
             losses = user_losses(model(batch.items), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()

@@ -241,6 +241,7 @@ def _plans(chain: Chain) -> list[dict[str, Any]]:
     return [
         {
             "plan_hash": charge.plan_hash,
+            "run": charge.run,
             "part": charge.event[0],
             "events": charge.count,
             "sampling_prob": charge.event[1],

@@ -16,7 +16,9 @@ def plan(
     users: Annotated[int, typer.Option(help="Of all partners together.", min=1)],
     epsilon: Annotated[float, typer.Option(help="To be promised at most.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Below 1/users.")] = 1e-4,
-    rounds: Annotated[int | None, typer.Option(help="Steps in all; a round is a step. Default 20.", min=1)] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Steps in all; a round is a step. Default 20.", min=1, max=100_000)
+    ] = None,
     partners: Annotated[int, typer.Option(help="How many there are.", min=1)] = 8,
     quorum: Annotated[int | None, typer.Option(help="Whose noise adds up in secagg mode; default all.", min=1)] = None,
     sampling_prob: Annotated[float, typer.Option(help="Of each user in each round.")] = 1.0,

@@ -18,6 +18,7 @@ from fedrec.privacy.ledger_anchor import anchor_path
 from fedrec_sim import cli
 
 COST: dict[str, Any] = {"plan_hash": "0123456789", "part": "head", "sampling_prob": 0.5, "noise_multiplier": 2.0}
+COST |= {"run": "r", "most_steps": 10_000}
 
 
 @pytest.fixture

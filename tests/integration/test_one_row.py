@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,12 @@ def test_the_path_of_one_row(
     assert not set(ranked.items) & set(anna.history("test"))
     assert len(explain(recommender, anna.history("test"), ranked)) == 5
 
-    # and the budget holds: the plan's second step is paid, a third is refused before data is read
+    # and the plan and the budget hold: the second step is paid; a third, or another training, is refused
     worker.train(round_plan(2, after.hash, plan.hash), after)
-    with pytest.raises(BudgetError, match="remain"):
+    with pytest.raises(PrivacyError, match="the plan has 2 steps"):
         worker.train(round_plan(3, after.hash, plan.hash), after)
+    with pytest.raises(BudgetError, match="remain"):
+        worker.train(replace(round_plan(1, after.hash, plan.hash), run="another"), after)
 
 
 def test_a_partner_refuses_what_it_did_not_agree_to(

@@ -82,7 +82,7 @@ PARTS = st.builds(
     PartPlan,
     part=st.text(min_size=1),
     sampling_prob=st.floats(0, 1, exclude_min=True),
-    l2_clip_norm=st.floats(0, exclude_min=True, allow_infinity=False),
+    l2_clip_norm=st.floats(1e-30, 1e30),
     noise_multiplier=st.floats(0, exclude_min=True, allow_infinity=False),
     total_steps=st.integers(1),
 )
@@ -107,6 +107,7 @@ def test_a_plan_survives_json_with_its_hash(mode: Mode, delta: float, parts: lis
 def test_ledger_spends_each_event_once_and_never_the_budget(uses: list[tuple[int, bool]]) -> None:
     """Repeats, crashes before release, a budget of three: spent is what the distinct events cost."""
     cost: dict[str, Any] = {"plan_hash": "p", "part": "a", "sampling_prob": 1.0, "noise_multiplier": 2.0}
+    cost |= {"run": "r", "most_steps": 10_000}
     costs = [epsilon_pld([("a", 1.0, 2.0, n)], 1e-5) if n else 0.0 for n in range(4)]
     reserved: set[int] = set()
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,8 @@ def oracle(model: nn.Module, rows: Tensor, user_of_row: Tensor, n_users: int) ->
 
 def captured(model: nn.Module, rows: Tensor, user_of_row: Tensor | None = None, n_users: int = 0) -> list[Tensor]:
     with per_user_gradients(model) as capture:
-        capture.users_of_rows(user_of_row, n_users)
+        if user_of_row is not None:
+            capture.users_of_rows(user_of_row, n_users)
         losses_of(model, rows).sum().backward()
         return [p.grad_sample for p in model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
 

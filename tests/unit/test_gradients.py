@@ -13,6 +13,7 @@ from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import AdapterShape, build_model, part_names, train_only, user_losses
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
+from fedrec.training import local
 from fedrec.training.batches import user_batches
 from fedrec.training.local import ContextCache, PrivateStep, private_step
 
@@ -116,6 +117,41 @@ def test_contexts_do_not_depend_on_who_was_sampled(model: PeftModel, histories: 
     first, second = (cache.contexts for cache in caches)
     assert set(first) == set(second) == {user for user, history in enumerate(histories) if len(history) > 1}
     assert all(torch.equal(first[user], second[user]) for user in first)
+
+
+def own_gradients(model: PeftModel, part: str, histories: list[np.ndarray]) -> dict[int, torch.Tensor]:
+    """Each user's gradient as a private step takes it, before clipping: seen by an optimizer that looks."""
+    found = dict[int, torch.Tensor]()
+
+    class Looking(UserDPOptimizer):
+        def clip_and_accumulate(self) -> None:
+            rows = torch.cat([sample.flatten(1) for sample in self.grad_samples], 1)
+            for row in rows[: len(histories) - len(found)]:
+                found[len(found)] = row.clone()
+            super().clip_and_accumulate()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "UserDPOptimizer", Looking)
+        step = PrivateStep(part, 1.0, 1.0, noise_std=1e-3, learning_rate=1e-9, max_history=20)
+        source = NoiseSource.from_root(bytes(32), b"x")
+        private_step(model, part_names(model, [part]), histories, step, source, ContextCache())
+    return found
+
+
+@pytest.mark.parametrize("part", ["head", "lora"])
+def test_a_users_gradient_is_the_same_to_the_last_bit_whoever_else_is_there(
+    model: PeftModel, histories: list[np.ndarray], part: str
+) -> None:
+    """One user more, longer than all, and everybody in another place: an adapter could blow up a bit that differs."""
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    before = own_gradients(model, part, histories)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(start[name])
+    after = own_gradients(model, part, [np.arange(20, dtype=np.int32), *histories])
+    assert (len(before), len(after)) == (60, 61)
+    assert all(torch.equal(before[user], after[user + 1]) for user in before)
+    assert min(float(gradient.norm()) for gradient in before.values()) > 0
 
 
 def test_layers_that_mix_users_are_refused() -> None:

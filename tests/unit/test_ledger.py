@@ -18,6 +18,8 @@ from fedrec.privacy.plan import calibrate
 MakeLedger = Callable[..., PrivacyLedger]
 COST: dict[str, Any] = {
     "plan_hash": "p",
+    "run": "r",
+    "most_steps": 10_000,
     "part": "head",
     "sampling_prob": 1.0,
     "noise_multiplier": 2.0,
@@ -98,6 +100,20 @@ def test_budget_is_refused_with_figures_and_nothing_is_written(path: Path, make_
     assert ledger.spent()[0] == cost_of(2)
 
 
+def test_a_training_has_no_more_steps_than_its_plan(ledger: PrivacyLedger) -> None:
+    """Whatever the budget; another training under the same plan begins anew, and pays."""
+    cost = {**COST, "most_steps": 3}
+    ledger.reserve("e0", **{**cost, "steps": 2})
+    with pytest.raises(PrivacyError, match="3 steps, 2 are paid for; 2 more"):
+        ledger.reserve("e1", **{**cost, "steps": 2})
+    ledger.reserve("e2", **cost)
+    ledger.reserve("e2", **cost)  # the same question again is no step
+    ledger.reserve("e3", **{**cost, "part": "lora"})
+    ledger.reserve("e4", **{**cost, "run": "another"})
+    with pytest.raises(PrivacyError, match="not in it"):
+        ledger.reserve("e5", **{**cost, "steps": 2**62})
+
+
 def test_a_calibrated_plan_fits_its_budget_in_any_order(path: Path, make_ledger: MakeLedger) -> None:
     plan = calibrate([("prior", 1, 1.0, 1.0, 0.4), ("lora", 4, 0.5, 0.1, 0.6)], 3.0, 1e-5, "inspect", 1)
     ledger = make_ledger(path, 3.0)
@@ -106,6 +122,8 @@ def test_a_calibrated_plan_fits_its_budget_in_any_order(path: Path, make_ledger:
         ledger.reserve(
             f"e{number}",
             plan_hash=plan.hash,
+            run="r",
+            most_steps=part.total_steps,
             part=name,
             sampling_prob=part.sampling_prob,
             noise_multiplier=part.noise_multiplier,
@@ -156,10 +174,27 @@ def test_somebody_elses_ledger_is_refused(ledger: PrivacyLedger, partner: str, d
 def test_a_ledger_is_made_once(ledger: PrivacyLedger, path: Path, make_ledger: MakeLedger) -> None:
     with pytest.raises(LedgerError, match="there already"):
         make_ledger(path)
+    ledger.reserve("e", **COST)
     path.unlink()  # its anchor stays, so that what it knew is not forgotten unseen
     with pytest.raises(LedgerError, match="anchor: is there already"):
         make_ledger(path)
     assert not list(path.parent.glob(".*.new*"))
+
+
+def test_a_creation_that_a_crash_cut_short_begins_anew(
+    path: Path, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The anchor is there before the ledger, so that a ledger is never without one."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "hardlink_to", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_ledger(path)
+    assert [file.name for file in path.parent.iterdir()] == ["partner.sqlite.anchor"]
+    make_ledger(path).reserve("e", **COST)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_file_that_comes_in_between_is_not_replaced(

@@ -19,6 +19,7 @@ from fedrec.privacy.ledger_report import export_bytes, read_export
 
 MakeLedger = Callable[..., PrivacyLedger]
 COST: dict[str, Any] = {"plan_hash": "p", "part": "head", "sampling_prob": 1.0, "noise_multiplier": 2.0, "steps": 1}
+COST |= {"run": "r", "most_steps": 10_000}
 
 
 @pytest.fixture
@@ -55,13 +56,15 @@ def test_a_copy_elsewhere_is_refused(ledger: PrivacyLedger, tmp_path: Path) -> N
     ledger.reserve("e1", **COST)
 
 
-def test_a_copy_of_a_new_ledger_is_refused_as_well(tmp_path: Path, make_ledger: MakeLedger) -> None:
-    """A missing anchor is legal for what creation writes, but only in the file that was created."""
+def test_a_new_ledger_is_refused_without_its_anchor_as_well(tmp_path: Path, make_ledger: MakeLedger) -> None:
+    """Put back over what was spent, in the same file, it would have forgotten all of it."""
     new = make_ledger(tmp_path / "l.sqlite")
-    refused(PrivacyLedger(copy_of(new, tmp_path / "backup", anchor=False)), "anchor is missing")
-    anchor_path(new.path).unlink()  # as a crash during creation leaves it
+    empty = copy_of(new, tmp_path / "backup", anchor=False)
+    refused(PrivacyLedger(empty), "anchor is missing")
     new.reserve("e0", **COST)
-    assert anchor_path(new.path).exists()
+    shutil.copyfile(empty, new.path)
+    anchor_path(new.path).unlink()
+    refused(new, "anchor is missing")
 
 
 def test_an_older_database_in_the_same_place_is_refused(ledger: PrivacyLedger, tmp_path: Path) -> None:
@@ -281,9 +284,9 @@ def rechained(ledger: PrivacyLedger, kind: Any, content: Any, event_id: str = ""
 @pytest.mark.parametrize(
     ("kind", "content", "event_id"),
     [
-        ("reserve", {"plan_hash": "p", "event": ["head", 1.0, 2.0, 1]}, "e0"),
-        ("reserve", {"plan_hash": "p", "event": ["head", 1.0, 2.0, -5]}, "e1"),
-        ("reserve", {"plan_hash": "p"}, "e1"),
+        ("reserve", {"plan_hash": "p", "run": "r", "event": ["head", 1.0, 2.0, 1]}, "e0"),
+        ("reserve", {"plan_hash": "p", "run": "r", "event": ["head", 1.0, 2.0, -5]}, "e1"),
+        ("reserve", {"plan_hash": "p", "run": "r"}, "e1"),
         ("release", "h", "never reserved"),
         ("budget", {"epsilon": -1.0, "delta": 1e-5}, ""),
         ("budget", {"epsilon": 1.0}, ""),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from scipy.stats import norm
 
+from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import found_rate_at_most
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.privacy.statement import NoiseOrigin, privacy_statement
@@ -18,8 +19,22 @@ SHARED = PrivacyPlan("user", "secagg", 1e-5, (HEAD, LORA), quorum=4)
 ALONE = dataclasses.replace(SHARED, mode="inspect")
 
 
-def state(plan: PrivacyPlan | None, noise: NoiseOrigin = "secret", simulated: bool = False) -> dict[str, Any]:
+def state(plan: PrivacyPlan | None, noise: NoiseOrigin = "secret", simulated: bool | None = None) -> dict[str, Any]:
+    """Simulated where it must be: nothing masks an answer yet."""
+    simulated = plan is SHARED if simulated is None else simulated
     return privacy_statement(plan, noise_source=noise, simulated=simulated)
+
+
+def test_secagg_without_masks_promises_nothing_in_earnest() -> None:
+    with pytest.raises(PrivacyError, match="masks are simulated"):
+        state(SHARED, simulated=False)
+
+
+def test_the_page_does_not_promise_the_noise_of_a_sum_against_a_coordinator_who_sees_the_answers() -> None:
+    shared, alone = statement_page(state(SHARED), "x"), statement_page(state(ALONE), "x")
+    opened = state(SHARED)["partner_alone_epsilon"]
+    assert f"the coordinator can, as nothing is masked in a simulation | {opened:.2f}" in shared
+    assert f"and the coordinator | {state(ALONE)['epsilon']:.2f}" in alone
 
 
 def test_found_rate_is_that_of_the_best_test_against_a_gaussian() -> None:
@@ -77,8 +92,8 @@ def test_a_page_made_with_seeded_noise_says_so(noise: NoiseOrigin, told: bool) -
 
 
 def test_a_simulation_says_that_rows_have_ledgers_of_their_own() -> None:
-    assert any("each row and seed" in item for item in state(SHARED, simulated=True)["does_not_cover"])
-    assert not any("simulation each" in item for item in state(SHARED)["does_not_cover"])
+    assert any("each row and seed" in item for item in state(ALONE, simulated=True)["does_not_cover"])
+    assert not any("each row and seed" in item for item in state(ALONE, simulated=False)["does_not_cover"])
 
 
 def test_without_privacy_the_page_promises_nothing() -> None:

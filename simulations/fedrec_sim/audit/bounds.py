@@ -49,7 +49,8 @@ def refutes(guesses: Guesses, events: list[Event]) -> bool:
     """Whether no mechanism with the privacy curve of `events` lets anybody guess that well.
 
     Of every test, found rate <= e**epsilon * false alarm rate + delta(epsilon), at every epsilon and in both
-    directions. No assumption about the noise. Reference: Kairouz et al. 2015, arXiv:1311.0776, theorem 2.1.
+    directions. The noise may be of any kind, if the trials are independent.
+    Reference: Kairouz et al. 2015, arXiv:1311.0776, theorem 2.1.
     """
     deltas = delta_pld(events, _EPSILONS)
     return any(

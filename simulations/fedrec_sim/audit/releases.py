@@ -30,7 +30,7 @@ class Audited:
 
     Attributes:
         optimizer: the real one, or a mutant.
-        context: of a step's noise, as the worker binds it to the question.
+        context: of a step's noise; each step has its own, as in the worker.
         sample: which users take part in a step.
         canaries: worst-case users, each with a direction of its own; 1 to `MOST_CANARIES`.
         others: users beside them; 0 with one canary: absence is an empty sample.
@@ -55,8 +55,8 @@ def guess(audited: Audited, releases: int, root: bytes) -> Guesses:
     """Release so many times, and guess of each canary whether it was there.
 
     The attacker knows the plan, every other user and the canaries' gradients, which change sides from step to step,
-    so that noise used twice cancels. Canaries have orthogonal directions and coins of their own, so each is a trial
-    independent of the others. The threshold lies half-way and is fixed before the first release.
+    so that noise used twice cancels. Canaries have orthogonal directions and coins of their own: independent trials, as
+    far as the noise is independent between directions. The threshold lies half-way, fixed before the first release.
 
     Args:
         root: 32 bytes, keys coins and noise; fresh, or fixed for a test.
