@@ -1,8 +1,10 @@
 """Documentation that nothing runs rots: these tests hold it against the code."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from typer.testing import CliRunner
@@ -62,6 +64,41 @@ def test_commands_named_in_the_readme_exist() -> None:
     for command in named:
         result = CliRunner().invoke(app, [*command.split(), "--help"])
         assert result.exit_code == 0, command
+
+
+def figures_of(name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+    return figures
+
+
+def test_the_audit_table_is_what_the_command_wrote() -> None:
+    text, audit = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8"), figures_of("audit.json")
+    assert audit["passed"]
+    for name, figures in {**audit["real"], **audit["mutant_figures"]}.items():
+        least = figures["epsilon_lower_bound"]
+        shown = "beyond any noise" if least is None else f"{least:.2f}"
+        assert f"| `{name}` | {figures['epsilon_claimed']:.2f} | {shown} |" in text, name
+    training = audit["training"]
+    assert f"{training['correct']} of {training['guessed']} guesses right" in text
+
+
+def test_the_attacks_told_are_those_that_were_recorded() -> None:
+    text = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+    for name, setting in figures_of("attacks.json")["settings"].items():
+        best = max(setting["membership"], key=lambda attacker: attacker["auc"]["value"])
+        found, most = best["found"][1], setting["ceiling"]
+        ceiling = f"{100 * most['found'][1]:.1f}" if most else "-"
+        figures = f"{best['auc']['value']:.2f} | {100 * found['value']:.0f} [{100 * found['low']:.0f}, "
+        assert f"| {figures}{100 * found['high']:.0f}] | {ceiling} |" in text, name
+        assert f"| {setting['reconstruction']['informed']['value']:.2f} |" in text, name
+
+
+def test_the_price_of_a_private_step_is_the_recorded_one() -> None:
+    bench = figures_of("dp-step.json")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for way in ("plain", "opacus_hooks", "opacus_ghost"):
+        assert f"{bench[f'ours_over_{way}']:.2f}" in text, way
+    assert bench["oracle_error"] <= 1e-5
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
