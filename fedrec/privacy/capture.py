@@ -23,10 +23,10 @@ class UserGradSampleHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ship
     """Opacus's hooks with a faster capture: `grad_sample` `[users, ...]` on every trained linear layer's tensors.
 
     What Opacus reads (`grad_sample`, its list after several backward passes, `cleanup`) is there, so that its
-    DPOptimizer and its accountants work unchanged. Where a user has several rows, set `user_of_row` before backward.
+    DPOptimizer and its accountants work unchanged. Where a user has several rows, call `users_of_rows` before backward.
 
     Args:
-        model: of whose trainable tensors all belong to `nn.Linear`.
+        model: every trainable tensor of it must belong to an `nn.Linear`.
     Raises: PrivacyError: a trained layer of another type.
     Reference: Goodfellow 2015, arXiv:1510.01799; Yousefpour et al. 2021, arXiv:2109.12298, section 2.
     """

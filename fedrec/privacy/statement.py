@@ -44,7 +44,7 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
         "other_partner_found_rate_at_most": found_rate_at_most(_left_to_other_partner(plan), FALSE_ALARM_RATE),
         "partner_alone_found_rate_at_most": found_rate_at_most(_left_alone(plan), FALSE_ALARM_RATE),
         "simulated": simulated,
-        "assumption": _assumption(plan, simulated),
+        "assumption": _assumption(plan),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
         "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this "
@@ -99,14 +99,14 @@ def _other_trainings(simulated: bool) -> str:
     return f"{what}: in a simulation each row and seed has ledgers of its own" if simulated else what
 
 
-def _assumption(plan: PrivacyPlan, simulated: bool) -> str:
+def _assumption(plan: PrivacyPlan) -> str:
     if plan.mode == "inspect":
         return "none about other partners or the coordinator: each partner's own noise gives the guarantee"
-    masks = " The sum is simulated in one process here: nothing is masked." if simulated else ""
     return (
         f"the coordinator sees only the sum, and all {plan.quorum} partners that the noise is sized for add their "
-        f"share honestly; then epsilon holds against the coordinator and everybody who is handed the adapter. One of "
-        f"the partners knows its own share of the noise: other_partner_epsilon holds against it.{masks}"
+        "share honestly; then epsilon holds against the coordinator and everybody who is handed the adapter. One of "
+        "the partners knows its own share of the noise: other_partner_epsilon holds against it. The sum is simulated "
+        "in one process here: nothing is masked."
     )
 
 

@@ -30,14 +30,18 @@ class DoubledClip(UserDPOptimizer):
         super().__init__(parameters, **{**settings, "l2_clip_norm": 2 * settings["l2_clip_norm"]})
 
 
-class DividedNoise(UserDPOptimizer):
-    """Takes the noise for that of a mean and divides it by the root of the batch."""
+class CountsUsers(UserDPOptimizer):
+    """Knows how many users a step had: no error yet, but what two of them need."""
 
     _users = 0
 
     def clip_and_accumulate(self) -> None:
         self._users += len(self.grad_samples[0])
         super().clip_and_accumulate()
+
+
+class DividedNoise(CountsUsers):
+    """Takes the noise for that of a mean and divides it by the root of the batch."""
 
     def add_noise(self) -> None:
         self._noise_std /= math.sqrt(max(self._users, 1))
@@ -54,14 +58,8 @@ class ClippedByTensor(UserDPOptimizer):
             parameter.grad_sample = None
 
 
-class SilentWhenEmpty(UserDPOptimizer):
+class SilentWhenEmpty(CountsUsers):
     """Skips the noise of a step in which nobody was drawn."""
-
-    _users = 0
-
-    def clip_and_accumulate(self) -> None:
-        self._users += len(self.grad_samples[0])
-        super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         self._noise_std = self._noise_std if self._users else 1e-6
