@@ -62,16 +62,23 @@ class ShapeConfig(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     popularity_floor: Annotated[float, Field(gt=0)] = 1.0
     head_start: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    item_rows: Annotated[int, Field(ge=0)] = 0
+    item_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
+    item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class PlainConfig(_Section):
-    """`[plain]`: the rows without privacy."""
+    """`[plain]`: the rows without privacy: first head and item vectors alone, then everything together."""
 
     shape: ShapeConfig
-    rounds: Count = 14
+    head_rounds: Annotated[int, Field(ge=0)] = 8
+    head_local_epochs: Count = 1
+    head_epochs: Annotated[int, Field(ge=0)] = 8
+    head_learning_rate: Rate = 5e-3
+    rounds: Annotated[int, Field(ge=0)] = 4
     local_epochs: Count = 1
-    central_epochs: Count = 12
-    local_only_epochs: Count = 12
+    central_epochs: Annotated[int, Field(ge=0)] = 4
+    local_only_epochs: Annotated[int, Field(ge=0)] = 4
     batch_users: Count = 8
     central_batch_users: Count = 32
     learning_rate: Rate = 2.5e-3
@@ -111,10 +118,10 @@ class PrivateConfig(_Section):
             problems.append("each part may stand once")
         if abs(sum(part.share for part in self.parts) - 1) > 1e-9:
             problems.append("the shares of the parts must add up to 1")
-        if self.shape.item_dim:
-            problems.append("shape.item_dim must be 0: per-item vectors are not trained privately")
-        if self.shape.dropout:
-            problems.append("shape.dropout must be 0: noise regularises enough")
+        if self.shape.dropout or self.shape.item_masking:
+            problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
+        if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
+            problems.append("the prior must come first: it says which items have a vector")
         if problems:
             raise ValueError("; ".join(problems))
         return self

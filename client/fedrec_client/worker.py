@@ -112,7 +112,9 @@ class Worker:
         settings = PlainSettings(
             plan.learning_rate, self.plain.weight_decay, self.plain.batch_users, self.plain.max_history
         )
-        train_plain(self.model, names, self.data.histories, settings, epochs=plan.local_epochs, rng=rng)
+        self._forget_stale_contexts(state)
+        epochs, cache = plan.local_epochs, self._cache
+        train_plain(self.model, names, self.data.histories, settings, epochs=epochs, rng=rng, cache=cache)
         return _difference(self.model, state, names)
 
     def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
@@ -185,14 +187,14 @@ class Worker:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
         digest = hashlib.sha256()
         for name in sorted(state.tensors):
-            if part_of(name) in ("lora", "projection", "items"):
+            if part_of(name) in ("lora", "projection"):
                 digest.update(state.tensors[name].tobytes())
         if self._cache.key != digest.hexdigest():
             self._cache.key, self._cache.contexts = digest.hexdigest(), {}
 
 
 def _plain_parts(part: str) -> tuple[str, ...]:
-    return ("head", "lora", "projection", "items") if part == "all" else (part,)
+    return ("head", "lora", "projection") if part == "all" else (part,)
 
 
 def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:

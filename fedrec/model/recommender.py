@@ -19,6 +19,8 @@ from fedrec.model.adapter import AdapterState
 from fedrec.model.backbone import Backbone
 from fedrec.model.features import ItemFeatures
 
+# Of a trained vector's coordinates at the start: public random numbers, small beside the features' norm of 1.
+_ITEM_STD = 0.02
 _SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity")
 
 
@@ -28,13 +30,17 @@ class AdapterShape:
 
     Attributes:
         rank: of LoRA on every linear layer.
-        item_dim: width of the trained per-item vectors; 0 for none (under DP each costs noise).
+        item_dim: width of the trained per-item vectors, which the head reads and scores with; 0 for none.
         summary_dim: leading feature components of which the head sees decayed mean, mean and last item.
         context_dim: width of the LLM's state as the head sees it.
         score_dim: leading feature components that scores are made with.
         context_scale: root mean square of a coordinate of the context; item vectors have a norm of about 1 in all.
         decay: of the decayed mean, per item.
         dropout: on item tokens and on the summary.
+        item_rows: so many items, the most popular by the prior, have a trained vector; 0: all. Under DP every vector
+            costs noise, and those of items that few users have would hold nothing else.
+        item_scale: of the trained vectors where they are used, so that one clip norm and rate fit them and the head.
+        item_masking: share of a history's items that are left out of its means in training.
         popularity_floor: added to the popularity histogram before its logarithm becomes the prior.
         head_start: weight of the decayed mean's likeness to an item in the untrained head's score; 0 leaves it silent.
     """
@@ -49,6 +55,9 @@ class AdapterShape:
     dropout: float = 0.0
     popularity_floor: float = 1.0
     head_start: float = 0.0
+    item_rows: int = 0
+    item_scale: float = 1.0
+    item_masking: float = 0.0
 
 
 class Popularity(nn.Module):
@@ -65,9 +74,15 @@ class Popularity(nn.Module):
 
 
 class ItemTokenModel(nn.Module):
-    """Scores the whole catalogue after every item of a history. Wrapped by PEFT, which adds LoRA."""
+    """Scores the whole catalogue after every item of a history. Wrapped by PEFT, which adds LoRA.
+
+    Attributes:
+        apart: each row of a batch reads a copy of the item vectors of its own, so that their gradient can be told
+            apart by row; for private steps, which need it, since it costs time.
+    """
 
     features: Tensor
+    apart: bool = False
 
     def __init__(self, backbone: Backbone, features: ItemFeatures, shape: AdapterShape) -> None:
         super().__init__()
@@ -78,14 +93,15 @@ class ItemTokenModel(nn.Module):
         n_items = len(features.vectors)
         self.shape = shape
         self.n_items = n_items
+        self.n_rows = min(shape.item_rows, n_items) or n_items
         self.backbone = backbone.module
         self.register_buffer("features", torch.from_numpy(features.vectors.copy()), persistent=False)
-        self.item_in = nn.Linear(features.dim + shape.item_dim, backbone.hidden_size)
-        self.item_emb = nn.Embedding(n_items, shape.item_dim) if shape.item_dim else None
+        self.item_in = nn.Linear(features.dim, backbone.hidden_size)
+        self.item_emb = nn.Embedding(self.n_rows, shape.item_dim) if shape.item_dim else None
         self.context_in = nn.Linear(backbone.hidden_size, shape.context_dim, bias=False)
         # No bias: what it could learn is the same for all users, as the prior is, and it would share their clipped
         # gradients (its part of the mean gradient was about as large as that of all weights together).
-        width = 3 * shape.summary_dim + shape.context_dim
+        width = 3 * (shape.summary_dim + shape.item_dim) + shape.context_dim
         self.score_head = nn.Linear(width, shape.score_dim + shape.item_dim, bias=False)
         self.popularity = Popularity(n_items)
         self.dropout = nn.Dropout(shape.dropout)
@@ -96,56 +112,106 @@ class ItemTokenModel(nn.Module):
         tokens, vectors = features.word_tokens, features.vectors
         gram = vectors.T @ vectors + 1e-2 * len(vectors) / vectors.shape[1] * np.eye(vectors.shape[1], dtype=np.float32)
         weights = np.linalg.solve(gram, vectors.T @ (tokens - tokens.mean(0)))
+        shape = self.shape
         with torch.no_grad():
-            self.item_in.weight.zero_()
-            self.item_in.weight[:, : vectors.shape[1]] = torch.from_numpy(weights.T.astype(np.float32))
+            self.item_in.weight.copy_(torch.from_numpy(weights.T.astype(np.float32)))
             self.item_in.bias.copy_(torch.from_numpy(tokens.mean(0).astype(np.float32)))
             nn.init.orthogonal_(self.context_in.weight)
             self.score_head.weight.zero_()
-            both = min(self.shape.summary_dim, self.shape.score_dim)
-            self.score_head.weight[:both, :both].fill_diagonal_(self.shape.head_start)
+            both = min(shape.summary_dim, shape.score_dim)
+            self.score_head.weight[:both, :both].fill_diagonal_(shape.head_start)
             if self.item_emb is not None:
-                nn.init.normal_(self.item_emb.weight, std=0.02)
-                nn.init.normal_(self.item_in.weight[:, vectors.shape[1] :], std=0.02)
+                # The trained vectors come after the features, in the decayed mean (first block) and in the scores.
+                learnt = self.score_head.weight[
+                    shape.score_dim :, shape.summary_dim : shape.summary_dim + shape.item_dim
+                ]
+                learnt.fill_diagonal_(shape.head_start)
+                nn.init.normal_(self.item_emb.weight, std=_ITEM_STD / shape.item_scale)
 
-    def item_table(self) -> Tensor:
-        """Feature vectors, joined with the trained item vectors: `[items, feature_dim + item_dim]`."""
+    def item_vectors(self, rows: int) -> Tensor | None:
+        """The trained vectors, `[rows or 1, item_rows, item_dim]`, a copy for each row if `apart`; None without any."""
         if self.item_emb is None:
-            return self.features
-        return torch.cat([self.features, self.item_emb(torch.arange(self.n_items, device=self.features.device))], 1)
+            return None
+        every = torch.arange(self.n_rows, device=self.features.device).expand(rows if self.apart else 1, -1)
+        return self.item_emb(every) * self.shape.item_scale  # type: ignore[no-any-return]
+
+    def items_with_vector(self) -> Tensor:
+        """Codes of the items that have a trained vector, in the order of its rows: int64 `[item_rows]`."""
+        if self.n_rows == self.n_items:
+            return torch.arange(self.n_items, device=self.features.device)
+        prior = self.popularity(self.shape.popularity_floor).detach()
+        return torch.argsort(prior, descending=True, stable=True)[: self.n_rows]
 
     def context(self, items: Tensor) -> Tensor:
-        """The LLM's reading of each prefix: `[users, positions]` -> `[users, positions, context_dim]`."""
-        tokens = self.item_in(self.dropout(self.item_table()[items]))
+        """The LLM's reading of each prefix, from text alone: `[users, positions]` -> `[users, positions, context_dim]`.
+
+        Trained item vectors are left to the head: so the reading stays while only the head is trained.
+        """
+        tokens = self.item_in(self.dropout(self.features[items]))
         dtype = next(self.backbone.parameters()).dtype
         hidden = self.backbone(inputs_embeds=tokens.to(dtype), use_cache=False).last_hidden_state.float()
         # One scale whatever the backbone's own norms are, so that one learning rate and clip norm fit every backbone.
         normed = F.layer_norm(hidden, hidden.shape[-1:]) * self.shape.context_scale
         return self.context_in(normed)  # type: ignore[no-any-return]
 
-    def summary(self, items: Tensor, context: Tensor) -> Tensor:
-        """What the head sees after each item: decayed mean, mean and last item vector, and the context."""
+    def summary(self, items: Tensor, context: Tensor, item_vectors: Tensor | None) -> Tensor:
+        """What the head sees after each item: decayed mean, mean and last item vector, and the context.
+
+        Args:
+            items: int64 `[users, positions]`.
+            context: `[users, positions, context_dim]`.
+            item_vectors: as `item_vectors` gives them.
+        """
         vectors = self.features[items][..., : self.shape.summary_dim]
+        if item_vectors is not None:
+            vectors = torch.cat([vectors, self._look_up(items, item_vectors)], -1)
         positions = torch.arange(items.shape[1], device=items.device)
         age = positions[:, None] - positions[None, :]
         decayed = torch.where(age >= 0, self.shape.decay ** age.clamp(min=0).float(), 0.0)
         flat = (age >= 0).float()
-        means = [(kernel / kernel.sum(1, keepdim=True)) @ vectors for kernel in (decayed, flat)]
+        kept = torch.ones(len(items), 1, items.shape[1], device=items.device)
+        if self.training and self.shape.item_masking:
+            kept = (torch.rand_like(kept) >= self.shape.item_masking).float()
+        weights = [kernel * kept for kernel in (decayed, flat)]
+        means = [(w / w.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors for w in weights]
         return torch.cat([*means, vectors, context], -1)
+
+    def _look_up(self, items: Tensor, item_vectors: Tensor) -> Tensor:
+        """`[users, positions]` and `[users or 1, item_rows, item_dim]` -> `[users, positions, item_dim]`, 0 if none."""
+        if self.n_rows == self.n_items:
+            places, there = items, torch.ones_like(items, dtype=torch.bool)
+        else:
+            row_of = torch.full((self.n_items,), -1, device=items.device)
+            row_of[self.items_with_vector()] = torch.arange(self.n_rows, device=items.device)
+            places, there = row_of[items].clamp(min=0), row_of[items] >= 0
+        users = torch.arange(len(items), device=items.device)[:, None] if len(item_vectors) > 1 else 0
+        return item_vectors[users, places] * there[..., None]
 
     def user_vectors(self, summary: Tensor) -> Tensor:
         """`[users, positions, summary]` -> `[users, positions, score_dim + item_dim]`."""
         return self.score_head(self.dropout(summary))  # type: ignore[no-any-return]
 
-    def scores(self, user_vectors: Tensor) -> Tensor:
-        """Compare user vectors with every item: `[..., score_dim + item_dim]` -> `[..., items]`."""
-        table = self.item_table()
-        kept = torch.cat([table[:, : self.shape.score_dim], table[:, self.features.shape[1] :]], 1)
-        return user_vectors @ kept.T + self.popularity(self.shape.popularity_floor)  # type: ignore[no-any-return]
+    def scores(self, user_vectors: Tensor, item_vectors: Tensor | None) -> Tensor:
+        """Compare user vectors with every item: `[users, ..., score_dim + item_dim]` -> `[users, ..., items]`."""
+        shape = self.shape
+        scores = user_vectors[..., : shape.score_dim] @ self.features[:, : shape.score_dim].T
+        scores = scores + self.popularity(shape.popularity_floor)
+        if item_vectors is None:
+            return scores  # type: ignore[no-any-return]
+        learnt = item_vectors if len(item_vectors) > 1 else item_vectors[0]
+        of_rows = user_vectors[..., shape.score_dim :] @ learnt.transpose(-1, -2)
+        if self.n_rows == self.n_items:
+            return scores + of_rows  # type: ignore[no-any-return]
+        return scores.index_add(-1, self.items_with_vector(), of_rows)  # type: ignore[no-any-return]
+
+    def score_summaries(self, items: Tensor, context: Tensor) -> Tensor:
+        """`forward` for a context that is known: float32 `[users, positions, items]`."""
+        learnt = self.item_vectors(len(items))
+        return self.scores(self.user_vectors(self.summary(items, context, learnt)), learnt)
 
     def forward(self, items: Tensor) -> Tensor:
         """Scores after every item: int64 `[users, positions]` -> float32 `[users, positions, items]`."""
-        return self.scores(self.user_vectors(self.summary(items, self.context(items))))
+        return self.score_summaries(items, self.context(items))
 
 
 def user_losses(scores: Tensor, targets: Tensor) -> Tensor:
@@ -227,9 +293,9 @@ def write_state(model: PeftModel, state: AdapterState) -> None:
 
 
 def part_of(name: str) -> str:
-    """Which part of the adapter a tensor belongs to: prior, head, lora, projection, items or fixed."""
-    rules = {".popularity.": "prior", ".score_head.": "head", ".lora_": "lora", ".item_in.": "projection"}
-    rules |= {".item_emb.": "items", ".context_in.": "projection"}
+    """Which part of the adapter a tensor belongs to: prior, head, lora, projection or fixed."""
+    rules = {".popularity.": "prior", ".score_head.": "head", ".item_emb.": "head", ".lora_": "lora"}
+    rules |= {".item_in.": "projection", ".context_in.": "projection"}
     return next((part for mark, part in rules.items() if mark in name), "fixed")
 
 

@@ -1,4 +1,4 @@
-"""Per-user gradients taken inside the trained linear layers, in the backward pass that computes them anyway.
+"""Per-user gradients taken inside the trained layers, in the backward pass that computes them anyway.
 
 Opacus's hooks keep every layer's input and output gradient and take the per-user products afterwards, while autograd
 still computes the sum that nobody needs. Here the layer's own backward makes the per-user product instead of the sum:
@@ -20,13 +20,14 @@ _Sink = Callable[[Tensor, Tensor], None]
 
 
 class UserGradSampleHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no types
-    """Opacus's hooks with a faster capture: `grad_sample` `[users, ...]` on every trained linear layer's tensors.
+    """Opacus's hooks with a faster capture: `grad_sample` `[users, ...]` on every tensor of the trained layers.
 
     What Opacus reads (`grad_sample`, its list after several backward passes, `cleanup`) is there, so that its
     DPOptimizer and its accountants work unchanged. Where a user has several rows, call `users_of_rows` before backward.
 
     Args:
-        model: every trainable tensor of it must belong to an `nn.Linear`.
+        model: every trainable tensor of it must belong to an `nn.Linear` or a dense `nn.Embedding`. A user's gradient
+            of an embedding is the whole table, so that noise covers every row, whatever was looked up.
     Raises: PrivacyError: a trained layer of another type.
     Reference: Goodfellow 2015, arXiv:1510.01799; Yousefpour et al. 2021, arXiv:2109.12298, section 2.
     """
@@ -44,15 +45,17 @@ class UserGradSampleHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ship
         self._rows = (user_of_row, n_users)
 
     def add_hooks(self, **_options: Any) -> None:
-        """Let every trained linear layer run through `_PerUserLinear`."""
+        """Let every trained layer run through `_PerUserLinear` or `_PerUserEmbedding`."""
         trained = list(self.iterate_submodules(self._module))
-        layers: list[nn.Linear] = [layer for layer in trained if type(layer) is nn.Linear]
-        if wrong := sorted({type(layer).__name__ for layer in trained if type(layer) is not nn.Linear}):
+        if wrong := sorted({type(layer).__name__ for layer in trained if type(layer) not in (nn.Linear, nn.Embedding)}):
             reason = f"layers of type {', '.join(wrong)} have no per-user gradient here"
             raise PrivacyError(reason, "train the LoRA or head part, or others without privacy")
-        for layer in layers:
-            layer.forward = partial(_forward, layer, partial(self._take, layer))  # type: ignore[method-assign]
-        self._captured = layers
+        for layer in trained:
+            if isinstance(layer, nn.Linear):
+                layer.forward = partial(_forward, layer, partial(self._take, layer))  # type: ignore[method-assign]
+            elif isinstance(layer, nn.Embedding):
+                layer.forward = partial(_embed, layer, partial(self._take_rows, layer))  # type: ignore[method-assign]
+        self._captured = trained
 
     def remove_hooks(self) -> None:
         """Give the layers their own forward back."""
@@ -69,6 +72,11 @@ class UserGradSampleHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ship
             self._add(layer.weight, _row_products(grads, inputs))
         if layer.bias is not None and layer.bias.requires_grad:
             self._add(layer.bias, grads.flatten(1, -2).sum(1) if grads.dim() > 2 else grads)
+
+    def _take_rows(self, layer: nn.Embedding, indices: Tensor, grads: Tensor) -> None:
+        of_rows = grads.new_zeros(len(grads), *layer.weight.shape)
+        places = indices.flatten(1).unsqueeze(2).expand(-1, -1, grads.shape[-1])
+        self._add(layer.weight, of_rows.scatter_add_(1, places, grads.flatten(1, -2)))
 
     def _add(self, parameter: Tensor, of_rows: Tensor) -> None:
         if self._rows is not None:
@@ -96,6 +104,29 @@ class _PerUserLinear(torch.autograd.Function):
         inputs, weight = ctx.saved_tensors
         ctx.sink(inputs, grads[0])
         return grads[0] @ weight if ctx.needs_input_grad[0] else None, None, None, None
+
+
+class _PerUserEmbedding(torch.autograd.Function):
+    """An embedding whose backward gives indices and output gradient to a sink instead of summing over users."""
+
+    @staticmethod
+    def forward(ctx: Any, indices: Tensor, weight: Tensor, sink: _Sink) -> Tensor:
+        ctx.save_for_backward(indices)
+        ctx.sink = sink
+        return F.embedding(indices, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        (indices,) = ctx.saved_tensors
+        ctx.sink(indices, grads[0])
+        return None, None, None
+
+
+def _embed(layer: nn.Embedding, sink: _Sink, indices: Tensor) -> Tensor:
+    if not (layer.training and torch.is_grad_enabled()):
+        return F.embedding(indices, layer.weight)
+    layer.weight._forward_counter += 1  # type: ignore[attr-defined]  # Opacus's own count
+    return _PerUserEmbedding.apply(indices, layer.weight, sink)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def _forward(layer: nn.Linear, sink: _Sink, inputs: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ def _layer_problems(model: nn.Module, trained: set[int]) -> Iterator[str]:
             yield f"{name}: {type(layer).__name__} mixes the users of a batch"
         if getattr(layer, "gradient_checkpointing", False):
             yield f"{name}: gradient checkpointing runs layers anew in backward, where the capture may be missed"
-        if own and isinstance(layer, nn.Embedding):
-            yield f"{name}: a trained embedding moves row by row: sparse, it tells what occurred"
+        if own and isinstance(layer, nn.Embedding) and (layer.sparse or layer.scale_grad_by_freq or layer.max_norm):
+            yield f"{name}: an embedding that is sparse, weighted by frequency or renormalised tells what occurred"
         if own and isinstance(layer, nn.ParameterDict) and "embedding" in name:
             yield f"{name}: an adapter on an embedding moves row by row: sparse, it tells what occurred"
 

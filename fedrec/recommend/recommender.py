@@ -54,6 +54,7 @@ class ModelRecommender:
         """Score the whole catalogue for each history (oldest first; may be empty): float32 `[users, items]`."""
         tokens = item_token_model(self._model)
         self._model.eval()
+        learnt = tokens.item_vectors(1)
         prior = tokens.popularity(tokens.shape.popularity_floor).cpu().numpy()
         scores = np.tile(prior, (len(histories), 1)).astype(np.float32)
         lengths = np.array([min(len(h), self._max_history) for h in histories], dtype=np.int64)
@@ -64,8 +65,8 @@ class ModelRecommender:
                 row[: lengths[user]] = histories[user][-self._max_history :]
             items = torch.from_numpy(rows).to(tokens.features.device)
             last = torch.from_numpy(lengths[group] - 1).to(items.device)
-            summary = tokens.summary(items, tokens.context(items))[torch.arange(len(group)), last]
-            scores[group] = tokens.scores(tokens.user_vectors(summary)).float().cpu().numpy()
+            summary = tokens.summary(items, tokens.context(items), learnt)[torch.arange(len(group)), last]
+            scores[group] = tokens.scores(tokens.user_vectors(summary), learnt).float().cpu().numpy()
         return scores
 
     def rank(self, history: np.ndarray, k: int) -> RankedList:

@@ -10,15 +10,25 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from fedrec.errors import PrivacyError
-from fedrec.model.recommender import adapter_parameters, item_token_model, part_names, train_only, user_losses
+from fedrec.model.recommender import (
+    ItemTokenModel,
+    adapter_parameters,
+    item_token_model,
+    part_names,
+    part_of,
+    train_only,
+    user_losses,
+)
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
-from fedrec.training.batches import fixed_batches, user_batches
+from fedrec.training.batches import UserBatch, fixed_batches, user_batches
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
+# The same where no LLM is passed: the scores are all there is to hold.
+_HEAD_TOKENS = 1600
 # Made users, whose losses must not depend on each other.
 _PROBE_USERS, _PROBE_ITEMS = 3, 6
 
@@ -62,6 +72,14 @@ class ContextCache:
     key: str = ""
     contexts: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
+    def of(self, batch: UserBatch, context_dim: int) -> Tensor:
+        """The contexts of a batch's users, float32 `[rows, positions, context_dim]`; nobody's rows stay zero."""
+        contexts = torch.zeros(*batch.items.shape, context_dim, device=batch.items.device)
+        for row, user in zip(contexts, batch.users, strict=False):
+            context = self.contexts[int(user)]
+            row[: len(context)] = context
+        return contexts
+
 
 def train_plain(
     model: PeftModel,
@@ -73,15 +91,22 @@ def train_plain(
     rng: np.random.Generator,
     rate: Callable[[float], float] = lambda _: 1.0,
     after_epoch: Callable[[int], None] = lambda _: None,
+    cache: ContextCache | None = None,
 ) -> float:
     """AdamW on the named adapter tensors for some epochs; no privacy whatsoever.
 
     Args:
         rate: factor on the learning rate at progress 0..1 of these epochs.
         after_epoch: called with the number of epochs done; may put the model into evaluation mode.
+        cache: contexts of the unchanged LLM, read and used if the head alone is trained; its key is the caller's to
+            set.
     Returns: mean loss over the users of the last epoch (private).
     """
     parameters = list(train_only(model, names).values())
+    head_only = all(part_of(name) == "head" for name in names)
+    kept = (cache or ContextCache()) if head_only else None
+    if kept is not None and not kept.contexts:
+        _read_contexts(model, histories, settings.max_history, kept)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(histories) // settings.batch_users)
     torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's own generator
@@ -94,7 +119,7 @@ def train_plain(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate(step / (epochs * batches))
         optimizer.zero_grad()
-        total += _plain_backward(model, histories, users, settings.max_history)
+        total += _plain_backward(model, histories, users, settings.max_history, kept)
         nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
         if (step + 1) % batches == 0:
@@ -102,11 +127,18 @@ def train_plain(
     return total / max(len(histories), 1)
 
 
-def _plain_backward(model: PeftModel, histories: Sequence[np.ndarray], users: np.ndarray, max_history: int) -> float:
+def _plain_backward(
+    model: PeftModel, histories: Sequence[np.ndarray], users: np.ndarray, max_history: int, cache: ContextCache | None
+) -> float:
     """Gradient of the mean loss of `users`, in length-sorted microbatches; returns the sum of their losses."""
-    total = 0.0
-    for batch in user_batches(histories, users, max_history, MAX_TOKENS, _device(model)):
-        losses = user_losses(model(batch.items), batch.targets)
+    total, tokens = 0.0, item_token_model(model)
+    max_tokens = MAX_TOKENS if cache is None else _HEAD_TOKENS
+    for batch in user_batches(histories, users, max_history, max_tokens, _device(model)):
+        if cache is None:
+            scores = model(batch.items)
+        else:
+            scores = tokens.score_summaries(batch.items, cache.of(batch, tokens.shape.context_dim))
+        losses = user_losses(scores, batch.targets)
         (losses.sum() / len(users)).backward()  # type: ignore[no-untyped-call]  # torch's own
         total += float(losses.detach().sum())
     return total
@@ -210,27 +242,33 @@ def _head_gradients(
     cache: ContextCache,
 ) -> None:
     tokens = item_token_model(model)
-    model.train()
     if not cache.contexts:
         _read_contexts(model, histories, max_history, cache)
+    model.train()
     rows = max(1, 8 * MAX_TOKENS // max_history)
-    with per_user_gradients(tokens.score_head):
+    with per_user_gradients(model), item_vectors_apart(tokens):
         for batch in fixed_batches(histories, users, max_history, rows, _device(model)):
-            contexts = torch.zeros(rows, max_history, tokens.shape.context_dim, device=_device(model))
-            for row, user in zip(contexts, batch.users, strict=False):  # nobody's rows stay zero
-                context = cache.contexts[int(user)]
-                row[: len(context)] = context
-            with torch.no_grad():
-                summary = tokens.summary(batch.items, contexts)
-            losses = user_losses(tokens.scores(tokens.user_vectors(summary)), batch.targets)
+            contexts = cache.of(batch, tokens.shape.context_dim)
+            losses = user_losses(tokens.score_summaries(batch.items, contexts), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()
+
+
+@contextmanager
+def item_vectors_apart(tokens: ItemTokenModel) -> Iterator[None]:
+    """Inside, each row of a batch has a copy of the item vectors, as a gradient per user needs it."""
+    tokens.apart = True
+    try:
+        yield
+    finally:
+        tokens.apart = False
 
 
 def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], max_history: int, cache: ContextCache) -> None:
     """Read every user once, whoever is sampled, in one shape, whoever else is there."""
     tokens, found = item_token_model(model), dict[int, Tensor]()
     everybody, rows = np.arange(len(histories)), max(1, MAX_TOKENS // max_history)
+    model.eval()  # nothing is dropped from what is kept
     with torch.no_grad():
         for batch in fixed_batches(histories, everybody, max_history, rows, _device(model)):
             contexts = tokens.context(batch.items)

@@ -155,7 +155,7 @@ def private_schedule(config: SimulationConfig, n_users: int) -> tuple[RoundSpec,
 
 
 def plain_schedule(config: SimulationConfig) -> tuple[RoundSpec, ...]:
-    """The exact prior once, then everything together, the partners' rate on a cosine over the rounds.
+    """The exact prior once, then head and item vectors alone, then everything together; each on a cosine.
 
     The coordinator steps with Nesterov momentum, as DiLoCo does. How much of the gain is due to it was not separated
     from the other settings that changed with it.
@@ -163,15 +163,17 @@ def plain_schedule(config: SimulationConfig) -> tuple[RoundSpec, ...]:
     plain = config.plain
     average = ServerOptimizer(kind="sgd", server_learning_rate=1.0, momentum=0.0)
     outer = ServerOptimizer("nesterov", plain.server_learning_rate, plain.server_momentum)
-    rates = [plain.learning_rate * cosine(number / plain.rounds) for number in range(plain.rounds)]
     prior = RoundSpec("prior", local_epochs=1, local_steps=1, learning_rate=1.0, optimizer=average)
-    return (
-        prior,
-        *(
-            RoundSpec("all", local_epochs=plain.local_epochs, local_steps=1, learning_rate=r, optimizer=outer)
-            for r in rates
-        ),
-    )
+    schedule = [prior]
+    for part, rounds, epochs, rate in (
+        ("head", plain.head_rounds, plain.head_local_epochs, plain.head_learning_rate),
+        ("all", plain.rounds, plain.local_epochs, plain.learning_rate),
+    ):
+        rates = [rate * cosine(number / rounds) for number in range(rounds)]
+        schedule += [
+            RoundSpec(part, local_epochs=epochs, local_steps=1, learning_rate=r, optimizer=outer) for r in rates
+        ]
+    return tuple(schedule)
 
 
 def cosine(progress: float) -> float:

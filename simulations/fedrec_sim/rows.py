@@ -20,7 +20,7 @@ from fedrec_sim.federation import Federation, cosine, federate
 from fedrec_sim.run import Json, Run, write_json
 from fedrec_sim.world import Corpus, World
 
-EVERYTHING = ("head", "lora", "projection", "items")
+EVERYTHING = ("head", "lora", "projection")
 
 
 class Stopped(Exception):  # noqa: N818  # not an error: a person asked for it
@@ -138,7 +138,7 @@ def _alone(context: RowContext, groups: Sequence[np.ndarray]) -> Json:
     """
     config = context.world.config
     one = len(groups) == 1
-    epochs = config.plain.central_epochs if one else config.plain.local_only_epochs
+    epochs = config.plain.head_epochs + (config.plain.central_epochs if one else config.plain.local_only_epochs)
     trained: list[list[AdapterState]] = []
     validations: list[list[MetricSums]] = []
     for number, users in enumerate(groups):
@@ -165,16 +165,11 @@ def _train_alone(
     context: RowContext, model: PeftModel, users: np.ndarray, epochs: int, done: int, total: int
 ) -> list[tuple[AdapterState, MetricSums]]:
     """The adapter after each epoch that may be chosen, and these users' validation sums."""
-    config = context.world.config
+    plain, max_history = context.world.config.plain, context.world.config.data.max_history
     histories = [context.corpus.histories[user] for user in users]
-    recommender = ModelRecommender(model, config.data.max_history)
+    recommender = ModelRecommender(model, max_history)
     central = len(users) == len(context.corpus.histories)
-    settings = PlainSettings(
-        config.plain.central_learning_rate,
-        config.plain.weight_decay,
-        config.plain.central_batch_users if central else config.plain.batch_users,
-        config.data.max_history,
-    )
+    batch_users = plain.central_batch_users if central else plain.batch_users
     _set_prior(model, histories, len(context.world.catalog))
     results = []
 
@@ -184,8 +179,19 @@ def _train_alone(
         context.progress(done + epoch, total)
 
     rng = np.random.default_rng([context.seed, done])
-    names = part_names(model, EVERYTHING)
-    train_plain(model, names, histories, settings, epochs=epochs, rng=rng, rate=_warm_cosine, after_epoch=after_epoch)
+    head = (("head",), 0, plain.head_epochs, plain.head_learning_rate)
+    everything = (EVERYTHING, plain.head_epochs, epochs - plain.head_epochs, plain.central_learning_rate)
+    for parts, before, phase_epochs, rate in (head, everything):
+        train_plain(
+            model,
+            part_names(model, parts),
+            histories,
+            PlainSettings(rate, plain.weight_decay, batch_users, max_history),
+            epochs=phase_epochs,
+            rng=rng,
+            rate=_warm_cosine,
+            after_epoch=lambda epoch, before=before: after_epoch(before + epoch),  # type: ignore[misc]
+        )
     return results
 
 

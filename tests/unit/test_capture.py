@@ -148,7 +148,23 @@ def test_no_user_is_a_gradient_of_no_rows() -> None:
     assert [g.shape for g in captured(model, torch.zeros(0, POSITIONS, WIDTH))] == [(0, 3, WIDTH), (0, 3)]
 
 
-@pytest.mark.parametrize("layer", [nn.Embedding(4, 2), nn.LayerNorm(WIDTH), nn.Conv1d(2, 2, 1)])
+def test_an_embedding_gives_each_user_the_whole_table() -> None:
+    table = nn.Embedding(5, 3)
+    indices = torch.tensor([[0, 1, 1], [4, 0, 2]])
+    weights = torch.randn(2, 3, 3)
+    with per_user_gradients(nn.Sequential(table)):
+        (table(indices) * weights).sum(dim=(1, 2)).sum().backward()
+        found = table.weight.grad_sample  # type: ignore[attr-defined]
+    alone = []
+    for user in range(2):
+        table.weight.grad = None
+        (table(indices[user : user + 1]) * weights[user : user + 1]).sum().backward()
+        assert table.weight.grad is not None
+        alone.append(table.weight.grad.clone())
+    torch.testing.assert_close(found, torch.stack(alone))
+
+
+@pytest.mark.parametrize("layer", [nn.Bilinear(2, 2, 2), nn.LayerNorm(WIDTH), nn.Conv1d(2, 2, 1)])
 def test_other_trained_layers_are_refused(layer: nn.Module) -> None:
     with pytest.raises(PrivacyError, match=type(layer).__name__), per_user_gradients(nn.Sequential(layer)):
         pass

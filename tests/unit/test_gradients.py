@@ -10,14 +10,23 @@ from peft import PeftModel
 from fedrec.errors import PrivacyError
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures
-from fedrec.model.recommender import AdapterShape, build_model, part_names, train_only, user_losses
+from fedrec.model.recommender import (
+    AdapterShape,
+    build_model,
+    item_token_model,
+    part_names,
+    train_only,
+    user_losses,
+)
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
 from fedrec.training import local
 from fedrec.training.batches import user_batches
-from fedrec.training.local import ContextCache, PrivateStep, private_step
+from fedrec.training.local import ContextCache, PrivateStep, item_vectors_apart, private_step
 
-SHAPE = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=6, score_dim=5)
+SHAPE = AdapterShape(
+    rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5, head_start=1.0, item_rows=20, item_scale=0.5
+)
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def test_hooks_equal_one_user_at_a_time(model: PeftModel, histories: list[np.nda
     model.train()
     found = torch.zeros_like(expected)
     for batch in user_batches(histories, users, 50, 60, torch.device("cpu")):
-        with per_user_gradients(model):
+        with per_user_gradients(model), item_vectors_apart(item_token_model(model)):
             user_losses(model(batch.items), batch.targets).sum().backward()
             found[batch.users] = torch.cat([p.grad_sample.flatten(1) for p in parameters.values()], 1)
     assert expected.norm(dim=1).min() > 0

@@ -1,6 +1,7 @@
 """The item-token model: shapes, causality, saving, and every backbone type."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from fedrec.model.recommender import (
     ItemTokenModel,
     adapter_parameters,
     build_model,
+    item_token_model,
+    part_names,
     part_of,
     read_state,
     user_losses,
     write_state,
 )
 from fedrec.recommend.recommender import ModelRecommender
+from fedrec.training.local import item_vectors_apart
 
 SHAPE = AdapterShape(rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5)
 
@@ -54,13 +58,52 @@ def test_every_backbone_type_scores_and_trains(
 
 
 def test_an_untrained_head_ranks_by_likeness_to_the_history(tiny_llama: Path, features: ItemFeatures) -> None:
-    shape = AdapterShape(rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5, head_start=15.0)
+    shape = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=6, score_dim=5, head_start=15.0)
     history = np.array([7, 7, 7], np.int32)
     likeness = features.vectors[:, :4] @ features.vectors[7, :4]
     scores = ModelRecommender(fresh(tiny_llama, features, shape), 50).score([history])[0]
     np.testing.assert_allclose(scores - scores.mean(), 15 * (likeness - likeness.mean()), rtol=1e-3, atol=1e-4)
-    silent = ModelRecommender(fresh(tiny_llama, features), 50).score([history])[0]
+    silent = ModelRecommender(fresh(tiny_llama, features, replace(shape, head_start=0.0)), 50).score([history])[0]
     assert np.ptp(silent) == 0
+
+
+def test_only_the_most_popular_items_have_a_vector(tiny_llama: Path, features: ItemFeatures) -> None:
+    shape = replace(SHAPE, item_rows=4)
+    model = fresh(tiny_llama, features, shape)
+    tokens = item_token_model(model)
+    (name,) = part_names(model, ["prior"])
+    state = read_state(model)
+    histogram = np.zeros(tokens.n_items, np.float32)
+    histogram[[30, 7, 12, 3]] = [4, 3, 2, 1]
+    write_state(model, AdapterState({**state.tensors, name: histogram}))
+    assert tokens.items_with_vector().tolist() == [30, 7, 12, 3]
+    assert adapter_parameters(model)["base_model.model.item_emb.weight"].shape == (4, 3)
+    items = torch.tensor([[7, 5, 30]])
+    learnt = tokens.item_vectors(1)
+    assert learnt is not None
+    seen = tokens.eval().summary(items, torch.zeros(1, 3, 6), learnt)[0, :, 2 * (4 + 3) :][:, 4:7]  # the last item's
+    torch.testing.assert_close(seen, torch.stack([learnt[0, 1], torch.zeros(3), learnt[0, 0]]))
+    user_vectors = torch.cat([torch.zeros(1, 1, 5), torch.ones(1, 1, 3)], -1)
+    scores = tokens.scores(user_vectors, learnt)[0, 0] - tokens.popularity(shape.popularity_floor)
+    expected = torch.zeros(tokens.n_items)
+    expected[[30, 7, 12, 3]] = learnt[0].sum(1)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_item_vectors_apart_give_the_same_scores(tiny_llama: Path, features: ItemFeatures) -> None:
+    for shape in (SHAPE, replace(SHAPE, item_rows=9, item_scale=0.3)):
+        model = shaken(fresh(tiny_llama, features, shape)).train()
+        items = torch.tensor([[1, 2, 3], [4, 5, 6]])
+        together = model(items)
+        with item_vectors_apart(item_token_model(model)):
+            torch.testing.assert_close(model(items), together)
+
+
+def test_items_are_masked_in_training_only(tiny_llama: Path, features: ItemFeatures) -> None:
+    model = shaken(fresh(tiny_llama, features, replace(SHAPE, item_masking=0.5)))
+    items = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    assert not torch.allclose(model.train()(items), model(items))
+    torch.testing.assert_close(model.eval()(items), model(items))
 
 
 def test_a_position_never_sees_later_items(tiny_llama: Path, features: ItemFeatures) -> None:

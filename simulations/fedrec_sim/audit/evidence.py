@@ -12,6 +12,7 @@ from fedrec.model.recommender import ItemTokenModel, item_token_model, part_name
 from fedrec.privacy.clipping import clip_factors
 from fedrec.privacy.gradients import per_user_gradients
 from fedrec.training.batches import user_batches
+from fedrec.training.local import item_vectors_apart
 from fedrec_sim.audit.shadows import Answer, Stage, shadow_training
 
 _MAX_TOKENS = 800  # of one batch of users: small enough for the scores to stay in cache
@@ -72,10 +73,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What the head sees of some users, and what it should say; does not change while LoRA stands still."""
+    """Some users' items with the LLM's reading of them, which stays while LoRA stands still, and what came next."""
 
     users: np.ndarray = field(repr=False)
-    summary: Tensor = field(repr=False)
+    items: Tensor = field(repr=False)
+    context: Tensor = field(repr=False)
     targets: Tensor = field(repr=False)
 
 
@@ -130,15 +132,22 @@ class _HeadRounds:
 
     def leans(self, present: np.ndarray) -> Leans:
         """Minus the gradient of an item's score is the item's vector times what the head sees, here on average."""
-        tokens = item_token_model(self._stage.model)
-        seen = torch.cat([batch.summary[batch.targets >= 0] for batch in self._inputs]).mean(0)
-        items = nn.functional.normalize(tokens.item_table()[:, : tokens.shape.score_dim].detach(), dim=1)
+        tokens = item_token_model(self._stage.model).eval()
+        # With the item vectors of the start: the part of the head that reads and scores features is what is used.
+        write_state(self._stage.model, self._stage.initial)
+        with torch.no_grad():
+            learnt = tokens.item_vectors(1)
+            summaries = [tokens.summary(batch.items, batch.context, learnt) for batch in self._inputs]
+        there = [batch.targets >= 0 for batch in self._inputs]
+        seen = torch.cat([rows[kept] for rows, kept in zip(summaries, there, strict=True)]).mean(0)
+        items = nn.functional.normalize(tokens.features[:, : tokens.shape.score_dim], dim=1)
         share = self._rows * torch.from_numpy(present).float().unsqueeze(1)
         left = self._released - share.sum(0) + share  # the target's own share stays in
 
         def towards_items(rows: Tensor) -> np.ndarray:
-            seen_of = rows.view(len(rows), -1, len(seen)) @ (seen / seen.norm())
-            return np.asarray(-(seen_of @ items.T).double().numpy())
+            weight = rows[:, -tokens.score_head.weight.numel() :]  # the last of the part's tensors by name
+            seen_of = weight.view(len(rows), -1, len(seen)) @ (seen / seen.norm())
+            return np.asarray(-(seen_of[:, : tokens.shape.score_dim] @ items.T).double().numpy())
 
         noise_std = self._stage.noise_std("head") * self._rounds**0.5
         return Leans(towards_items(left), towards_items(self._rows), noise_std)
@@ -177,7 +186,7 @@ def head_inputs(stage: Stage) -> list[HeadInputs]:
     with torch.no_grad():
         for batch in user_batches(stage.pool, everybody, stage.plain.max_history, _MAX_TOKENS, device):
             context = torch.cat([tokens.context(rows) for rows in torch.split(batch.items, _READ_AT_ONCE)])
-            inputs.append(HeadInputs(batch.users, tokens.summary(batch.items, context), batch.targets))
+            inputs.append(HeadInputs(batch.users, batch.items, context, batch.targets))
     return inputs
 
 
@@ -186,13 +195,15 @@ def head_gradients(stage: Stage, inputs: Sequence[HeadInputs], start: AdapterSta
     write_state(stage.model, start)
     tokens = item_token_model(stage.model).train()
     tokens.dropout.eval()  # an attacker cannot know what was dropped
-    (weight,) = train_only(stage.model, part_names(stage.model, ["head"])).values()
-    gradients = torch.zeros(len(stage.pool), weight.numel())
-    with per_user_gradients(tokens.score_head):
+    trained = list(train_only(stage.model, part_names(stage.model, ["head"])).values())
+    gradients = torch.zeros(len(stage.pool), sum(tensor.numel() for tensor in trained))
+    with per_user_gradients(stage.model), item_vectors_apart(tokens):
         for batch in inputs:
             _losses_of(tokens, batch).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
-            gradients[torch.from_numpy(batch.users)] = weight.grad_sample.flatten(1)  # type: ignore[attr-defined]
-            weight.grad_sample = weight.grad = None  # type: ignore[attr-defined]
+            of_users = [tensor.grad_sample.flatten(1) for tensor in trained]  # type: ignore[attr-defined]
+            gradients[torch.from_numpy(batch.users)] = torch.cat(of_users, 1)
+            for tensor in trained:
+                tensor.grad_sample = tensor.grad = None  # type: ignore[attr-defined]
     clip = _clip_norm(stage, "head")
     return gradients if clip is None else _clipped(gradients, clip)
 
@@ -210,7 +221,7 @@ def losses(stage: Stage, state: AdapterState) -> np.ndarray:
 
 
 def _losses_of(tokens: ItemTokenModel, batch: HeadInputs) -> Tensor:
-    return user_losses(tokens.scores(tokens.user_vectors(batch.summary)), batch.targets)
+    return user_losses(tokens.score_summaries(batch.items, batch.context), batch.targets)
 
 
 def _clip_norm(stage: Stage, part: str) -> float | None:
