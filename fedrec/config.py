@@ -10,6 +10,7 @@ from fedrec.errors import ConfigError
 
 FORMAT = 1
 Mode = Literal["none", "inspect", "secagg"]
+ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
 RowName = Literal[
     "popularity",
     "item_knn",
@@ -132,7 +133,7 @@ class RoundsConfig(_Section):
 class EvaluationConfig(_Section):
     """`[evaluation]`: the protocol, and how often a round is looked at."""
 
-    protocol: Literal["B"] = "B"
+    protocol: ProtocolName = "B"
     every_rounds: Count = 1
     watch_users: Annotated[int, Field(ge=0)] = 0
 

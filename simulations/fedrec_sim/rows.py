@@ -9,8 +9,9 @@ from peft import PeftModel
 from fedrec.config import Mode, RowName
 from fedrec.data.partition import deal_users
 from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
+from fedrec.evaluation.cold_start import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
-from fedrec.evaluation.protocol import Report, Scorer, evaluate_users
+from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
 from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import part_names, read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
@@ -55,7 +56,15 @@ class RowContext:
         """Flat figures of sums."""
         skipped = len(self.corpus.splits) - sums.n_users
         protocol = self.world.config.evaluation.protocol
-        report = Report.of(sums, self.corpus.popularity, protocol=protocol, which=which, n_skipped=skipped)  # type: ignore[arg-type]
+        cold = cold_users(self.corpus.splits, which)  # type: ignore[arg-type]
+        report = Report.of(
+            sums,
+            self.corpus.popularity,
+            protocol=protocol,
+            which=which,  # type: ignore[arg-type]
+            n_skipped=skipped,
+            n_cold=cold,
+        )
         values = report.to_dict()
         return {**values.pop("means"), **values}
 
@@ -112,16 +121,18 @@ def run_row(context: RowContext) -> Json:
 
 def _classic(context: RowContext) -> Json:
     n_items, seed = len(context.world.catalog), context.seed
+    protocol = context.world.config.evaluation.protocol
     match context.row:
         case "popularity":
             scorer: Scorer = Popularity().fit(context.corpus.histories, n_items)
             chosen: Json = {}
         case "item_knn":
-            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
             scorer, chosen = tuned_knn.scorer, dict(tuned_knn.chosen)
         case _:
-            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
             scorer, chosen = tuned_ease.scorer, dict(tuned_ease.chosen)
+    scorer = PopularToStrangers(scorer, context.corpus.popularity)
     return {**_test(context, context.sums(scorer, "test")), "chosen_on_validation": chosen, "epsilon": None}
 
 
@@ -166,7 +177,7 @@ def _train_alone(
 ) -> list[tuple[AdapterState, MetricSums]]:
     """The adapter after each epoch that may be chosen, and these users' validation sums."""
     config = context.world.config
-    histories = [context.corpus.histories[user] for user in users]
+    histories = context.corpus.trained_on(users)
     recommender = ModelRecommender(model, config.data.max_history)
     central = len(users) == len(context.corpus.histories)
     settings = PlainSettings(
