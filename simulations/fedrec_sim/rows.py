@@ -9,7 +9,7 @@ from peft import PeftModel
 from fedrec.config import Mode, RowName
 from fedrec.data.partition import deal_users
 from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
-from fedrec.evaluation.cold_start import PopularToStrangers
+from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
 from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
 from fedrec.model.adapter import AdapterState
@@ -35,6 +35,7 @@ class RowContext:
     Attributes:
         on_event: takes progress for the live view and events.jsonl.
         stop: true once a person asked to stop.
+        on_scorer: takes each scorer as it is about to rank test items, which is the last that a row does with it.
     """
 
     world: World
@@ -45,9 +46,12 @@ class RowContext:
     on_event: Callable[[Json], None]
     stop: Callable[[], bool]
     before_answer: Callable[[int], None] = field(default=lambda _: None)
+    on_scorer: Callable[[Scorer], None] = field(default=lambda _: None)
 
     def sums(self, scorer: Scorer, which: str, users: np.ndarray | None = None) -> MetricSums:
         """Metric sums of some users (all by default), which add up over partners."""
+        if which == "test":
+            self.on_scorer(scorer)
         splits = self.corpus.splits if users is None else [self.corpus.splits[user] for user in users]
         seed, n_items = self.seed, len(self.world.catalog)
         return evaluate_users(scorer, splits, which, n_items=n_items, tie_seed=seed).sums()  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError, DataError, ModelError
-from fedrec.evaluation.cold_start import PopularToStrangers
+from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.protocol import Report, cold_users, evaluate, evaluate_users
 
 N_ITEMS = 30
