@@ -21,6 +21,8 @@ from fedrec.model.recommender import read_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.ledger_chain import Budget
 from fedrec.registry.registry import Registry
+from fedrec_client.worker import PartnerData
+from fedrec_sim.federation import private_schedule
 from fedrec_sim.ladder import run_ladder
 from fedrec_sim.leaderboard import leaderboard
 from fedrec_sim.rows import RowContext, Stopped
@@ -321,6 +323,24 @@ def test_every_row_runs_under_every_protocol(
     if protocol == "global-time":
         assert read_json(tmp_path / "tiny/adapter/privacy.json")["epsilon"] is None
         assert "were cold" in leaderboard(summary)
+
+
+def test_who_came_after_training_is_trained_on_by_nobody(
+    young_shop: Path, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Any] = []
+    bind = PartnerData.of
+    monkeypatch.setattr(PartnerData, "of", lambda histories: trained.extend(histories) or bind(histories))
+    steps: list[int] = []
+    monkeypatch.setattr(
+        "fedrec_sim.federation.private_schedule", lambda config, n: steps.append(n) or private_schedule(config, n)
+    )
+    settings = ('rows=["federated_dp"]', "evaluation.protocol=global-time", f"data.source={young_shop}")
+    run(config_file, tmp_path, *settings)
+    corpus = load_world(load_config(config_file, settings)).corpus(seed=1)
+    assert min(map(len, trained)) > 0
+    assert len(trained) == corpus.n_trained < len(corpus.histories) == 40
+    assert steps == [corpus.n_trained]  # the size of a step is made for those who can be sampled
 
 
 def test_rows_side_by_side_give_what_they_give_one_after_the_other(
