@@ -179,7 +179,9 @@ def _over_seeds(run: Run, experiment: str, row: str) -> Json:
             found[figure] = statistics.fmean(values)
             found[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
         figures[asked] = found
+    # Against whole histories: of the users trained on, who are other people, and of the same new users.
     for asked, found in figures.items():
-        if asked.startswith("new_users") and (known := figures["known_users"]["ndcg@10"]):
-            found["of_known_users_ndcg@10"] = found["ndcg@10"] / known
+        for whole in ("known_users", "new_users"):
+            if asked.startswith("new_users") and figures[whole]["ndcg@10"]:
+                found[f"share_of_{whole}_ndcg@10"] = found["ndcg@10"] / figures[whole]["ndcg@10"]
     return figures

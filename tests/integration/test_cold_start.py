@@ -45,8 +45,9 @@ def test_every_row_is_asked_and_a_cold_start_goes_on(
         assert found["new_items"][row]["among_new_items"] == found["new_items"]["chance"]["among_new_items"]
     assert found["new_items"]["federated"]["among_new_items"] != found["new_items"]["chance"]["among_new_items"]
     for asked in found["new_users"].values():
-        known = asked["known_users"]["ndcg@10"]
-        assert asked["new_users@2"]["of_known_users_ndcg@10"] == pytest.approx(asked["new_users@2"]["ndcg@10"] / known)
+        for whole in ("known_users", "new_users"):
+            share = asked["new_users@2"][f"share_of_{whole}_ndcg@10"]
+            assert share == pytest.approx(asked["new_users@2"]["ndcg@10"] / asked[whole]["ndcg@10"])
 
     for piece in ("new_items-federated-1", "new_users-federated_dp-1"):
         (folder / f"rows/{piece}.json").unlink()
