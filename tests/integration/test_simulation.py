@@ -284,22 +284,6 @@ def test_a_run_ends_though_somebody_has_seen_nearly_everything(
     assert summary["rows"]["federated_dp"]["skipped_users"] == [2, 2, 2]
 
 
-@pytest.fixture(scope="module")
-def young_shop(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 users who come one after the other, so that one time for all leaves some of them without training items."""
-    folder = tmp_path_factory.mktemp("young-shop")
-    rows = [
-        Interaction(
-            f"u{user:02d}", catalog.ids[(user % 4 + 4 * place) % len(catalog)], None, 100.0 * user + 9 * place, 0
-        )
-        for user in range(40)
-        for place in range(4 + user % 6)
-    ]
-    write_catalog(catalog, folder / "catalog.parquet")
-    write_interactions(InteractionTable.from_rows(rows, catalog), folder / "interactions.parquet")
-    return folder
-
-
 EVERY_ROW = 'rows=["popularity", "item_knn", "ease", "local_only", "federated", "federated_dp", "centralised"]'
 
 
