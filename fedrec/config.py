@@ -10,6 +10,7 @@ from fedrec.errors import ConfigError
 
 FORMAT = 1
 Mode = Literal["none", "inspect", "secagg"]
+ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
 RowName = Literal[
     "popularity",
     "item_knn",
@@ -139,9 +140,29 @@ class RoundsConfig(_Section):
 class EvaluationConfig(_Section):
     """`[evaluation]`: the protocol, and how often a round is looked at."""
 
-    protocol: Literal["B"] = "B"
+    protocol: ProtocolName = "B"
     every_rounds: Count = 1
     watch_users: Annotated[int, Field(ge=0)] = 0
+
+
+class ColdStartConfig(_Section):
+    """`[cold_start]`: what `fedrec cold-start` withholds from training, and which rows it then asks."""
+
+    rows: Annotated[tuple[RowName, ...], Field(min_length=1)] = ("popularity", "item_knn", "federated")
+    items_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    users_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    shots: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5, 10)
+
+    @model_validator(mode="after")
+    def _one_model_each(self) -> Self:
+        problems = []
+        if "local_only" in self.rows:
+            problems.append("rows: local_only trains a model for each partner, and new users have no partner")
+        if len(set(self.rows)) != len(self.rows) or len(set(self.shots)) != len(self.shots):
+            problems.append("rows and shots must not repeat")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class SimulationConfig(_Section):
@@ -159,6 +180,7 @@ class SimulationConfig(_Section):
     private: PrivateConfig
     rounds: RoundsConfig
     evaluation: EvaluationConfig
+    cold_start: ColdStartConfig = ColdStartConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -1,5 +1,6 @@
 """Each user's history, oldest first; a seed decides the order of what one user had at the same time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -53,22 +54,22 @@ def build_sequences(table: InteractionTable, seed: int) -> list[UserSequence]:
     Returns: one sequence a user, in the order of `table.user_ids`; callers cut them with `.latest(k)`.
     Privacy: one user more or fewer changes nobody else's sequence, as a guarantee by user needs it.
     """
-    salt = (seed % 2**64).to_bytes(8, "little")
-    user_keys, item_keys = _id_keys(table.user_ids, salt), _id_keys(table.item_ids, salt)
-    ties = _mix(_mix(user_keys[table.user_codes]) ^ item_keys[table.item_codes])
+    user_keys, item_keys = id_keys(table.user_ids, seed), id_keys(table.item_ids, seed)
+    ties = mix_bits(mix_bits(user_keys[table.user_codes]) ^ item_keys[table.item_codes])
     order = np.lexsort((table.item_codes, ties, table.timestamp, table.user_codes))
     bounds = np.cumsum(np.bincount(table.user_codes, minlength=table.n_users))[:-1]
     items, times = np.split(table.item_codes[order], bounds), np.split(table.timestamp[order], bounds)
     return [UserSequence(*of) for of in zip(table.user_ids, items, times, strict=True)]
 
 
-def _id_keys(ids: tuple[str, ...], salt: bytes) -> NDArray[np.uint64]:
-    """64 bits of each id's hash: independent of its code, which other users' ids decide."""
+def id_keys(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
+    """64 bits of each id's salted hash, uint64 `[ids]`: independent of its code, which other users' ids decide."""
+    salt = (seed % 2**64).to_bytes(8, "little")
     digests = b"".join(blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_bits(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64, a bijection. Reference: Steele et al., OOPSLA 2014."""
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

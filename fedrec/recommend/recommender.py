@@ -49,6 +49,11 @@ class ModelRecommender:
         self._model = model
         self._max_history = max_history
 
+    @property
+    def model(self) -> PeftModel:
+        """The model, with its adapter."""
+        return self._model
+
     @torch.no_grad()
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """Score the whole catalogue for each history (oldest first; may be empty): float32 `[users, items]`."""

@@ -66,21 +66,21 @@ def runs_show(
 
 def evaluate(
     run: RunName = "demo",
-    protocol: Annotated[str, typer.Option(help="B: leave-one-out by time, full ranking.")] = "B",
+    protocol: Annotated[str | None, typer.Option(help="Must be the run's own, which is the default.")] = None,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo --protocol B`"""
+    """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo`"""
     from fedrec.evaluation.protocol import evaluate as evaluate_scorer
     from fedrec_sim.serving import load_adapter
     from fedrec_sim.world import load_world, on_any_device
 
     held = read_run(folder / run)
-    if protocol != held.config.evaluation.protocol:
+    own = held.config.evaluation.protocol
+    if protocol not in (None, own):
         raise ConfigError(
-            f"run {run} was split by protocol {held.config.evaluation.protocol}; protocol {protocol} would test on "
-            "rows that it was trained on",
-            f"use --protocol {held.config.evaluation.protocol}",
+            f"run {run} was split by protocol {own}; protocol {protocol} would test on rows that it was trained on",
+            f"use --protocol {own}, or start a run with --set evaluation.protocol={protocol}",
         )
     world = load_world(on_any_device(held.config))
     corpus = world.corpus(held.config.seeds[0])
@@ -88,7 +88,7 @@ def evaluate(
         load_adapter(held, world).recommender,
         corpus.splits,
         "test",
-        protocol=protocol,
+        protocol=own,
         n_items=len(world.catalog),
         tie_seed=held.config.seeds[0],
         popularity=corpus.popularity,
@@ -96,7 +96,7 @@ def evaluate(
     if as_json:
         emit_json({"run": run, "seed": held.config.seeds[0], **report.to_dict()})
         return
-    table = Table("metric", f"test, protocol {protocol}")
+    table = Table("metric", f"test, protocol {own}")
     for name, value in report.means.items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)

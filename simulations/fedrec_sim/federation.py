@@ -98,7 +98,7 @@ def federate(
     begun = registry.head() is not None
     addresses = _start_workers(config, corpus, run, model, plan, partners, f"{row}-{seed}", seed, begun=begun)
     initial = read_state(model)
-    schedule = plain_schedule(config) if mode == "none" else private_schedule(config, len(corpus.histories))
+    schedule = plain_schedule(config) if mode == "none" else private_schedule(config, corpus.n_trained)
     statement = privacy_statement(plan, noise_source=config.private.noise_source, simulated=True)
     session = RoundSession(
         run=f"{run.config.name}/{row}-{seed}",
@@ -229,7 +229,7 @@ def _start_workers(
         worker = Worker(
             partner=name,
             model=model,
-            data=PartnerData.of([corpus.histories[user] for user in users]),
+            data=PartnerData.of(corpus.trained_on(users)),
             plan=plan,
             ledger=_ledger(run.folder, config, label, name, begun=begun) if plan else None,
             noise_root=_noise_root(run, config, seed, name),

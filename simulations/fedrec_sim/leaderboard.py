@@ -1,5 +1,6 @@
 """A run's ladder as Markdown, for simulations/LEADERBOARD.md: no figure there is typed by hand."""
 
+from fedrec.data.splits import CUT_BY_ALL
 from fedrec_sim.figures import in_bytes, in_epsilon, in_time, with_spread
 from fedrec_sim.run import Json
 
@@ -26,6 +27,10 @@ def leaderboard(summary: Json) -> str:
     beside = f"{jobs} rows at a time, {threads} thread(s) each" if jobs > 1 else "rows one after the other"
     other = privacy.get("other_partner_epsilon")
     against = "" if other is None or privacy["mode"] != "secagg" else f" other_partner_epsilon is {in_epsilon(other)}."
+    if cold := max(max(row.get("cold_users", [0])) for row in summary["rows"].values()):
+        spread += f"; up to {cold} of the users asked were cold: nothing was known of them"
+    if summary["protocol"] in CUT_BY_ALL and privacy["epsilon"] is not None:
+        against += f" Protocol {summary['protocol']} cuts a user's items by what others have, which no epsilon covers."
     facts = [
         f"protocol {summary['protocol']} ({summary['which']}), {data['name']}, seeds {summary['seeds']}, {spread}",
         f"privacy: unit {privacy['unit']}, mode {privacy['mode']}, delta {privacy['delta']}; "

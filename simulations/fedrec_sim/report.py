@@ -25,9 +25,10 @@ PROTOCOL_WORDS = {
     "A": "random 8:1:1 per user; every item that the user has not seen is ranked",
     "B": "leave-one-out by time: a user's last interaction is the test, the one before it validation; every "
     "item that the user has not seen is ranked",
-    "D": "random 75:25 by item",
-    "split721": "7:2:1 by time per user",
-    "global-time": "one cut in time for all users",
+    "D": "random 75:25 by item, a tenth of the 75 for validation; every item that the user has not seen is ranked",
+    "split721": "7:2:1 by time per user; every item that the user has not seen is ranked",
+    "global-time": "two moments for all users, at 80% and 90% of the rows; every item that the user has not seen is "
+    "ranked, also for users of whom nothing is known yet",
 }
 # The row that a run hands on, by the mode of its privacy statement.
 _HANDED_ON = {"secagg": "federated_dp", "inspect": "federated_dp_inspect", "none": "federated"}

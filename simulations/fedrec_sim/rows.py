@@ -9,8 +9,9 @@ from peft import PeftModel
 from fedrec.config import Mode, RowName
 from fedrec.data.partition import deal_users
 from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
+from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
-from fedrec.evaluation.protocol import Report, Scorer, evaluate_users
+from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
 from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import part_names, read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
@@ -34,6 +35,7 @@ class RowContext:
     Attributes:
         on_event: takes progress for the live view and events.jsonl.
         stop: true once a person asked to stop.
+        on_scorer: takes each scorer as it is about to rank test items, which is the last that a row does with it.
     """
 
     world: World
@@ -44,9 +46,12 @@ class RowContext:
     on_event: Callable[[Json], None]
     stop: Callable[[], bool]
     before_answer: Callable[[int], None] = field(default=lambda _: None)
+    on_scorer: Callable[[Scorer], None] = field(default=lambda _: None)
 
     def sums(self, scorer: Scorer, which: str, users: np.ndarray | None = None) -> MetricSums:
         """Metric sums of some users (all by default), which add up over partners."""
+        if which == "test":
+            self.on_scorer(scorer)
         splits = self.corpus.splits if users is None else [self.corpus.splits[user] for user in users]
         seed, n_items = self.seed, len(self.world.catalog)
         return evaluate_users(scorer, splits, which, n_items=n_items, tie_seed=seed).sums()  # type: ignore[arg-type]
@@ -55,7 +60,15 @@ class RowContext:
         """Flat figures of sums."""
         skipped = len(self.corpus.splits) - sums.n_users
         protocol = self.world.config.evaluation.protocol
-        report = Report.of(sums, self.corpus.popularity, protocol=protocol, which=which, n_skipped=skipped)  # type: ignore[arg-type]
+        cold = cold_users(self.corpus.splits, which)  # type: ignore[arg-type]
+        report = Report.of(
+            sums,
+            self.corpus.popularity,
+            protocol=protocol,
+            which=which,  # type: ignore[arg-type]
+            n_skipped=skipped,
+            n_cold=cold,
+        )
         values = report.to_dict()
         return {**values.pop("means"), **values}
 
@@ -112,16 +125,18 @@ def run_row(context: RowContext) -> Json:
 
 def _classic(context: RowContext) -> Json:
     n_items, seed = len(context.world.catalog), context.seed
+    protocol = context.world.config.evaluation.protocol
     match context.row:
         case "popularity":
             scorer: Scorer = Popularity().fit(context.corpus.histories, n_items)
             chosen: Json = {}
         case "item_knn":
-            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
             scorer, chosen = tuned_knn.scorer, dict(tuned_knn.chosen)
         case _:
-            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
+            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
             scorer, chosen = tuned_ease.scorer, dict(tuned_ease.chosen)
+    scorer = PopularToStrangers(scorer, context.corpus.popularity)
     return {**_test(context, context.sums(scorer, "test")), "chosen_on_validation": chosen, "epsilon": None}
 
 
@@ -166,7 +181,7 @@ def _train_alone(
 ) -> list[tuple[AdapterState, MetricSums]]:
     """The adapter after each epoch that may be chosen, and these users' validation sums."""
     plain, max_history = context.world.config.plain, context.world.config.data.max_history
-    histories = [context.corpus.histories[user] for user in users]
+    histories = context.corpus.trained_on(users)
     recommender = ModelRecommender(model, max_history)
     central = len(users) == len(context.corpus.histories)
     batch_users = plain.central_batch_users if central else plain.batch_users

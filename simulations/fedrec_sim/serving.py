@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from fedrec.config import ShapeConfig
+from fedrec.data.splits import CUT_BY_ALL
 from fedrec.errors import DataError, ModelError, RunError
 from fedrec.files import storage_errors, sync_folder
 from fedrec.model.adapter_folder import AdapterCard, adapter_shape, read_adapter, read_card, save_adapter
@@ -33,8 +34,13 @@ class LoadedAdapter:
 
 
 def hand_on(run: Run, world: World) -> LoadedAdapter | None:
-    """Write the run's adapter as a PEFT folder, whole or not at all; None if no row was federated."""
-    row = next((row for row in HANDED_ON if row in run.config.rows), None)
+    """Write the run's adapter as a PEFT folder, whole or not at all; None if no row was federated.
+
+    Where the protocol cuts a user's items by what others have, what a private row promises does not hold for them, and
+    it is not handed on.
+    """
+    kept = ("federated",) if run.config.evaluation.protocol in CUT_BY_ALL else HANDED_ON
+    row = next((row for row in kept if row in run.config.rows), None)
     if row is None:
         return None
     seed = run.config.seeds[0]
@@ -87,9 +93,9 @@ def load_adapter(run: Run, world: World) -> LoadedAdapter:
 
 def user_history(world: World, run: Run, user: str) -> np.ndarray:
     """Everything a user of the data has interacted with, oldest first. Raises DataError if there is no such user."""
-    for split in world.corpus(run.config.seeds[0]).splits:
-        if split.user == user:
-            return np.concatenate([split.train, split.validation, split.test])
+    for sequence in world.sequences(run.config.seeds[0]):
+        if sequence.user == user:
+            return sequence.items
     raise DataError("no such user in this data set", "name one by the id that it has in the data")
 
 

@@ -76,6 +76,8 @@ def _row(results: Sequence[Json]) -> Json:
     means["bytes_up_per_partner"] = results[0].get("bytes_up_per_partner")
     means["users"] = [result["test"]["users"] for result in results]
     means["skipped_users"] = [result["test"]["skipped_users"] for result in results]
+    # Rows written before there were protocols with cold users have none.
+    means["cold_users"] = [result["test"].get("cold_users", 0) for result in results]
     means["seconds"] = statistics.fmean([result["seconds"] for result in results])
     means["chosen_on_validation"] = [result.get("chosen_on_validation") for result in results]
     means["per_seed"] = [{"seed": r["seed"], **{f: r["test"][f] for f in _FIGURES}} for r in results]

@@ -1,6 +1,6 @@
 """What every row of a simulation shares: data, frozen model, item features. Loaded once a process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from peft import PeftModel
 from fedrec.config import ModelConfig, ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog, read_stored_catalog
 from fedrec.data.interactions import InteractionTable, read_stored_interactions
-from fedrec.data.sequences import build_sequences
+from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
-from fedrec.data.splits import EvaluationSplit, leave_one_out
+from fedrec.data.splits import EvaluationSplit, split_by
 from fedrec.errors import ConfigError, ModelError
 from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
 from fedrec.model.features import ItemFeatures, item_features
@@ -27,14 +27,30 @@ class Corpus:
     """One seed's view of the data: ties in time are broken by the seed. Private.
 
     Attributes:
-        splits: protocol B, one per user.
-        histories: int32 training codes per user, in the same order.
+        splits: by the configuration's protocol, one per user.
+        histories: int32 training codes per user, in the same order; empty for who came after training.
         popularity: interactions per item in training, `[items]`.
     """
 
     splits: list[EvaluationSplit] = field(repr=False)
     histories: list[np.ndarray] = field(repr=False)
     popularity: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, splits: list[EvaluationSplit], n_items: int) -> "Corpus":
+        """The view that splits give."""
+        histories = [split.train for split in splits]
+        popularity = np.bincount(np.concatenate(histories), minlength=n_items).astype(np.float64)
+        return cls(splits, histories, popularity)
+
+    def trained_on(self, users: Iterable[int]) -> list[np.ndarray]:
+        """Histories of those of the users who have one: the others are nobody's users while training goes on."""
+        return [self.histories[user] for user in users if len(self.histories[user])]
+
+    @property
+    def n_trained(self) -> int:
+        """Users with a training history."""
+        return sum(len(history) > 0 for history in self.histories)
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,13 @@ class World:
     backbone: Backbone = field(repr=False)
     features: ItemFeatures = field(repr=False)
 
+    def sequences(self, seed: int) -> list[UserSequence]:
+        """Every user's whole history, ties in time broken by the seed."""
+        return build_sequences(self.table, seed)
+
     def corpus(self, seed: int) -> Corpus:
-        """Split the data for one seed."""
-        splits = leave_one_out(build_sequences(self.table, seed))
-        histories = [split.train for split in splits]
-        popularity = np.bincount(np.concatenate(histories), minlength=len(self.catalog)).astype(np.float64)
-        return Corpus(splits, histories, popularity)
+        """Split the data for one seed by the configuration's protocol."""
+        return Corpus.of(split_by(self.config.evaluation.protocol, self.sequences(seed), seed), len(self.catalog))
 
     def model(self, shape: ShapeConfig, seed: int) -> PeftModel:
         """A fresh adapter around the shared frozen backbone. LoRA layers of an earlier adapter are taken off first."""

@@ -28,6 +28,22 @@ def shop(catalog: ItemCatalog, histories: list[np.ndarray], tmp_path_factory: py
 
 
 @pytest.fixture(scope="session")
+def young_shop(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 users who come one after the other, so that one time for all leaves some of them without training items."""
+    folder = tmp_path_factory.mktemp("young-shop")
+    rows = [
+        Interaction(
+            f"u{user:02d}", catalog.ids[(user % 4 + 4 * place) % len(catalog)], None, 100.0 * user + 9 * place, 0
+        )
+        for user in range(40)
+        for place in range(4 + user % 6)
+    ]
+    write_catalog(catalog, folder / "catalog.parquet")
+    write_interactions(InteractionTable.from_rows(rows, catalog), folder / "interactions.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def config_file(shop: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's configuration, made tiny: 3 partners, 6 private rounds."""
     text = (ROOT / "simulations/configs/demo.toml").read_text(encoding="utf-8")

@@ -15,12 +15,16 @@ import pytest
 from fedrec.config import load_config
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.data.interactions import Interaction, InteractionTable, write_interactions
+from fedrec.data.splits import CUT_BY_ALL
 from fedrec.errors import FedrecError, LedgerError, QuorumError, RunError
 from fedrec.model.recommender import read_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.ledger_chain import Budget
 from fedrec.registry.registry import Registry
+from fedrec_client.worker import PartnerData
+from fedrec_sim.federation import private_schedule
 from fedrec_sim.ladder import run_ladder
+from fedrec_sim.leaderboard import leaderboard
 from fedrec_sim.rows import RowContext, Stopped
 from fedrec_sim.run import hold_run, read_json, read_run, resume_run, start_run
 from fedrec_sim.world import load_world
@@ -278,6 +282,49 @@ def test_a_run_ends_though_somebody_has_seen_nearly_everything(
     assert None in looks
     assert summary["rows"]["federated_dp"]["users"] == [2, 2, 2]
     assert summary["rows"]["federated_dp"]["skipped_users"] == [2, 2, 2]
+
+
+EVERY_ROW = 'rows=["popularity", "item_knn", "ease", "local_only", "federated", "federated_dp", "centralised"]'
+
+
+@pytest.mark.parametrize("protocol", ["A", "D", "split721", "global-time"])
+def test_every_row_runs_under_every_protocol(
+    protocol: str, young_shop: Path, config_file: Path, tmp_path: Path
+) -> None:
+    rows = EVERY_ROW if protocol == "global-time" else 'rows=["ease", "federated_dp", "centralised"]'
+    settings = (f"evaluation.protocol={protocol}", f"data.source={young_shop}", "seeds=[5]")
+    summary, _ = run(config_file, tmp_path, rows, *settings)
+    assert summary["protocol"] == protocol
+    for name, row in summary["rows"].items():
+        assert 0 < row["users"][0] <= 40, name
+        assert (row["cold_users"][0] > 0) == (protocol == "global-time"), name
+        assert row["users"][0] + row["skipped_users"][0] == 40
+    for path in (tmp_path / "tiny/ledger/federated_dp-5").glob("*.sqlite"):
+        assert PrivacyLedger(path).verify().spent == pytest.approx(summary["privacy"]["epsilon"], abs=1e-6)
+    handed_on = "federated" in summary["rows"] or protocol not in CUT_BY_ALL
+    assert (tmp_path / "tiny/adapter/privacy.json").is_file() == ("recommendations" in summary) == handed_on
+    assert ("which no epsilon covers" in leaderboard(summary)) == (protocol in CUT_BY_ALL)
+    if protocol == "global-time":
+        assert read_json(tmp_path / "tiny/adapter/privacy.json")["epsilon"] is None
+        assert "were cold" in leaderboard(summary)
+
+
+def test_who_came_after_training_is_trained_on_by_nobody(
+    young_shop: Path, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Any] = []
+    bind = PartnerData.of
+    monkeypatch.setattr(PartnerData, "of", lambda histories: trained.extend(histories) or bind(histories))
+    steps: list[int] = []
+    monkeypatch.setattr(
+        "fedrec_sim.federation.private_schedule", lambda config, n: steps.append(n) or private_schedule(config, n)
+    )
+    settings = ('rows=["federated_dp"]', "evaluation.protocol=global-time", f"data.source={young_shop}")
+    run(config_file, tmp_path, *settings)
+    corpus = load_world(load_config(config_file, settings)).corpus(seed=1)
+    assert min(map(len, trained)) > 0
+    assert len(trained) == corpus.n_trained < len(corpus.histories) == 40
+    assert steps == [corpus.n_trained]  # the size of a step is made for those who can be sampled
 
 
 def test_rows_side_by_side_give_what_they_give_one_after_the_other(

@@ -15,8 +15,9 @@ from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import ColumnMapping, Interaction, InteractionTable, read_interactions
 from fedrec.data.partition import deal_users
 from fedrec.data.sequences import build_sequences
-from fedrec.data.splits import leave_one_out, split_7_2_1
+from fedrec.data.splits import EvaluationSplit, leave_one_out, split_7_2_1, split_by
 from fedrec.errors import DataError
+from fedrec.evaluation.protocol import PROTOCOLS
 
 IDS = tuple("abcdef")
 ITEMS = ItemCatalog(IDS, IDS, IDS, ((),) * 6, (None,) * 6)
@@ -81,6 +82,78 @@ def test_the_parts_of_a_split_are_the_sequence(of: list[Row], split: object) -> 
         assert np.concatenate([parts.history("test"), parts.test]).tolist() == sequence.items.tolist()
         assert len(parts.train) >= 1
         assert (len(parts.validation) > 0) == (len(parts.test) > 0) == (len(sequence) >= 3)
+
+
+protocols = st.sampled_from(PROTOCOLS)
+
+
+def split(of: list[Row], protocol: str, seed: int) -> dict[str, EvaluationSplit]:
+    return {s.user: s for s in split_by(protocol, build_sequences(table(of), seed), seed)}  # type: ignore[arg-type]
+
+
+def parts(of: EvaluationSplit) -> tuple[list[int], ...]:
+    return of.train.tolist(), of.validation.tolist(), of.test.tolist(), of.history("test").tolist()
+
+
+def is_in_order(part: list[int], whole: list[int]) -> bool:
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
+@given(rows, protocols, st.integers(0, 3))
+def test_no_protocol_loses_an_item_or_its_place_in_time(of: list[Row], protocol: str, seed: int) -> None:
+    whole = histories(of, seed)
+    for user, found in split(of, protocol, seed).items():
+        train, validation, test, known = parts(found)
+        assert sorted(known + test) == sorted(train + validation + test) == sorted(whole[user])
+        assert all(is_in_order(part, whole[user]) for part in (train, validation, test, known))
+        if protocol in "AD":  # elsewhere a later part may repeat an item, which then is not asked for
+            assert not set(train) & set(validation) | (set(train) | set(validation)) & set(test)
+
+
+@settings(max_examples=50)
+@given(rows, st.sampled_from(["A", "B", "split721"]), st.integers(0, 3))
+def test_a_user_more_or_fewer_changes_nobody_elses_split(of: list[Row], protocol: str, seed: int) -> None:
+    whole = split(of, protocol, seed)
+    for gone in whole:
+        if rest := [row for row in of if row[0] != gone]:
+            left = split(rest, protocol, seed)
+            assert {u: parts(s) for u, s in left.items()} == {u: parts(s) for u, s in whole.items() if u != gone}
+
+
+@given(rows, st.integers(0, 3))
+def test_by_item_a_user_touches_the_users_of_the_same_items_only(of: list[Row], seed: int) -> None:
+    whole = split(of, "D", seed)
+    for gone in whole:
+        touched = {row[1] for row in of if row[0] == gone}
+        if rest := [row for row in of if row[0] != gone]:
+            for user, now in split(rest, "D", seed).items():
+                for name in ("train", "validation", "test"):
+                    before, after = ({IDS[i] for i in getattr(s, name)} - touched for s in (whole[user], now))
+                    assert before == after
+
+
+@given(rows, st.integers(0, 3))
+def test_by_item_each_item_has_its_shares(of: list[Row], seed: int) -> None:
+    found = split(of, "D", seed).values()
+    for code, item in enumerate(IDS):
+        n_users = len({row[0] for row in of if row[1] == item})
+        known = round(0.75 * n_users)
+        sizes = [sum(code in getattr(s, part) for s in found) for part in ("train", "validation", "test")]
+        assert sizes == [known - round(0.1 * known), round(0.1 * known), n_users - known]
+
+
+@given(rows, st.integers(0, 3))
+def test_one_time_for_all_has_no_part_before_another(of: list[Row], seed: int) -> None:
+    whole, times = split(of, "global-time", seed), {}
+    for sequence in build_sequences(table(of), seed):
+        cuts = np.cumsum([len(whole[sequence.user].train), len(whole[sequence.user].validation)])
+        for name, part in zip(("train", "validation", "test"), np.split(sequence.timestamps, cuts), strict=True):
+            times.setdefault(name, []).extend(part.tolist())
+    assert max(times["train"]) < min(times["validation"], default=np.inf)
+    assert max(times["train"] + times["validation"]) < min(times["test"], default=np.inf)
+    assert len(times["train"]) >= 0.8 * len(of)
+    assert len(times["test"]) <= 0.1 * len(of)
 
 
 @given(st.integers(1, 200), st.data())

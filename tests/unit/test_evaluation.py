@@ -8,7 +8,8 @@ import pytest
 
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError, DataError, ModelError
-from fedrec.evaluation.protocol import Report, evaluate, evaluate_users
+from fedrec.evaluation.cold_scorers import PopularToStrangers
+from fedrec.evaluation.protocol import Report, cold_users, evaluate, evaluate_users
 
 N_ITEMS = 30
 
@@ -55,6 +56,44 @@ def test_a_user_without_test_items_is_skipped_and_counted() -> None:
     assert kept.positions.tolist() == [2]
 
 
+def test_users_of_whom_nothing_is_known_are_asked_and_counted() -> None:
+    users = [split("a", [], [], [2]), split("b", [], [1], [2]), split("c", [], [], []), split("d", [1], [], [3])]
+    assert (report(users).n_cold, report(users).to_dict()["users"]) == (1, 3)
+    assert cold_users(users, "validation") == 1  # b
+
+
+def test_many_targets_by_hand() -> None:
+    # The unseen items in order: 1, 3, 4, 6, 7, ...; asked for are those at ranks 1, 3 and 12.
+    user = split("a", train=[0, 2], validation=[5], test=[1, 4, 14])
+    means = report([user]).means
+    assert means["ndcg@10"] == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3) + 1 / 2))
+    assert means["ndcg@20"] == pytest.approx((1 + 1 / 2 + 1 / np.log2(13)) / (1 + 1 / np.log2(3) + 1 / 2))
+    assert (means["hr@10"], means["precision@10"], means["recall@10"]) == (1.0, 0.2, pytest.approx(2 / 3))
+    everything = report([split("a", [], [], list(range(7)))]).means
+    assert (everything["ndcg@5"], everything["recall@5"], everything["precision@10"]) == (1.0, 5 / 7, 0.7)
+
+
+def test_a_scorer_sees_the_history_in_order_of_time() -> None:
+    class Last:
+        def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+            return np.eye(N_ITEMS, dtype=np.float32)[[(h[-1] + 1) % N_ITEMS for h in histories]]
+
+    codes = {name: np.array(part, np.int32) for name, part in (("train", [3, 8]), ("validation", [5]), ("test", [9]))}
+    mixed = EvaluationSplit("a", **codes, before_test=np.array([3, 5, 8], np.int32))
+    found = evaluate_users(Last(), [mixed], "test", n_items=N_ITEMS, tie_seed=1)
+    assert found.column("mrr@5").tolist() == [1.0]  # after 8 comes 9; after validation's 5 would come 6
+
+
+def test_strangers_are_given_what_is_popular() -> None:
+    class Constant:
+        def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+            return np.zeros((len(histories), N_ITEMS), np.float32)
+
+    scorer = PopularToStrangers(Constant(), np.arange(N_ITEMS, dtype=np.float32))
+    scores = scorer.score([np.array([1], np.int32), np.zeros(0, np.int32)])
+    assert scores.tolist() == [[0.0] * N_ITEMS, list(map(float, range(N_ITEMS)))]
+
+
 def test_many_users_equal_one_user_at_a_time() -> None:
     class ByHistory:
         def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,7 +121,7 @@ def test_the_report_holds_no_single_user() -> None:
     assert json.loads(json.dumps(summary)) == summary
     assert "secret-name" not in json.dumps(summary)
     assert set(summary) == {
-        "protocol", "which", "users", "skipped_users", "means", "coverage@10", "novelty@10"
+        "protocol", "which", "users", "skipped_users", "cold_users", "means", "coverage@10", "novelty@10"
     }  # fmt: skip
 
 

@@ -25,13 +25,13 @@ THEIRS = {
 
 
 def _random_rankings(n_users: int, n_candidates: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per user: scores without ties, `-inf` off the candidates; and one to eight targets among them."""
+    """Per user: scores without ties, `-inf` off the candidates; and one to thirty targets among them."""
     rng, users = np.random.default_rng(n_candidates), []
     for _ in range(n_users):
         scores = rng.permutation(N_ITEMS).astype(np.float32)
         candidates = rng.choice(N_ITEMS, n_candidates, replace=False)
         scores[np.setdiff1d(np.arange(N_ITEMS), candidates)] = -np.inf
-        users.append((scores, rng.choice(candidates, rng.integers(1, 9), replace=False)))
+        users.append((scores, rng.choice(candidates, rng.integers(1, min(31, n_candidates)), replace=False)))
     return users
 
 
