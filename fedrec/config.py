@@ -14,6 +14,9 @@ RowName = Literal[
     "popularity",
     "item_knn",
     "ease",
+    "ials",
+    "bpr",
+    "sasrec",
     "local_only",
     "federated",
     "federated_dp",
@@ -129,6 +132,33 @@ class RoundsConfig(_Section):
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
 
 
+class SASRecConfig(_Section):
+    """`[baselines.sasrec]`: sizes and rates chosen by `fedrec tune sasrec`, and when training ends."""
+
+    max_history: Annotated[int, Field(ge=2, le=2000)] = 200
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 64
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    learning_rate: Rate = 1e-3
+    batch_users: Count = 32
+    epochs: Count = 100
+    every: Count = 5
+    patience: Count = 4
+
+    @model_validator(mode="after")
+    def _heads_share_the_states(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        return self
+
+
+class BaselinesConfig(_Section):
+    """`[baselines]`: rows that others invented. Cheaper ones are tuned anew for each seed, by grids in their code."""
+
+    sasrec: SASRecConfig = SASRecConfig()
+
+
 class EvaluationConfig(_Section):
     """`[evaluation]`: the protocol, and how often a round is looked at."""
 
@@ -152,6 +182,7 @@ class SimulationConfig(_Section):
     private: PrivateConfig
     rounds: RoundsConfig
     evaluation: EvaluationConfig
+    baselines: BaselinesConfig = BaselinesConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

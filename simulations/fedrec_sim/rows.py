@@ -8,7 +8,6 @@ from peft import PeftModel
 
 from fedrec.config import Mode, RowName
 from fedrec.data.partition import deal_users
-from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
 from fedrec.evaluation.metrics import MetricSums
 from fedrec.evaluation.protocol import Report, Scorer, evaluate_users
 from fedrec.model.adapter import AdapterState
@@ -16,6 +15,7 @@ from fedrec.model.recommender import part_names, read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
+from fedrec_sim.baseline_rows import Bench, fit_floor
 from fedrec_sim.federation import Federation, cosine, federate
 from fedrec_sim.run import Json, Run, write_json
 from fedrec_sim.world import Corpus, World
@@ -92,8 +92,8 @@ def run_row(context: RowContext) -> Json:
     """
     context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
     match context.row:
-        case "popularity" | "item_knn" | "ease":
-            result = _classic(context)
+        case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec":
+            result = _baseline(context)
         case "local_only":
             result = _alone(
                 context,
@@ -110,19 +110,16 @@ def run_row(context: RowContext) -> Json:
     return result
 
 
-def _classic(context: RowContext) -> Json:
-    n_items, seed = len(context.world.catalog), context.seed
-    match context.row:
-        case "popularity":
-            scorer: Scorer = Popularity().fit(context.corpus.histories, n_items)
-            chosen: Json = {}
-        case "item_knn":
-            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
-            scorer, chosen = tuned_knn.scorer, dict(tuned_knn.chosen)
-        case _:
-            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol="B")
-            scorer, chosen = tuned_ease.scorer, dict(tuned_ease.chosen)
-    return {**_test(context, context.sums(scorer, "test")), "chosen_on_validation": chosen, "epsilon": None}
+def _baseline(context: RowContext) -> Json:
+    bench = Bench(context.corpus.splits, len(context.world.catalog), context.seed, context.progress)
+    floor = fit_floor(context.row, context.world.config.baselines, bench)  # type: ignore[arg-type]  # matched above
+    return {
+        **_test(context, context.sums(floor.scorer, "test")),
+        "validation": context.report(context.sums(floor.scorer, "validation"), "validation"),
+        "chosen_on_validation": floor.chosen,
+        "epsilon": None,
+        **floor.traffic,
+    }
 
 
 def _test(context: RowContext, sums: MetricSums) -> Json:
