@@ -58,6 +58,7 @@ def tune_row(row: TrainedRow, config: SimulationConfig, seed: int, command: str,
         say: takes a line of progress.
     Returns: every candidate with its validation figures, the chosen one, and all that is needed to repeat it.
     """
+    commit = commit_of_checkout()  # now: it takes long, and the checkout may move on
     torch.set_num_threads(config.model.threads or 1)  # sums depend on it
     catalog, table = load_data(config.data.source, say)
     splits = leave_one_out(build_sequences(table, seed))
@@ -80,7 +81,7 @@ def tune_row(row: TrainedRow, config: SimulationConfig, seed: int, command: str,
         "candidates": candidates,
         "chosen": best.model_dump(mode="json"),
         "command": command,
-        "commit": commit_of_checkout(),
+        "commit": commit,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 1),
     }

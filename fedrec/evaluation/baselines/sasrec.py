@@ -78,7 +78,8 @@ class Block(nn.Module):
         weights = self.dropout(scores.masked_fill(hidden_from, float("-inf")).softmax(dim=3))
         seen = (weights @ value).transpose(1, 2).reshape(users, positions, hidden)
         states = states + self.dropout(self.out(seen))
-        return states + self.dropout(self.network(self.network_norm(states)))
+        states = states + self.dropout(self.network(self.network_norm(states)))
+        return states
 
 
 class Network(nn.Module):
