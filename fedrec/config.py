@@ -17,6 +17,8 @@ RowName = Literal[
     "ials",
     "bpr",
     "sasrec",
+    "fedmf",
+    "pfedrec",
     "local_only",
     "federated",
     "federated_dp",
@@ -153,10 +155,39 @@ class SASRecConfig(_Section):
         return self
 
 
+class FedMFConfig(_Section):
+    """`[baselines.fedmf]`: chosen by `fedrec tune fedmf`; an epoch is a round."""
+
+    factors: Annotated[int, Field(ge=1, le=1024)] = 32
+    learning_rate: Rate = 1.0
+    item_learning_rate: Rate = 3.0
+    l2: Annotated[float, Field(ge=0, le=100)] = 0.003
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
+    local_steps: Count = 5
+    epochs: Count = 400
+    every: Count = 10
+    patience: Count = 5
+
+
+class PFedRecConfig(_Section):
+    """`[baselines.pfedrec]`: chosen by `fedrec tune pfedrec`; an epoch is a round."""
+
+    factors: Annotated[int, Field(ge=1, le=1024)] = 32
+    learning_rate: Rate = 0.1
+    item_learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 1e4
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
+    local_steps: Count = 1
+    epochs: Count = 400
+    every: Count = 10
+    patience: Count = 5
+
+
 class BaselinesConfig(_Section):
     """`[baselines]`: rows that others invented. Cheaper ones are tuned anew for each seed, by grids in their code."""
 
     sasrec: SASRecConfig = SASRecConfig()
+    fedmf: FedMFConfig = FedMFConfig()
+    pfedrec: PFedRecConfig = PFedRecConfig()
 
 
 class EvaluationConfig(_Section):

@@ -4,18 +4,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from fedrec.config import BaselinesConfig, SASRecConfig
+from fedrec.config import BaselinesConfig, FedMFConfig, PFedRecConfig, SASRecConfig
 from fedrec.data.splits import EvaluationSplit
 from fedrec.evaluation.baselines.factors import BPR, BPR_GRID, IALS, IALS_GRID
+from fedrec.evaluation.baselines.fedmf import FedMF
 from fedrec.evaluation.baselines.linear import EASE, EASE_GRID, ITEM_KNN_GRID, ItemKNN, Popularity
+from fedrec.evaluation.baselines.pfedrec import PFedRec
 from fedrec.evaluation.baselines.sasrec import SASRec
-from fedrec.evaluation.baselines.stopping import Curve, Schedule, train_with_patience
+from fedrec.evaluation.baselines.stopping import Curve, Schedule, Trainee, train_with_patience
 from fedrec.evaluation.baselines.tuning import Tunable, tune, validation_ndcg
 from fedrec.evaluation.protocol import Scorer
 
 GridRow = Literal["item_knn", "ease", "ials", "bpr"]
-TrainedRow = Literal["sasrec"]
+TrainedRow = Literal["sasrec", "fedmf", "pfedrec"]
 TRAINED_ROWS: tuple[TrainedRow, ...] = get_args(TrainedRow)
+TrainedSettings = SASRecConfig | FedMFConfig | PFedRecConfig
 Progress = Callable[[int, int], None]
 
 
@@ -69,8 +72,8 @@ def fit_floor(row: Literal["popularity"] | GridRow | TrainedRow, settings: Basel
             return _best_of((IALS(*one, seed=seed) for one in IALS_GRID), len(IALS_GRID), bench)
         case "bpr":
             return _best_of((BPR(*one, seed=seed) for one in BPR_GRID), len(BPR_GRID), bench)
-        case "sasrec":
-            return train_floor(settings.sasrec, bench)[0]
+        case "sasrec" | "fedmf" | "pfedrec":
+            return train_floor(settings_of(settings, row), bench)[0]
 
 
 def _best_of(candidates: Iterable[Tunable], count: int, bench: Bench) -> Floor:
@@ -80,14 +83,38 @@ def _best_of(candidates: Iterable[Tunable], count: int, bench: Bench) -> Floor:
     return Floor(tuned.scorer, tuned.chosen)
 
 
-def train_floor(settings: SASRecConfig, bench: Bench) -> tuple[Floor, Curve[Any]]:
-    """Train a baseline with these settings until validation no longer gains, and say what validation gave."""
-    model = SASRec(bench.train, bench.n_items, settings, bench.seed)
-    schedule = Schedule(settings.epochs, settings.every, settings.patience)
+def settings_of(settings: BaselinesConfig, row: TrainedRow) -> TrainedSettings:
+    """The row's own section."""
+    match row:
+        case "sasrec":
+            return settings.sasrec
+        case "fedmf":
+            return settings.fedmf
+        case "pfedrec":
+            return settings.pfedrec
+
+
+def train_floor(settings: TrainedSettings, bench: Bench) -> tuple[Floor, Curve[Any]]:
+    """Train with these settings until validation no longer gains; the best epoch stays, with the curve to it."""
+    model = _model_of(settings, bench)
     curve = train_with_patience(
         model,
         lambda: validation_ndcg(model, bench.splits, bench.n_items, bench.seed),
-        schedule,
+        Schedule(settings.epochs, settings.every, settings.patience),
         bench.progress,
     )
-    return Floor(model, {"epoch": curve.epoch}), curve
+    if not isinstance(model, FedMF | PFedRec):
+        return Floor(model, {"epoch": curve.epoch}), curve
+    # What was sent until validation had shown that the best round was over.
+    traffic = {"bytes_up_per_partner": curve.epochs * model.bytes_up_per_round, "rounds": curve.epochs}
+    return Floor(model, {"round": curve.epoch}, traffic), curve
+
+
+def _model_of(settings: TrainedSettings, bench: Bench) -> Trainee[Any]:
+    match settings:
+        case SASRecConfig():
+            return SASRec(bench.train, bench.n_items, settings, bench.seed)
+        case FedMFConfig():
+            return FedMF(bench.splits, bench.n_items, settings, bench.seed)
+        case PFedRecConfig():
+            return PFedRec(bench.splits, bench.n_items, settings, bench.seed)

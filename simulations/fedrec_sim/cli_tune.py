@@ -13,7 +13,7 @@ DEFAULT_TUNED = Path("simulations/tuned")
 
 
 def tune(
-    row: Annotated[Literal["sasrec"], typer.Argument(help="A baseline with settings in the configuration.")],
+    row: Annotated[Literal["sasrec", "fedmf", "pfedrec"], typer.Argument(help="Whose settings.")],
     config: Annotated[Path, typer.Option(help="A simulation's TOML file; its data are used.")],
     seed: Annotated[int, typer.Option(help="Of the splits and the training; not one that is reported.", min=0)] = 11,
     folder: Annotated[Path, typer.Option("--out", help="Folder of ROW.json.")] = DEFAULT_TUNED,

@@ -92,7 +92,7 @@ def run_row(context: RowContext) -> Json:
     """
     context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
     match context.row:
-        case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec":
+        case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec" | "fedmf" | "pfedrec":
             result = _baseline(context)
         case "local_only":
             result = _alone(

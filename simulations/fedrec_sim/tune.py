@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from fedrec.config import SASRecConfig, SimulationConfig
+from fedrec.config import FedMFConfig, PFedRecConfig, SASRecConfig, SimulationConfig
 from fedrec.data.sequences import build_sequences
 from fedrec.data.splits import leave_one_out
 from fedrec.evaluation.protocol import evaluate_users
-from fedrec_sim.baseline_rows import Bench, TrainedRow, train_floor
+from fedrec_sim.baseline_rows import Bench, TrainedRow, TrainedSettings, train_floor
 from fedrec_sim.run import Json, commit_of_checkout, write_json
 from fedrec_sim.world import load_data
 
 FORMAT = 1
-Settings = SASRecConfig
 Say = Callable[[str], None]
 
 _SASREC = SASRecConfig(
@@ -33,7 +32,31 @@ _SASREC = SASRecConfig(
     every=5,
     patience=3,
 )
-_START: Mapping[TrainedRow, Settings] = MappingProxyType({"sasrec": _SASREC})
+_FEDMF = FedMFConfig(
+    factors=32,
+    learning_rate=1.0,
+    item_learning_rate=3.0,
+    l2=0.003,
+    negatives=4,
+    local_steps=5,
+    epochs=400,
+    every=10,
+    patience=5,
+)
+# As published, but for the item learning rate: theirs is learning_rate * items * 80, by the mean over a batch.
+_PFEDREC = PFedRecConfig(
+    factors=32,
+    learning_rate=0.1,
+    item_learning_rate=1e4,
+    negatives=4,
+    local_steps=1,
+    epochs=400,
+    every=10,
+    patience=5,
+)
+_START: Mapping[TrainedRow, TrainedSettings] = MappingProxyType(
+    {"sasrec": _SASREC, "fedmf": _FEDMF, "pfedrec": _PFEDREC}
+)
 # One change at a time, kept where validation gains: each is tried on the best so far.
 _CHANGES: Mapping[TrainedRow, Sequence[dict[str, Any]]] = MappingProxyType(
     {
@@ -95,7 +118,7 @@ def _tell_tens(say: Say) -> Callable[[int, int], None]:
     return tell
 
 
-def _try(settings: Settings, bench: Bench, say: Say) -> Json:
+def _try(settings: TrainedSettings, bench: Bench, say: Say) -> Json:
     began = time.monotonic()
     floor, curve = train_floor(settings, bench)
     users = evaluate_users(floor.scorer, bench.splits, "validation", n_items=bench.n_items, tie_seed=bench.seed)

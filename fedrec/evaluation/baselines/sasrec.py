@@ -78,8 +78,7 @@ class Block(nn.Module):
         weights = self.dropout(scores.masked_fill(hidden_from, float("-inf")).softmax(dim=3))
         seen = (weights @ value).transpose(1, 2).reshape(users, positions, hidden)
         states = states + self.dropout(self.out(seen))
-        states = states + self.dropout(self.network(self.network_norm(states)))
-        return states
+        return torch.add(states, self.dropout(self.network(self.network_norm(states))))
 
 
 class Network(nn.Module):

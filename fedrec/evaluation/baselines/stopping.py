@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from fedrec.errors import ConfigError
+from fedrec.evaluation.protocol import Scorer
 
 State = TypeVar("State")
 
 
-class Trainee(Protocol[State]):
-    """A model that is trained epoch by epoch (a federated one: round by round)."""
+class Trainee(Scorer, Protocol[State]):
+    """A scorer that is trained epoch by epoch (a federated one: round by round)."""
 
     def train_epoch(self) -> None:
         """One pass over the training items."""
