@@ -15,6 +15,11 @@ RowName = Literal[
     "popularity",
     "item_knn",
     "ease",
+    "ials",
+    "bpr",
+    "sasrec",
+    "fedmf",
+    "pfedrec",
     "local_only",
     "federated",
     "federated_dp",
@@ -137,6 +142,62 @@ class RoundsConfig(_Section):
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
 
 
+class SASRecConfig(_Section):
+    """`[baselines.sasrec]`: sizes and rates chosen by `fedrec tune sasrec`, and when training ends."""
+
+    max_history: Annotated[int, Field(ge=2, le=2000)] = 200
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 64
+    blocks: Annotated[int, Field(ge=1, le=16)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    learning_rate: Rate = 1e-3
+    batch_users: Count = 32
+    epochs: Count = 100
+    every: Count = 5
+    patience: Count = 4
+
+    @model_validator(mode="after")
+    def _heads_share_the_states(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        return self
+
+
+class FedMFConfig(_Section):
+    """`[baselines.fedmf]`: chosen by `fedrec tune fedmf`; an epoch is a round."""
+
+    factors: Annotated[int, Field(ge=1, le=1024)] = 32
+    learning_rate: Rate = 1.0
+    item_learning_rate: Rate = 3.0
+    l2: Annotated[float, Field(ge=0, le=100)] = 0.003
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
+    local_steps: Count = 5
+    epochs: Count = 400
+    every: Count = 10
+    patience: Count = 5
+
+
+class PFedRecConfig(_Section):
+    """`[baselines.pfedrec]`: chosen by `fedrec tune pfedrec`; an epoch is a round."""
+
+    factors: Annotated[int, Field(ge=1, le=1024)] = 32
+    learning_rate: Rate = 0.1
+    item_learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 1e4
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
+    local_steps: Count = 1
+    epochs: Count = 400
+    every: Count = 10
+    patience: Count = 5
+
+
+class BaselinesConfig(_Section):
+    """`[baselines]`: rows that others invented. Cheaper ones are tuned anew for each seed, by grids in their code."""
+
+    sasrec: SASRecConfig = SASRecConfig()
+    fedmf: FedMFConfig = FedMFConfig()
+    pfedrec: PFedRecConfig = PFedRecConfig()
+
+
 class EvaluationConfig(_Section):
     """`[evaluation]`: the protocol, and how often a round is looked at."""
 
@@ -181,6 +242,7 @@ class SimulationConfig(_Section):
     rounds: RoundsConfig
     evaluation: EvaluationConfig
     cold_start: ColdStartConfig = ColdStartConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

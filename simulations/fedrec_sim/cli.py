@@ -20,7 +20,7 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import bench, cli_cold_start, cli_data, cli_privacy, cli_runs
+from fedrec_sim import bench, cli_cold_start, cli_data, cli_privacy, cli_runs, cli_tune
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
     DEMO,
@@ -50,6 +50,7 @@ app.add_typer(bench.bench, name="bench")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)
+app.command()(cli_tune.tune)
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
 

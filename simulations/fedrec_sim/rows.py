@@ -8,7 +8,6 @@ from peft import PeftModel
 
 from fedrec.config import Mode, RowName
 from fedrec.data.partition import deal_users
-from fedrec.evaluation.baselines import Popularity, tune_ease, tune_itemknn
 from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
 from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
@@ -17,6 +16,7 @@ from fedrec.model.recommender import part_names, read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
+from fedrec_sim.baseline_rows import Bench, fit_floor
 from fedrec_sim.federation import Federation, cosine, federate
 from fedrec_sim.run import Json, Run, write_json
 from fedrec_sim.world import Corpus, World
@@ -105,8 +105,8 @@ def run_row(context: RowContext) -> Json:
     """
     context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
     match context.row:
-        case "popularity" | "item_knn" | "ease":
-            result = _classic(context)
+        case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec" | "fedmf" | "pfedrec":
+            result = _baseline(context)
         case "local_only":
             result = _alone(
                 context,
@@ -123,21 +123,17 @@ def run_row(context: RowContext) -> Json:
     return result
 
 
-def _classic(context: RowContext) -> Json:
-    n_items, seed = len(context.world.catalog), context.seed
-    protocol = context.world.config.evaluation.protocol
-    match context.row:
-        case "popularity":
-            scorer: Scorer = Popularity().fit(context.corpus.histories, n_items)
-            chosen: Json = {}
-        case "item_knn":
-            tuned_knn = tune_itemknn(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
-            scorer, chosen = tuned_knn.scorer, dict(tuned_knn.chosen)
-        case _:
-            tuned_ease = tune_ease(context.corpus.splits, n_items=n_items, tie_seed=seed, protocol=protocol)
-            scorer, chosen = tuned_ease.scorer, dict(tuned_ease.chosen)
-    scorer = PopularToStrangers(scorer, context.corpus.popularity)
-    return {**_test(context, context.sums(scorer, "test")), "chosen_on_validation": chosen, "epsilon": None}
+def _baseline(context: RowContext) -> Json:
+    bench = Bench(context.corpus.splits, len(context.world.catalog), context.seed, context.progress)
+    floor = fit_floor(context.row, context.world.config.baselines, bench)  # type: ignore[arg-type]  # matched above
+    scorer = PopularToStrangers(floor.scorer, context.corpus.popularity)
+    return {
+        **_test(context, context.sums(scorer, "test")),
+        "validation": context.report(context.sums(scorer, "validation"), "validation"),
+        "chosen_on_validation": floor.chosen,
+        "epsilon": None,
+        **floor.traffic,
+    }
 
 
 def _test(context: RowContext, sums: MetricSums) -> Json:

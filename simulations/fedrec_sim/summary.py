@@ -18,6 +18,7 @@ _PACKAGES = (
     "opacus",
     "flwr",
     "dp-accounting",
+    "implicit",
     "numpy",
     "cryptography",
 )

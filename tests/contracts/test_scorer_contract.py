@@ -8,14 +8,17 @@ import pytest
 
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import DataError, ModelError
-from fedrec.evaluation.baselines import EASE, ItemKNN, Popularity
+from fedrec.evaluation.baselines.factors import BPR, IALS
+from fedrec.evaluation.baselines.linear import EASE, ItemKNN, Popularity
 from fedrec.evaluation.protocol import evaluate
 
-Model = Popularity | ItemKNN | EASE
+Model = Popularity | ItemKNN | EASE | IALS | BPR
 MODELS: dict[str, Callable[[], Model]] = {
     "popularity": Popularity,
     "item_knn": lambda: ItemKNN(neighbours=8, shrink=2.0),
     "ease": lambda: EASE(l2=20.0),
+    "ials": lambda: IALS(factors=4, l2=1.0, alpha=3.0, iterations=6, seed=1),
+    "bpr": lambda: BPR(factors=4, learning_rate=0.1, l2=0.01, iterations=40, seed=1),
 }
 N_USERS, N_ITEMS = 60, 40
 

@@ -5,14 +5,8 @@ import pytest
 
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError, DataError
-from fedrec.evaluation.baselines import (
-    EASE,
-    ItemKNN,
-    Popularity,
-    item_popularity,
-    tune_ease,
-    tune_itemknn,
-)
+from fedrec.evaluation.baselines.linear import EASE, EASE_GRID, ItemKNN, Popularity, item_popularity
+from fedrec.evaluation.baselines.tuning import tune
 
 SIDE = 20
 
@@ -94,8 +88,8 @@ def _splits() -> list[EvaluationSplit]:
 
 def test_tuning_takes_the_best_on_validation_fitted_on_training_items() -> None:
     splits, train = _splits(), [split.train for split in _splits()]
-    ease = tune_ease(splits, 30, protocol="B", tie_seed=1, grid=(1e6, 3.0, 30.0))
-    knn = tune_itemknn(splits, 30, protocol="B", tie_seed=1, grid=((1, 0.0), (20, 5.0)))
+    ease = tune((EASE(l2) for l2 in (1e6, 3.0, 30.0)), splits, 30, tie_seed=1)
+    knn = tune((ItemKNN(1, 0.0), ItemKNN(20, 5.0)), splits, 30, tie_seed=1)
     for tuned, again in (
         (ease, EASE(ease.scorer.l2)),
         (knn, ItemKNN(knn.scorer.neighbours, knn.scorer.shrink)),
@@ -109,7 +103,7 @@ def test_tuning_takes_the_best_on_validation_fitted_on_training_items() -> None:
 def test_the_test_items_do_not_reach_the_tuning() -> None:
     splits = _splits()
     blind = [EvaluationSplit(user=s.user, train=s.train, validation=s.validation, test=s.test[:0]) for s in splits]
-    tuned = [tune_ease(x, 30, protocol="B", tie_seed=1).tried for x in (splits, blind)]
+    tuned = [tune(map(EASE, EASE_GRID), x, 30, tie_seed=1).tried for x in (splits, blind)]
     assert tuned[0] == tuned[1]
 
 
@@ -118,6 +112,6 @@ def test_settings_out_of_range_are_refused() -> None:
         with pytest.raises(ConfigError):
             make()
     with pytest.raises(ConfigError, match="grid is empty"):
-        tune_ease(_splits(), 30, protocol="B", tie_seed=1, grid=())
+        tune((), _splits(), 30, tie_seed=1)
     with pytest.raises(DataError, match="no user"):
-        tune_ease([], 30, protocol="B", tie_seed=1)
+        tune((EASE(),), [], 30, tie_seed=1)

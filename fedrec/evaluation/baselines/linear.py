@@ -1,22 +1,21 @@
-"""The floors that every model must beat in the same run: popularity, ItemKNN and EASE. All deterministic."""
+"""The floors: popularity, ItemKNN and EASE. All deterministic."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Generic, Self, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError, DataError, ModelError
-from fedrec.evaluation.protocol import Items, evaluate
+from fedrec.evaluation.protocol import Items
 
 Float32s = NDArray[np.float32]
 
-# Grids stated here so that "tuned" has one meaning in every table.
-EASE_GRID = (10.0, 30.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 3000.0)
-ITEM_KNN_GRID = tuple((n, s) for n in (5, 10, 20, 50, 100, 200, 400) for s in (0.0, 10.0))
+# Grids are stated beside what they tune, so that "tuned" has one meaning in every table.
+EASE_GRID = (10.0, 30.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 3000.0)  # l2
+ITEM_KNN_GRID = tuple((n, s) for n in (5, 10, 20, 50, 100, 200, 400) for s in (0.0, 10.0))  # neighbours, shrink
 
 
 def user_item_matrix(histories: Sequence[Items], n_items: int) -> sparse.csr_array:
@@ -131,7 +130,6 @@ class EASE:
 
 
 T = TypeVar("T")
-Tunable = TypeVar("Tunable", ItemKNN, EASE)
 
 
 def _fitted(weights: T | None, scorer: object) -> T:
@@ -145,76 +143,3 @@ def _weigh(histories: Sequence[Items], weights: Float32s | sparse.csr_array) -> 
     users = user_item_matrix(histories, weights.shape[0]).astype(np.float32)
     scores: Float32s = users @ weights if isinstance(weights, np.ndarray) else (users @ weights).toarray()
     return scores
-
-
-@dataclass(frozen=True)
-class Tuned(Generic[Tunable]):
-    """The best of a grid.
-
-    Attributes:
-        scorer: fitted on training items only.
-        tried: each candidate's settings and its validation NDCG@10, in the order of the grid.
-    """
-
-    scorer: Tunable
-    tried: tuple[tuple[str, float], ...]
-
-    @property
-    def chosen(self) -> dict[str, float]:
-        """The winning settings by name, for JSON."""
-        return {f.name: getattr(self.scorer, f.name) for f in fields(self.scorer) if f.init}
-
-
-def tune_ease(
-    splits: Sequence[EvaluationSplit],
-    n_items: int,
-    *,
-    protocol: str,
-    tie_seed: int,
-    grid: Sequence[float] = EASE_GRID,
-) -> Tuned[EASE]:
-    """Choose EASE's `l2` by validation NDCG@10; it stays fitted on training items."""
-    return _tune((EASE(l2) for l2 in grid), splits, n_items, protocol, tie_seed)
-
-
-def tune_itemknn(
-    splits: Sequence[EvaluationSplit],
-    n_items: int,
-    *,
-    protocol: str,
-    tie_seed: int,
-    grid: Sequence[tuple[int, float]] = ITEM_KNN_GRID,
-) -> Tuned[ItemKNN]:
-    """Choose ItemKNN's `(neighbours, shrink)` by validation NDCG@10; it stays fitted on training items."""
-    return _tune((ItemKNN(*settings) for settings in grid), splits, n_items, protocol, tie_seed)
-
-
-def _tune(
-    candidates: Iterable[Tunable],
-    splits: Sequence[EvaluationSplit],
-    n_items: int,
-    protocol: str,
-    tie_seed: int,
-) -> Tuned[Tunable]:
-    train = [split.train for split in splits]
-    popularity = item_popularity(train, n_items)
-    best: Tunable | None = None
-    tried: list[tuple[str, float]] = []
-    for candidate in candidates:
-        candidate.fit(train, n_items)
-        report = evaluate(
-            candidate,
-            splits,
-            "validation",
-            protocol=protocol,
-            n_items=n_items,
-            tie_seed=tie_seed,
-            popularity=popularity,
-        )
-        reached = report.means["ndcg@10"]
-        if not tried or reached > max(before for _, before in tried):
-            best = candidate
-        tried.append((repr(candidate), reached))
-    if best is None:
-        raise ConfigError("the grid is empty", "give at least one setting to try")
-    return Tuned(best, tuple(tried))
