@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from fedrec.errors import DataError, ModelError
-from fedrec.evaluation.baselines import item_popularity, user_item_matrix
+from fedrec.evaluation.baselines.linear import item_popularity, user_item_matrix
 from fedrec.evaluation.protocol import Items, Scorer, Scores
 
 
