@@ -24,7 +24,7 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
     try:
         fresh.mkdir()
         for name, content in contents.items():
-            _write_synced(fresh / name, content)
+            _write(fresh / name, content, synced=True)
         sync_folder(fresh)
         if place.exists():
             place.rename(_free_name(place))
@@ -35,16 +35,37 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one. Raises OSError."""
+def replace_file(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Readers see the old file or the new one. Raises OSError.
+
+    Args:
+        synced: on the disk when this returns; else a loss of power may undo it, though no end of the process can.
+    """
     fresh = path.with_name(f".{path.name}.new")
     try:
-        _write_synced(fresh, content)
+        _write(fresh, content, synced=synced)
         fresh.replace(path)
-        sync_folder(path.parent)
+        if synced:
+            sync_folder(path.parent)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill beside a free place; renamed to it at the end, gone after an exception. Raises StorageError."""
+    fresh = place.with_name(f".{place.name}.new")
+    with storage_errors(place.parent):
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir(parents=True)
+            yield fresh
+            sync_folder(fresh)
+            fresh.rename(place)
+            sync_folder(place.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def read_file(path: Path) -> bytes:
@@ -118,12 +139,13 @@ def _free_name(place: Path) -> Path:
     return free
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, synced: bool) -> None:
     """For its owner only from the first moment: keys and reports on private rows are written here too."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -59,6 +59,9 @@ class Worker:
         ledger: this partner's own; None only with `plan` None.
         noise_root: 32 secret bytes; keys every draw.
         plain: settings of training without privacy.
+        most_users: as in `PrivateStep`; public.
+        is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
+            need not be looked at again.
     """
 
     partner: str
@@ -68,11 +71,13 @@ class Worker:
     ledger: PrivacyLedger | None = field(repr=False)
     noise_root: bytes = field(repr=False)
     plain: PlainSettings
+    most_users: int = 0
+    is_vetted: bool = False
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
 
     def __post_init__(self) -> None:
         """Raises: PrivacyError: a plan for a model that cannot be trained privately; before any row is read."""
-        if self.plan is not None:
+        if self.plan is not None and not self.is_vetted:
             refuse_private_training(self.model, [part.part for part in self.plan.parts])
 
     def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
@@ -166,6 +171,7 @@ class Worker:
             noise_std=self.plan.noise_std(part.part),
             learning_rate=plan.learning_rate,
             max_history=self.plain.max_history,
+            most_users=self.most_users,
         )
 
     def _question(self, plan: RoundPlan, state: AdapterState) -> str:

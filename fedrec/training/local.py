@@ -45,6 +45,8 @@ class PrivateStep:
         noise_std: of each coordinate of the partner's clipped sum, public.
         learning_rate: multiplies the noised sum, public.
         max_history: items of a user that are read, public.
+        most_users: that such a partner is expected to have, public: a device's batches need few rows; 0 if unknown.
+            More of them take more batches, never a larger one.
     """
 
     part: str
@@ -53,6 +55,12 @@ class PrivateStep:
     noise_std: float
     learning_rate: float
     max_history: int
+    most_users: int = 0
+
+    def rows(self, tokens: int) -> int:
+        """Rows of a batch with at most `tokens` positions; from public figures alone."""
+        most = max(1, tokens // self.max_history)
+        return min(most, 1 << (self.most_users - 1).bit_length()) if self.most_users else most
 
 
 @dataclass
@@ -173,9 +181,9 @@ def private_step(
         case "prior":
             _count_items(optimizer, parameters, histories, users, step.max_history)
         case "head":
-            _head_gradients(model, optimizer, histories, users, step.max_history, cache)
+            _head_gradients(model, optimizer, histories, users, step, cache)
         case "lora":
-            _lora_gradients(model, optimizer, histories, users, step.max_history)
+            _lora_gradients(model, optimizer, histories, users, step)
         case _:
             raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")
     optimizer.step()
@@ -206,17 +214,17 @@ def _head_gradients(
     optimizer: UserDPOptimizer,
     histories: Sequence[np.ndarray],
     users: np.ndarray,
-    max_history: int,
+    step: PrivateStep,
     cache: ContextCache,
 ) -> None:
     tokens = item_token_model(model)
     model.train()
     if not cache.contexts:
-        _read_contexts(model, histories, max_history, cache)
-    rows = max(1, 8 * MAX_TOKENS // max_history)
+        _read_contexts(model, histories, step, cache)
+    rows = step.rows(8 * MAX_TOKENS)
     with per_user_gradients(tokens.score_head):
-        for batch in fixed_batches(histories, users, max_history, rows, _device(model)):
-            contexts = torch.zeros(rows, max_history, tokens.shape.context_dim, device=_device(model))
+        for batch in fixed_batches(histories, users, step.max_history, rows, _device(model)):
+            contexts = torch.zeros(rows, step.max_history, tokens.shape.context_dim, device=_device(model))
             for row, user in zip(contexts, batch.users, strict=False):  # nobody's rows stay zero
                 context = cache.contexts[int(user)]
                 row[: len(context)] = context
@@ -227,12 +235,12 @@ def _head_gradients(
             optimizer.clip_and_accumulate()
 
 
-def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], max_history: int, cache: ContextCache) -> None:
+def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], step: PrivateStep, cache: ContextCache) -> None:
     """Read every user once, whoever is sampled, in one shape, whoever else is there."""
     tokens, found = item_token_model(model), dict[int, Tensor]()
-    everybody, rows = np.arange(len(histories)), max(1, MAX_TOKENS // max_history)
+    everybody, rows = np.arange(len(histories)), step.rows(MAX_TOKENS)
     with torch.no_grad():
-        for batch in fixed_batches(histories, everybody, max_history, rows, _device(model)):
+        for batch in fixed_batches(histories, everybody, step.max_history, rows, _device(model)):
             contexts = tokens.context(batch.items)
             for user, targets, context in zip(batch.users, batch.targets, contexts, strict=False):
                 found[int(user)] = context[: int((targets >= 0).sum())].clone()
@@ -244,11 +252,11 @@ def _lora_gradients(
     optimizer: UserDPOptimizer,
     histories: Sequence[np.ndarray],
     users: np.ndarray,
-    max_history: int,
+    step: PrivateStep,
 ) -> None:
     model.train()
     with per_user_gradients(model):
-        for batch in fixed_batches(histories, users, max_history, max(1, MAX_TOKENS // max_history), _device(model)):
+        for batch in fixed_batches(histories, users, step.max_history, step.rows(MAX_TOKENS), _device(model)):
             losses = user_losses(model(batch.items), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()
