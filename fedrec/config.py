@@ -101,7 +101,7 @@ class PrivateConfig(_Section):
     epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     noise_source: Literal["seeded", "secret"] = "seeded"
-    ledger: Literal["synced", "unsynced"] = "synced"
+    ledger: Literal["own", "pooled"] = "own"
     shape: ShapeConfig
     parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
 

@@ -24,7 +24,7 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
     try:
         fresh.mkdir()
         for name, content in contents.items():
-            _write(fresh / name, content, synced=True)
+            _write_synced(fresh / name, content)
         sync_folder(fresh)
         if place.exists():
             place.rename(_free_name(place))
@@ -35,18 +35,13 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def replace_file(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Readers see the old file or the new one. Raises OSError.
-
-    Args:
-        synced: on the disk when this returns; else a loss of power may undo it, though no end of the process can.
-    """
+def replace_file(path: Path, content: bytes) -> None:
+    """Readers see the old file or the new one. Raises OSError."""
     fresh = path.with_name(f".{path.name}.new")
     try:
-        _write(fresh, content, synced=synced)
+        _write_synced(fresh, content)
         fresh.replace(path)
-        if synced:
-            sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
@@ -139,13 +134,12 @@ def _free_name(place: Path) -> Path:
     return free
 
 
-def _write(path: Path, content: bytes, *, synced: bool) -> None:
+def _write_synced(path: Path, content: bytes) -> None:
     """For its owner only from the first moment: keys and reports on private rows are written here too."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
-        if synced:
-            file.flush()
-            os.fsync(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

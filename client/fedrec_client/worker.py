@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.model.recommender import part_names, part_of, read_state, write_state
+from fedrec.model.recommender import adapter_parameters, part_names, part_of, write_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
@@ -137,7 +137,8 @@ class Worker:
             most_steps=part.total_steps,
             note=f"run {plan.run} round {plan.round} mode {plan.mode}",
         )
-        self._forget_stale_contexts(state)
+        if part.part == "head":  # which alone reads them
+            self._forget_stale_contexts(state)
         for number in range(plan.local_steps):
             source = NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
@@ -211,5 +212,6 @@ def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:
 
 
 def _difference(model: PeftModel, start: AdapterState, names: Sequence[str]) -> AdapterDelta:
-    end = read_state(model)
-    return AdapterDelta({name: end.tensors[name] - start.tensors[name] for name in names})
+    end = adapter_parameters(model)
+    ends = {name: end[name].detach().float().cpu().numpy() for name in names}
+    return AdapterDelta({name: ends[name] - start.tensors[name] for name in names})

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -65,17 +65,15 @@ class PrivacyLedger:
         RunError: in use for too long. StorageError: not to be opened or written.
     """
 
-    # Every write waits for the disk. A simulation of thousands of partners has a class of its own in fedrec_sim, out
-    # of reach of a partner's node.
-    _synced: ClassVar[bool] = True
-
     def __init__(self, path: Path, *, partner: str | None = None, dataset: str | None = None) -> None:
         self.path = Path(path)
         self._owner = {"partner": partner, "dataset": dataset}
-        self._engine = make_engine(self.path, synced=self._synced)
+        self._engine = make_engine(self.path)
 
     @classmethod
-    def create(cls, path: Path, *, partner: str, dataset: str, budget_epsilon: float, budget_delta: float) -> Self:
+    def create(
+        cls, path: Path, *, partner: str, dataset: str, budget_epsilon: float, budget_delta: float
+    ) -> "PrivacyLedger":
         """Make a ledger; it is whole and on the disk when this returns, or absent.
 
         Args:
@@ -92,22 +90,21 @@ class PrivacyLedger:
             try:
                 os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
                 records = _first_records(partner, dataset, budget)
-                write_new(fresh, records, synced=cls._synced)
+                write_new(fresh, records)
                 if path.exists():
                     raise _taken(path)
                 # Before the ledger itself, which is refused without its anchor; the link keeps device and inode.
-                keep_anchor(path, Anchor(_mark_of(records), place_of(fresh)), synced=cls._synced)
+                keep_anchor(path, Anchor(_mark_of(records), place_of(fresh)))
                 path.hardlink_to(fresh)
             except FileExistsError as error:
                 raise _taken(path) from error
             finally:
                 fresh.unlink(missing_ok=True)
-            if cls._synced:
-                sync_folder(path.parent)
+            sync_folder(path.parent)
         return cls.open(path, partner=partner, dataset=dataset)
 
     @classmethod
-    def open(cls, path: Path, *, partner: str, dataset: str) -> Self:
+    def open(cls, path: Path, *, partner: str, dataset: str) -> "PrivacyLedger":
         """A ledger that must be there, whole, and of this partner and data set."""
         ledger = cls(path, partner=partner, dataset=dataset)
         ledger.chain()
@@ -250,8 +247,7 @@ class PrivacyLedger:
             # In a transaction of its own: the anchor must not name what a crash may yet undo, and whoever writes
             # it holds the lock and anchors the newest record of all, so that it never goes back.
             with db.begin():
-                mark = Mark(turn.chain.ledger_id, *newest(db))
-                keep_anchor(self.path, Anchor(mark, turn.place), synced=self._synced)
+                keep_anchor(self.path, Anchor(Mark(turn.chain.ledger_id, *newest(db)), turn.place))
 
     def _checked(self, db: Connection, anchored: bool) -> _Turn:
         chain = read_chain(read_records(db, str(self.path)), str(self.path))

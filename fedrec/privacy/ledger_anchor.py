@@ -69,7 +69,7 @@ def is_of_unfinished_creation(path: Path) -> bool:
     return anchor is None or anchor.mark.seq == CREATED_RECORDS
 
 
-def keep_anchor(path: Path, anchor: Anchor, *, synced: bool = True) -> None:
+def keep_anchor(path: Path, anchor: Anchor) -> None:
     """Write the anchor durably unless it says so already. Call while nobody else can write to the ledger.
 
     Raises: StorageError.
@@ -79,7 +79,7 @@ def keep_anchor(path: Path, anchor: Anchor, *, synced: bool = True) -> None:
     place = anchor_path(path)
     with storage_errors(path.parent):
         if not place.exists() or place.read_bytes() != content:
-            replace_file(place, content, synced=synced)
+            replace_file(place, content)
 
 
 def _read(path: Path) -> Anchor | None:

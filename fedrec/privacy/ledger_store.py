@@ -45,13 +45,12 @@ RECORDS = Table(
 Index("once", RECORDS.c.kind, RECORDS.c.event_id, unique=True, sqlite_where=RECORDS.c.event_id != "")
 
 
-def make_engine(path: Path, *, new: bool = False, synced: bool = True) -> Engine:
+def make_engine(path: Path, *, new: bool = False) -> Engine:
     """An engine whose every connection is a fresh one, and whose every transaction is the only writer.
 
     Args:
         path: must exist; SQLite would make a forgotten ledger anew.
         new: an empty file that shall become a ledger. A foreign file stays as it is.
-        synced: False for simulations alone, see `PrivacyLedger`.
     """
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
 
@@ -59,7 +58,7 @@ def make_engine(path: Path, *, new: bool = False, synced: bool = True) -> Engine
         # isolation_level=None: Python begins no transaction of its own; `_begin` does (SQLAlchemy's recipe).
         db = sqlite3.connect(address, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         try:
-            db.execute(f"PRAGMA synchronous={SYNCHRONOUS if synced else 'OFF'}")
+            db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
             if new or _format(db) == FORMAT:
                 db.execute("PRAGMA journal_mode=WAL")
         except BaseException:
@@ -72,9 +71,9 @@ def make_engine(path: Path, *, new: bool = False, synced: bool = True) -> Engine
     return engine
 
 
-def write_new(path: Path, records: Sequence[Record], *, synced: bool = True) -> None:
+def write_new(path: Path, records: Sequence[Record]) -> None:
     """Turn an empty file into a ledger with its first records."""
-    with named_errors(path), make_engine(path, new=True, synced=synced).begin() as db:
+    with named_errors(path), make_engine(path, new=True).begin() as db:
         RECORDS.create(db)
         db.execute(insert(RECORDS), [record._asdict() for record in records])
         db.exec_driver_sql(f"PRAGMA user_version={FORMAT}")

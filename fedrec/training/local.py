@@ -218,7 +218,8 @@ def _head_gradients(
     cache: ContextCache,
 ) -> None:
     tokens = item_token_model(model)
-    model.train()
+    if not model.training:  # the walk over all modules takes as long as a device's step
+        model.train()
     if not cache.contexts:
         _read_contexts(model, histories, step, cache)
     rows = step.rows(8 * MAX_TOKENS)

@@ -18,9 +18,9 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.training.local import PlainSettings
 from fedrec_client.link import WorkerLink, register_all
 from fedrec_client.worker import PartnerData, Worker
+from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
 from fedrec_sim.run import Run
 from fedrec_sim.seeds import seeded_root
-from fedrec_sim.unsynced import UnsyncedLedger
 from fedrec_sim.world import Corpus
 
 # Workers that are kept with what they have read, the latest asked; memory grows with this, not with the partners.
@@ -48,6 +48,7 @@ class Partners:
     shares: tuple[np.ndarray, ...] = field(repr=False)
     _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
     _is_vetted: bool = False
+    _pool: LedgerPool | None = field(default=None, repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -74,11 +75,16 @@ class Partners:
         """Make or check every partner's ledger. Raises LedgerError: one is missing though the row has begun."""
         if self.plan is None:
             return
-        path = self._ledger_path("x")
-        with storage_errors(path.parent):
-            make_folders(path.parent)
+        if self.config.private.ledger == "pooled":
+            self._pool = LedgerPool(self.run.folder / "ledger" / f"{self.label}.pool")
         for name in self.names:
-            self._enrol(name, begun=begun)
+            if self._pool is not None:
+                private = self.config.private
+                PooledLedger(self._pool, partner=name, dataset=self._dataset).enrol(
+                    private.epsilon, private.delta, begun=begun
+                )
+            else:
+                self._enrol(name, begun=begun)
 
     def find(self, name: str) -> WorkerLink:
         """A partner's worker. Raises ProtocolError if there is no such partner."""
@@ -123,24 +129,24 @@ class Partners:
         Rows and seeds of a simulation are what-if worlds: none of them knows what another released. So each has data
         sets of its own; outside simulations a data set has one ledger, whatever is trained on it.
         """
-        path, kind, private = self._ledger_path(name), self._ledger_kind, self.config.private
+        path, private = self._ledger_path(name), self.config.private
         if begun and not path.is_file():
             raise LedgerError(
                 f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run"
             )
         if path.exists():  # as well if the row was stopped before its first commit
-            kind.open(path, partner=name, dataset=self._dataset)
-        else:
-            budget = {"budget_epsilon": private.epsilon, "budget_delta": private.delta}
-            kind.create(path, partner=name, dataset=self._dataset, **budget)
+            PrivacyLedger.open(path, partner=name, dataset=self._dataset)
+            return
+        with storage_errors(path.parent):
+            make_folders(path.parent)
+        budget = {"budget_epsilon": private.epsilon, "budget_delta": private.delta}
+        PrivacyLedger.create(path, partner=name, dataset=self._dataset, **budget)
 
     def _ledger(self, name: str) -> PrivacyLedger:
         """Not opened yet: every use checks all of it."""
-        return self._ledger_kind(self._ledger_path(name), partner=name, dataset=self._dataset)
-
-    @property
-    def _ledger_kind(self) -> type[PrivacyLedger]:
-        return PrivacyLedger if self.config.private.ledger == "synced" else UnsyncedLedger
+        if self._pool is not None:
+            return PooledLedger(self._pool, partner=name, dataset=self._dataset)
+        return PrivacyLedger(self._ledger_path(name), partner=name, dataset=self._dataset)
 
     @property
     def _dataset(self) -> str:
