@@ -162,6 +162,8 @@ class SimulationConfig(_Section):
         problems = []
         if (self.data.source == "generated") != bool(self.data.users):
             problems.append('data.users says how many users are made if data.source is "generated", else it must be 0')
+        if self.engine == "ray" and self.jobs > 1:
+            problems.append('engine "ray" takes all cores for one row: jobs must be 1')
         asked = self.rounds.partners_per_round or self.partners
         if self.rounds.quorum > self.partners:
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds partners {self.partners}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ class TableDigest:
     def __init__(self) -> None:
         self._files = {name: tempfile.TemporaryFile() for name in _COLUMNS}  # noqa: SIM115  # closed by `hexdigest`
         self._users: list[str] = []
+        for file in self._files.values():
+            weakref.finalize(self, file.close)
 
     def add(self, table: InteractionTable) -> None:
         """The next users' rows."""
@@ -180,6 +183,8 @@ class UserSequences(Sequence[UserSequence]):
 
     def __init__(self, users: NDArray[np.str_], ends: NDArray[np.int64], items: IO[bytes], times: IO[bytes]) -> None:
         self._users, self._ends, self._items, self._times = users, ends, items, times
+        for file in (items, times):
+            weakref.finalize(self, file.close)
 
     @classmethod
     def of(cls, tables: Iterator[InteractionTable], seed: int) -> "UserSequences":

@@ -105,7 +105,7 @@ class RoundSession:
         """Who is asked in a round, node id -> name; the same in every attempt at it."""
         if self.partners_per_round in (0, len(self.partners)):
             return self.partners
-        nodes = sorted(self.partners)
+        nodes = sorted(self.partners, key=lambda node: self.partners[node])  # Flower's ids change with every start
         drawn = np.random.default_rng([self.seed, number]).choice(len(nodes), self.partners_per_round, replace=False)
         return {nodes[place]: self.partners[nodes[place]] for place in sorted(drawn)}
 

@@ -53,7 +53,7 @@ class Federation:
     schedule: tuple[RoundSpec, ...] = field(repr=False)
     registry: Registry = field(repr=False)
     session: RoundSession = field(repr=False)
-    grid: InProcessGrid = field(repr=False)
+    before_answer: Callable[[int], None] = field(repr=False)
     statement: dict[str, Any] = field(repr=False)
     partners: Partners = field(repr=False)
 
@@ -66,9 +66,15 @@ class Federation:
 
     def run(self) -> AdapterState:
         """Run every round that is not yet committed; the last round's adapter."""
-        app = make_server_app(self.session)
+        if self.config.engine == "ray":
+            from fedrec_sim.ray_engine import run_on_ray
+
+            run_on_ray(self.session, self.partners)
+            return self.registry.load_head()
+        addresses = {node: f"{self.partners.place}/{name}" for node, name in self.session.partners.items()}
+        grid = InProcessGrid(client_app, addresses, FlowerRun.create_empty(1), self.before_answer)
         with self.partners.listening():
-            app(self.grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+            make_server_app(self.session)(grid, server_context())
         return self.registry.load_head()
 
 
@@ -85,13 +91,8 @@ def federate(
     before_answer: Callable[[int], None] = lambda _: None,
 ) -> Federation:
     """Set up partners, plan, schedule and coordinator of one row."""
-    config = world.config
-    model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
-    plan = None if mode == "none" else private_plan(config, mode)
-    if plan is not None:
-        refuse_delta(plan, len(corpus.histories))
-    shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
-    partners = Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares)
+    config, partners = world.config, partners_of(world, corpus, run, row=row, seed=seed, mode=mode)
+    model, plan = partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     partners.enrol(begun=registry.head() is not None)
     initial = read_state(model)
@@ -118,9 +119,23 @@ def federate(
         on_event=on_event,
         stop=stop,
     )
-    addresses = {number: f"{partners.place}/{name}" for number, name in session.partners.items()}
-    grid = InProcessGrid(client_app, addresses, FlowerRun.create_empty(1), before_answer)
-    return Federation(config, mode, model, plan, schedule, registry, session, grid, statement, partners)
+    return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
+
+
+def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode) -> Partners:
+    """The partners of a row, the same in every process that makes them of the same run."""
+    config = world.config
+    model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
+    plan = None if mode == "none" else private_plan(config, mode)
+    if plan is not None:
+        refuse_delta(plan, len(corpus.histories))
+    shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares)
+
+
+def server_context() -> Context:
+    """What Flower hands a ServerApp; ours keeps nothing in it."""
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
 
 
 def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,8 @@ class Partners:
     shares: tuple[np.ndarray, ...] = field(repr=False)
     _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
     _is_vetted: bool = False
-    _pool: LedgerPool | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Of every partner, in the order of the shares: `partner-07` of 10."""
         width = len(str(len(self.shares)))
@@ -75,14 +75,11 @@ class Partners:
         """Make or check every partner's ledger. Raises LedgerError: one is missing though the row has begun."""
         if self.plan is None:
             return
-        if self.config.private.ledger == "pooled":
-            self._pool = LedgerPool(self.run.folder / "ledger" / f"{self.label}.pool")
+        private = self.config.private
         for name in self.names:
-            if self._pool is not None:
-                private = self.config.private
-                PooledLedger(self._pool, partner=name, dataset=self._dataset).enrol(
-                    private.epsilon, private.delta, begun=begun
-                )
+            ledger = self._ledger(name)
+            if isinstance(ledger, PooledLedger):
+                ledger.enrol(private.epsilon, private.delta, begun=begun)
             else:
                 self._enrol(name, begun=begun)
 
@@ -144,9 +141,13 @@ class Partners:
 
     def _ledger(self, name: str) -> PrivacyLedger:
         """Not opened yet: every use checks all of it."""
-        if self._pool is not None:
+        if self.config.private.ledger == "pooled":
             return PooledLedger(self._pool, partner=name, dataset=self._dataset)
         return PrivacyLedger(self._ledger_path(name), partner=name, dataset=self._dataset)
+
+    @cached_property
+    def _pool(self) -> LedgerPool:
+        return LedgerPool(self.run.folder / "ledger" / f"{self.label}.pool")
 
     @property
     def _dataset(self) -> str:

@@ -1,6 +1,7 @@
 """Ledgers of thousands of simulated partners in one file: all that a ledger checks, without a file and a disk each."""
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fedrec.errors import LedgerError
 from fedrec.files import make_folders, storage_errors
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.ledger_chain import FORMAT, Budget, Chain, Kind, Record, chained, read_chain
+from fedrec.privacy.ledger_store import WAIT_S
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS records (partner TEXT, seq INTEGER, kind TEXT, event_id TEXT, content TEXT, note TEXT,"
@@ -35,7 +37,9 @@ class LedgerPool:
         self.path = path
         with storage_errors(path.parent):
             make_folders(path.parent)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        # From the threads of Ray's actors too; each asks for one partner at a time.
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=WAIT_S, check_same_thread=False)
+        weakref.finalize(self, self._db.close)
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
