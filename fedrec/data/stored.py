@@ -53,8 +53,8 @@ class TableDigest:
 
     def __init__(self) -> None:
         self._files = {name: tempfile.TemporaryFile() for name in _COLUMNS}  # noqa: SIM115  # closed by `hexdigest`
-        self._users: list[str] = []
-        for file in self._files.values():
+        self._ids, self._n_users = tempfile.TemporaryFile(), 0  # noqa: SIM115
+        for file in (*self._files.values(), self._ids):
             weakref.finalize(self, file.close)
 
     def add(self, table: InteractionTable) -> None:
@@ -62,19 +62,29 @@ class TableDigest:
         order = np.lexsort((table.item_codes, table.timestamp, table.user_codes))
         for name, file in self._files.items():
             column = getattr(table, name)[order]
-            column = column + column.dtype.type(len(self._users) if name == "user_codes" else 0)  # also: no -0.0
+            column = column + column.dtype.type(self._n_users if name == "user_codes" else 0)  # also: no -0.0
             file.write(column.astype(column.dtype.newbyteorder("<")).tobytes())
-        self._users += table.user_ids
+        # As json.dumps writes a list of all of them.
+        self._ids.write((", " * bool(self._n_users) + json.dumps(table.user_ids)[1:-1]).encode())
+        self._n_users += table.n_users
 
     def hexdigest(self, item_ids: Sequence[str]) -> str:
         """SHA-256, hex; once, at the end."""
-        digest = hashlib.sha256(json.dumps([self._users, item_ids]).encode())
+        digest = hashlib.sha256(b"[[")
+        for block in _blocks(self._ids):
+            digest.update(block)
+        digest.update(f"], {json.dumps(item_ids)}]".encode())
         for file in self._files.values():
-            file.seek(0)
-            while block := file.read(1 << 20):
+            for block in _blocks(file):
                 digest.update(block)
-            file.close()
         return digest.hexdigest()
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while block := file.read(1 << 20):
+        yield block
+    file.close()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
