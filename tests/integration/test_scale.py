@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from fedrec.config import load_config
+from fedrec.data import generator
+from fedrec.data.catalog import read_stored_catalog, write_catalog
+from fedrec.data.interactions import read_stored_interactions
 from fedrec.errors import ConfigError, LedgerError, PrivacyError
 from fedrec.privacy.ledger_chain import Budget
 from fedrec.registry.registry import Registry
 from fedrec_client.worker import Worker
 from fedrec_sim import partners as partners_module
 from fedrec_sim.federation import Federation, federate
+from fedrec_sim.ladder import run_ladder
+from fedrec_sim.leaderboard import leaderboard
+from fedrec_sim.live import ladder_table
 from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
 from fedrec_sim.run import start_run
 from fedrec_sim.world import load_world
@@ -112,6 +118,21 @@ def test_pooled_ledgers_hold_what_each_partner_paid_and_refuse_what_a_ledger_ref
     with pytest.raises(LedgerError, match="missing"):
         PooledLedger(pool, partner="partner-02", dataset=dataset).enrol(8.0, 1e-4, begun=True)
     pool.close()
+
+
+def test_every_figure_with_generated_users_says_so(config_file: Path, shop: Path, tmp_path: Path) -> None:
+    catalog = read_stored_catalog(shop / "catalog.parquet")
+    crowd = generator.fit(read_stored_interactions(shop / "interactions.parquet", catalog), catalog, source="a shop")
+    write_catalog(catalog, tmp_path / "made/catalog.parquet")
+    generator.write_generated(crowd, tmp_path / "made/interactions.parquet", catalog, users=40, seed=5)
+    config = load_config(config_file, (f"data.source={tmp_path / 'made'}", 'rows=["popularity"]'))
+    run = start_run(tmp_path / "run", config, "fedrec test")
+    summary = run_ladder(run, load_world(config), lambda _: None, lambda: False)
+    words = "generated users, fitted to a shop, seed 5"
+    assert summary["data"]["generated"] == words
+    assert f"made ({words})" in leaderboard(summary)
+    assert words in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert words in str(ladder_table(summary).title)
 
 
 def test_a_delta_of_one_over_the_users_is_refused(config_file: Path, tmp_path: Path) -> None:
