@@ -58,6 +58,8 @@ def run_on_ray(session: RoundSession, partners: Partners) -> None:
     """
     if find_spec("ray") is None:
         raise ConfigError('engine = "ray" needs Ray', "pip install 'fedrec[ray]', or take engine = \"inline\"")
+    if partners.config.private.noise_source == "secret":
+        partners.run.noise_root()  # made once, before several actors want it
     factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
     run = _registered_run(factory)
     nodes = _registered_nodes(factory, len(session.partners))
