@@ -113,8 +113,7 @@ class Partners:
             ledger=self._ledger(name) if self.plan else None,
             noise_root=self._noise_root(name),
             plain=settings,
-            # The simulation declares how many users a partner has; in earnest configuration does.
-            most_users=max(map(len, self.shares)),
+            most_users=self._most_users,
             is_vetted=self._is_vetted,
         )
         self._is_vetted = True
@@ -144,6 +143,11 @@ class Partners:
         if self.config.private.ledger == "pooled":
             return PooledLedger(self._pool, partner=name, dataset=self._dataset)
         return PrivacyLedger(self._ledger_path(name), partner=name, dataset=self._dataset)
+
+    @cached_property
+    def _most_users(self) -> int:
+        """The simulation declares how many users a partner has; in earnest configuration does."""
+        return max(map(len, self.shares))
 
     @cached_property
     def _pool(self) -> LedgerPool:
