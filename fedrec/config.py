@@ -39,6 +39,7 @@ class DataConfig(_Section):
     """`[data]`: which interactions, and how much of each user is read."""
 
     source: str = "ml-100k"
+    users: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     max_history: Annotated[int, Field(ge=2, le=2000)] = 100
 
 
@@ -113,6 +114,7 @@ class PrivateConfig(_Section):
     epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     noise_source: Literal["seeded", "secret"] = "seeded"
+    ledger: Literal["own", "pooled"] = "own"
     shape: ShapeConfig
     parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
 
@@ -134,8 +136,9 @@ class PrivateConfig(_Section):
 
 
 class RoundsConfig(_Section):
-    """`[rounds]`: when a round counts."""
+    """`[rounds]`: who is asked, and when a round counts."""
 
+    partners_per_round: Annotated[int, Field(ge=0)] = 0
     quorum: Count = 8
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     max_attempts: Count = 3
@@ -234,6 +237,7 @@ class SimulationConfig(_Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (1,)
     partners: Annotated[int, Field(ge=1, le=100_000)] = 8
     jobs: Annotated[int, Field(ge=1, le=256)] = 1
+    engine: Literal["inline", "ray"] = "inline"
     rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
     data: DataConfig
     model: ModelConfig
@@ -247,8 +251,17 @@ class SimulationConfig(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
+        if (self.data.source == "generated") != bool(self.data.users):
+            problems.append('data.users says how many users are made if data.source is "generated", else it must be 0')
+        if self.engine == "ray" and self.jobs > 1:
+            problems.append('engine "ray" takes all cores for one row: jobs must be 1')
+        asked = self.rounds.partners_per_round or self.partners
         if self.rounds.quorum > self.partners:
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds partners {self.partners}")
+        elif self.rounds.quorum > asked:
+            problems.append(f"rounds.quorum {self.rounds.quorum} exceeds rounds.partners_per_round {asked}")
+        if asked > self.partners:
+            problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
         for place, shape in (("plain", self.plain.shape), ("private", self.private.shape)):

@@ -47,6 +47,22 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill beside a free place; renamed to it at the end, gone after an exception. Raises StorageError."""
+    fresh = place.with_name(f".{place.name}.new")
+    with storage_errors(place.parent):
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir(parents=True)
+            yield fresh
+            sync_folder(fresh)
+            fresh.rename(place)
+            sync_folder(place.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
 def read_file(path: Path) -> bytes:
     """A file's bytes. Raises RunError that names it."""
     try:

@@ -1,5 +1,6 @@
 """How the thin ClientApp reaches the partner's worker. No torch here: Flower starts it anew for each message."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from fedrec.errors import ProtocolError
@@ -18,6 +19,7 @@ class WorkerLink(Protocol):
 
 
 _in_process: dict[str, WorkerLink] = {}
+_finders: dict[str, Callable[[str], WorkerLink]] = {}
 
 
 def register(address: str, link: WorkerLink) -> None:
@@ -25,9 +27,19 @@ def register(address: str, link: WorkerLink) -> None:
     _in_process[address] = link
 
 
+def register_all(place: str, find: Callable[[str], WorkerLink] | None) -> None:
+    """Let workers be found, or made, when they are asked for, under addresses `PLACE/NAME`; None ends it."""
+    if find is None:
+        _finders.pop(place, None)
+    else:
+        _finders[place] = find
+
+
 def connect(address: str) -> WorkerLink:
     """The worker behind an address. Raises ProtocolError if nobody listens there."""
-    link = _in_process.get(address)
-    if link is None:
-        raise ProtocolError(f"no worker listens at {address!r}", "start the partner's worker first")
-    return link
+    place, _, name = address.rpartition("/")
+    if address in _in_process:
+        return _in_process[address]
+    if place in _finders:
+        return _finders[place](name)
+    raise ProtocolError(f"no worker listens at {address!r}", "start the partner's worker first")

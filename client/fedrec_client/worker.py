@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.model.recommender import part_names, part_of, read_state, write_state
+from fedrec.model.recommender import adapter_parameters, part_names, part_of, write_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
@@ -59,6 +59,9 @@ class Worker:
         ledger: this partner's own; None only with `plan` None.
         noise_root: 32 secret bytes; keys every draw.
         plain: settings of training without privacy.
+        most_users: as in `PrivateStep`; public.
+        is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
+            need not be looked at again.
     """
 
     partner: str
@@ -68,11 +71,13 @@ class Worker:
     ledger: PrivacyLedger | None = field(repr=False)
     noise_root: bytes = field(repr=False)
     plain: PlainSettings
+    most_users: int = 0
+    is_vetted: bool = False
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
 
     def __post_init__(self) -> None:
         """Raises: PrivacyError: a plan for a model that cannot be trained privately; before any row is read."""
-        if self.plan is not None:
+        if self.plan is not None and not self.is_vetted:
             refuse_private_training(self.model, [part.part for part in self.plan.parts])
 
     def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
@@ -134,7 +139,8 @@ class Worker:
             most_steps=part.total_steps,
             note=f"run {plan.run} round {plan.round} mode {plan.mode}",
         )
-        self._forget_stale_contexts(state)
+        if part.part == "head":  # which alone reads them
+            self._forget_stale_contexts(state)
         for number in range(plan.local_steps):
             source = NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
@@ -168,6 +174,7 @@ class Worker:
             noise_std=self.plan.noise_std(part.part),
             learning_rate=plan.learning_rate,
             max_history=self.plain.max_history,
+            most_users=self.most_users,
         )
 
     def _question(self, plan: RoundPlan, state: AdapterState) -> str:
@@ -207,5 +214,6 @@ def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:
 
 
 def _difference(model: PeftModel, start: AdapterState, names: Sequence[str]) -> AdapterDelta:
-    end = read_state(model)
-    return AdapterDelta({name: end.tensors[name] - start.tensors[name] for name in names})
+    end = adapter_parameters(model)
+    ends = {name: end[name].detach().float().cpu().numpy() for name in names}
+    return AdapterDelta({name: ends[name] - start.tensors[name] for name in names})

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedrec.errors import ConfigError, ProtocolError
-from fedrec.model.adapter import AdapterDelta, AdapterSpec, mismatches
+from fedrec.errors import ConfigError, FedrecError, ProtocolError
+from fedrec.model.adapter import AdapterDelta, AdapterSpec, Shape, Tensors, mismatches
 from fedrec.wire import RoundPlan, UpdateHeader
 
 
@@ -20,8 +21,24 @@ class PartnerUpdate:
     adapter_delta: AdapterDelta = field(repr=False)
 
 
+class Running(Protocol):
+    """Takes updates one by one, so that a coordinator need not hold those of all partners."""
+
+    def add(self, update: PartnerUpdate) -> None:
+        """Take the next update; they come in the order of the partners' names.
+
+        Raises: ProtocolError: it does not fit the ones before, is not finite, or comes out of order.
+        """
+
+    def result(self) -> AdapterDelta:
+        """What `aggregate` makes of the same updates, to the last bit. Raises ProtocolError: there was none."""
+
+
 class Aggregator(Protocol):
     """Makes one difference of many."""
+
+    def running(self) -> Running:
+        """Begin to aggregate updates as they come."""
 
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """Combine updates; the order in which they come never matters, to the last bit.
@@ -40,9 +57,13 @@ class UniformMean:
     [2.0]
     """
 
+    def running(self) -> "RunningMean":
+        """See `Aggregator`."""
+        return RunningMean(None)
+
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """See `Aggregator`."""
-        return _weighted_mean(updates, {update.partner: 1.0 for update in updates})
+        return _weighted_mean(updates, None)
 
 
 @dataclass(frozen=True)
@@ -64,37 +85,76 @@ class PublicWeights:
         if problems or not self.weights:
             raise ConfigError.of_all(problems or ["none given"], "give each partner a weight", "weights")
 
+    def running(self) -> "RunningMean":
+        """See `Aggregator`."""
+        return RunningMean(self.weights)
+
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """See `Aggregator`. A partner without a weight is a ProtocolError too."""
         return _weighted_mean(updates, self.weights)
 
 
-def _weighted_mean(updates: Sequence[PartnerUpdate], weights: Mapping[str, float]) -> AdapterDelta:
-    """Summed in float64 in name order, so that the bits depend on nothing but the updates."""
-    ordered = sorted(updates, key=lambda update: update.partner)
-    _refuse_what_cannot_be_added(ordered, weights)
-    total = sum(weights[update.partner] for update in ordered)
-    names = ordered[0].adapter_delta.tensors
-    mean = {}
-    for name in names:
-        terms = (weights[u.partner] * u.adapter_delta.tensors[name].astype(np.float64) for u in ordered)
-        mean[name] = np.asarray(sum(terms) / total, dtype=np.float32)
-    return AdapterDelta(mean)
+class RunningMean:
+    """A mean that grows update by update: one sum in float64, whatever the number of partners.
 
+    Args:
+        weights: partner -> weight; None counts everyone alike.
+    """
 
-def _refuse_what_cannot_be_added(updates: Sequence[PartnerUpdate], weights: Mapping[str, float]) -> None:
-    if not updates:
-        raise ProtocolError("no updates to aggregate", "a round needs its quorum")
-    problems = []
-    shapes = {name: tensor.shape for name, tensor in updates[0].adapter_delta.tensors.items()}
-    for place, update in enumerate(updates):
-        found = mismatches(update.adapter_delta.tensors, shapes)
+    def __init__(self, weights: Mapping[str, float] | None) -> None:
+        self._weights = weights
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._total = 0.0
+        self._last = ""
+
+    def add(self, update: PartnerUpdate) -> None:
+        """See `Running`. In name order, so that the bits depend on nothing but the updates."""
+        if problems := self._problems(update):
+            raise _cannot_be_added(problems)
+        weight = 1.0 if self._weights is None else self._weights[update.partner]
+        for name, tensor in update.adapter_delta.tensors.items():
+            term = weight * tensor.astype(np.float64)
+            if name in self._sums:
+                self._sums[name] += term
+            else:
+                self._sums[name] = 0 + term  # as a sum begins: no -0.0
+        self._total, self._last = self._total + weight, update.partner
+
+    def result(self) -> AdapterDelta:
+        """See `Running`."""
+        if not self._sums:
+            raise ProtocolError("no updates to aggregate", "a round needs its quorum")
+        return AdapterDelta({n: np.asarray(s / self._total, dtype=np.float32) for n, s in self._sums.items()})
+
+    def _problems(self, update: PartnerUpdate) -> list[str]:
+        tensors = update.adapter_delta.tensors
+        found = mismatches(tensors, {name: total.shape for name, total in self._sums.items()} or _shapes(tensors))
         found += [] if update.adapter_delta.is_finite else ["not finite"]
-        found += [] if update.partner in weights else ["has no weight"]
-        found += ["stands here twice"] if place and updates[place - 1].partner == update.partner else []
-        problems += [f"partner {update.partner}: {problem}" for problem in found]
+        found += [] if self._weights is None or update.partner in self._weights else ["has no weight"]
+        if self._sums and update.partner <= self._last:
+            found += ["stands here twice" if update.partner == self._last else "comes after a later name"]
+        return [f"partner {update.partner}: {problem}" for problem in found]
+
+
+def _weighted_mean(updates: Sequence[PartnerUpdate], weights: Mapping[str, float] | None) -> AdapterDelta:
+    """All problems of all updates are told at once."""
+    running, problems = RunningMean(weights), list[str]()
+    for update in sorted(updates, key=lambda update: update.partner):
+        found = running._problems(update)  # the same module
+        problems += found
+        if not found:
+            running.add(update)
     if problems:
-        raise ProtocolError.of_all(problems, "check replies before they are aggregated", "aggregation")
+        raise _cannot_be_added(problems)
+    return running.result()
+
+
+def _cannot_be_added(problems: Sequence[str]) -> FedrecError:
+    return ProtocolError.of_all(problems, "check replies before they are aggregated", "aggregation")
+
+
+def _shapes(tensors: Tensors) -> dict[str, Shape]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def check_reply(

@@ -7,10 +7,10 @@ none is raised while an exception that quotes one is being handled.
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,16 +231,23 @@ def write_parquet(path: Path, columns: Mapping[str, Any], facts: Mapping[str, st
         facts: stand in the file's metadata, beside the format number.
     Raises: StorageError: no space or no permission; an older file stays as it was.
     """
-    pa, pq = pyarrow()
-    metadata = {f"fedrec.{name}": fact for name, fact in {**facts, "format": _FORMAT}.items()}
-    table = pa.table(dict(columns)).replace_schema_metadata(metadata)
+    write_parquet_parts(path, [columns], lambda: facts)
+
+
+def write_parquet_parts(path: Path, parts: Iterable[Mapping[str, Any]], facts: Callable[[], Mapping[str, str]]) -> None:
+    """`write_parquet` for columns that come in parts, a row group each; memory is that of one part.
+
+    Args:
+        parts: with the same columns; one at least.
+        facts: asked for after the last part, so that it may hold a hash of all.
+    """
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         with fresh.open("wb") as file:
-            pq.write_table(table, file)
+            _write_parts(file, parts, facts)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
@@ -251,23 +258,57 @@ def write_parquet(path: Path, columns: Mapping[str, Any], facts: Mapping[str, st
         raise StorageError(f"{path}: cannot be written: {reason}", "free space or mend permissions") from error
 
 
+def _write_parts(file: Any, parts: Iterable[Mapping[str, Any]], facts: Callable[[], Mapping[str, str]]) -> None:
+    pa, pq = pyarrow()
+    tables = (pa.table(dict(columns)) for columns in parts)
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+        stated = {**facts(), "format": _FORMAT}
+        writer.add_key_value_metadata({f"fedrec.{name}": fact for name, fact in stated.items()})
+
+
 def read_parquet(path: Path, content: str) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Columns and facts of a file that `write_parquet` wrote with the fact `content`.
 
     Raises: DataError: not such a file, damaged, or of another format.
     """
     pa, pq = pyarrow()
-    table = None
+    facts, table = parquet_facts(path, content), None
     with _reading(path), path.open("rb") as file, suppress(pa.ArrowException):
         table = pq.read_table(file)
-    metadata = {} if table is None else table.schema.metadata or {}
-    facts = {k.decode(): v.decode() for k, v in metadata.items() if k.startswith(b"fedrec.")}
-    if table is None or facts.get("fedrec.content") != content:
+    if table is None:
         raise DataError(f"{path}: is damaged, or no {content} written by fedrec", "import the data anew")
-    if facts["fedrec.format"] != _FORMAT:
-        theirs = facts["fedrec.format"]
+    return table.to_pydict(), facts
+
+
+def parquet_facts(path: Path, content: str) -> dict[str, str]:
+    """Facts of a file that `write_parquet` wrote with the fact `content`. Raises DataError as `read_parquet`."""
+    pa, pq = pyarrow()
+    metadata: dict[bytes, bytes] = {}
+    with _reading(path), path.open("rb") as file, suppress(pa.ArrowException):
+        metadata = pq.read_metadata(file).metadata or {}
+    marked = [(key.decode(), fact.decode()) for key, fact in metadata.items() if key.startswith(b"fedrec.")]
+    facts = {key.removeprefix("fedrec."): fact for key, fact in marked}
+    if facts.get("content") != content:
+        raise DataError(f"{path}: is damaged, or no {content} written by fedrec", "import the data anew")
+    if facts["format"] != _FORMAT:
+        theirs = facts["format"]
         raise DataError(f"{path}: has format {theirs}, this fedrec reads {_FORMAT}", "import it anew")
-    return table.to_pydict(), {name.removeprefix("fedrec."): fact for name, fact in facts.items()}
+    return facts
+
+
+def iter_parquet(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    """Some rows of a Parquet file at a time, as pyarrow's record batches. Raises DataError: damaged."""
+    pa, pq = pyarrow()
+    with _reading(path), path.open("rb") as file:
+        try:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS, columns=list(names))
+            return
+        except (pa.ArrowException, KeyError):
+            pass
+    raise DataError(f"{path}: is damaged", "import the data anew")
 
 
 def damaged(path: Path) -> DataError:

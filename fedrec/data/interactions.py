@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,6 +31,8 @@ _BATCH_ROWS = 65_536
 _DTYPES = {"user_codes": "int32", "item_codes": "int32", "rating": "float32", "timestamp": "float64"}
 _OWN_NAMES = ("user", "item", "rating", "timestamp")
 _REMEDY = "mend or remove these; nothing was read"
+BY_USER = {"order": "user"}
+"""Fact of a file whose rows stand in the order of user, time and item code."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,6 +133,10 @@ class InteractionTable:
     def n_rows(self) -> int:
         """Interactions."""
         return len(self.user_codes)
+
+    def tables(self) -> "Iterator[InteractionTable]":
+        """All rows in one piece; a stored table comes in several."""
+        yield self
 
     @cached_property
     def hash(self) -> str:
@@ -259,13 +265,18 @@ def read_interactions(path: Path, columns: ColumnMapping, catalog: ItemCatalog) 
 
 def write_interactions(table: InteractionTable, path: Path) -> None:
     """Write a table as Parquet that only its owner may read, whole or not at all. Raises StorageError."""
-    columns = {
-        "user": [table.user_ids[code] for code in table.user_codes],
-        "item": [table.item_ids[code] for code in table.item_codes],
-        "timestamp": table.timestamp,
-        "rating": table.rating,
+    write_parquet(path, stored_columns(table), {**BY_USER, "content": "interactions", "hash": table.hash})
+
+
+def stored_columns(table: InteractionTable) -> dict[str, Any]:
+    """A table as it is stored: rows in the order of user, time and item code."""
+    order = np.lexsort((table.item_codes, table.timestamp, table.user_codes))
+    return {
+        "user": [table.user_ids[code] for code in table.user_codes[order]],
+        "item": [table.item_ids[code] for code in table.item_codes[order]],
+        "timestamp": table.timestamp[order],
+        "rating": table.rating[order],
     }
-    write_parquet(path, columns, {"content": "interactions", "hash": table.hash})
 
 
 def read_stored_interactions(path: Path, catalog: ItemCatalog) -> InteractionTable:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class AdapterState:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", _validated(self.tensors))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over names in order, shapes and bytes, hex."""
         return _digest(self.tensors)
@@ -129,7 +130,7 @@ class AdapterDelta:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", _validated(self.tensors))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over names in order, shapes and bytes, hex."""
         return _digest(self.tensors)

@@ -21,6 +21,7 @@ from fedrec.model.features import ItemFeatures
 
 # Of a trained vector's coordinates at the start: public random numbers, small beside the features' norm of 1.
 _ITEM_STD = 0.02
+_KNOWN = "_fedrec_adapter_parameters"
 _SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity")
 
 
@@ -246,6 +247,7 @@ def build_model(backbone: Backbone, features: ItemFeatures, shape: AdapterShape,
         )
         wrapped: PeftModel = get_peft_model(model, config)
         wrapped.peft_config["default"].base_model_name_or_path = backbone.name
+        wrapped.__dict__[_KNOWN] = _adapter_parameters(wrapped)
         return wrapped
 
 
@@ -267,6 +269,12 @@ def item_token_model(model: PeftModel) -> ItemTokenModel:
 
 def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     """Every adapter tensor under the name by which PEFT saves it."""
+    # Walking all modules takes longer than a device's step, and nothing is added to a model once it is built.
+    known: dict[str, nn.Parameter] | None = model.__dict__.get(_KNOWN)
+    return dict(known) if known is not None else _adapter_parameters(model)
+
+
+def _adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     parameters = {}
     for name, parameter in model.named_parameters():
         if ".lora_" in name or ".modules_to_save." in name:

@@ -55,6 +55,8 @@ class PrivateStep:
         noise_std: of each coordinate of the partner's clipped sum, public.
         learning_rate: multiplies the noised sum, public.
         max_history: items of a user that are read, public.
+        most_users: that such a partner is expected to have, public: a device's batches need few rows; 0 if unknown.
+            More of them take more batches, never a larger one.
     """
 
     part: str
@@ -63,6 +65,12 @@ class PrivateStep:
     noise_std: float
     learning_rate: float
     max_history: int
+    most_users: int = 0
+
+    def rows(self, tokens: int) -> int:
+        """Rows of a batch with at most `tokens` positions; from public figures alone."""
+        most = max(1, tokens // self.max_history)
+        return min(most, 1 << (self.most_users - 1).bit_length()) if self.most_users else most
 
 
 @dataclass
@@ -106,7 +114,8 @@ def train_plain(
     head_only = all(part_of(name) == "head" for name in names)
     kept = (cache or ContextCache()) if head_only else None
     if kept is not None and not kept.contexts:
-        _read_contexts(model, histories, settings.max_history, kept)
+        rows = max(1, MAX_TOKENS // settings.max_history)
+        _read_contexts(model, histories, settings.max_history, rows, kept)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(histories) // settings.batch_users)
     torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's own generator
@@ -205,9 +214,9 @@ def private_step(
         case "prior":
             _count_items(optimizer, parameters, histories, users, step.max_history)
         case "head":
-            _head_gradients(model, optimizer, histories, users, step.max_history, cache)
+            _head_gradients(model, optimizer, histories, users, step, cache)
         case "lora":
-            _lora_gradients(model, optimizer, histories, users, step.max_history)
+            _lora_gradients(model, optimizer, histories, users, step)
         case _:
             raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")
     optimizer.step()
@@ -238,16 +247,17 @@ def _head_gradients(
     optimizer: UserDPOptimizer,
     histories: Sequence[np.ndarray],
     users: np.ndarray,
-    max_history: int,
+    step: PrivateStep,
     cache: ContextCache,
 ) -> None:
     tokens = item_token_model(model)
     if not cache.contexts:
-        _read_contexts(model, histories, max_history, cache)
-    model.train()
-    rows = max(1, 8 * MAX_TOKENS // max_history)
+        _read_contexts(model, histories, step.max_history, step.rows(MAX_TOKENS), cache)
+    if not model.training:  # the walk over all modules takes as long as a device's step
+        model.train()
+    rows = step.rows(8 * MAX_TOKENS)
     with per_user_gradients(model), item_vectors_apart(tokens):
-        for batch in fixed_batches(histories, users, max_history, rows, _device(model)):
+        for batch in fixed_batches(histories, users, step.max_history, rows, _device(model)):
             contexts = cache.of(batch, tokens.shape.context_dim)
             losses = user_losses(tokens.score_summaries(batch.items, contexts), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
@@ -264,11 +274,14 @@ def item_vectors_apart(tokens: ItemTokenModel) -> Iterator[None]:
         tokens.apart = False
 
 
-def _read_contexts(model: PeftModel, histories: Sequence[np.ndarray], max_history: int, cache: ContextCache) -> None:
+def _read_contexts(
+    model: PeftModel, histories: Sequence[np.ndarray], max_history: int, rows: int, cache: ContextCache
+) -> None:
     """Read every user once, whoever is sampled, in one shape, whoever else is there."""
     tokens, found = item_token_model(model), dict[int, Tensor]()
-    everybody, rows = np.arange(len(histories)), max(1, MAX_TOKENS // max_history)
-    model.eval()  # nothing is dropped from what is kept
+    everybody = np.arange(len(histories))
+    if tokens.shape.dropout:  # nothing is dropped from what is kept; private shapes drop nothing
+        model.eval()
     with torch.no_grad():
         for batch in fixed_batches(histories, everybody, max_history, rows, _device(model)):
             contexts = tokens.context(batch.items)
@@ -282,11 +295,11 @@ def _lora_gradients(
     optimizer: UserDPOptimizer,
     histories: Sequence[np.ndarray],
     users: np.ndarray,
-    max_history: int,
+    step: PrivateStep,
 ) -> None:
     model.train()
     with per_user_gradients(model):
-        for batch in fixed_batches(histories, users, max_history, max(1, MAX_TOKENS // max_history), _device(model)):
+        for batch in fixed_batches(histories, users, step.max_history, step.rows(MAX_TOKENS), _device(model)):
             losses = user_losses(model(batch.items), batch.targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.clip_and_accumulate()

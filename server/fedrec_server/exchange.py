@@ -1,18 +1,18 @@
-"""One attempt at a round: ask every partner, take what is good, name who lost its turn and why."""
+"""One attempt at a round: ask every partner, add up what is good, name who lost its turn and why."""
 
 import time
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from fedrec.aggregation.mean import PartnerUpdate, check_reply
+from fedrec.aggregation.mean import PartnerUpdate, Running, check_reply
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.wire import RoundPlan
-from fedrec_server.records import questions, read_answer
+from fedrec_server.records import adapter_record, questions, read_answer
 
 # Between two looks for answers.
 _POLL_S = 0.2
@@ -23,13 +23,18 @@ OnEvent = Callable[[dict[str, Any]], None]
 class Exchange:
     """Questions and answers of one attempt. An answer that is no good costs its sender the turn, nobody else.
 
+    Good answers are handed to `running` in the order of the partners' names, whatever order they come in, so that
+    the sum has the same bits and nothing is held but what overtook a slower partner.
+
     Args:
         grid: Flower's.
         plan: what is asked.
         spec: what an answer must fit.
         max_norm: largest L2 norm of an adapter_delta.
         partners: the cohort, node id -> name.
+        running: takes the good answers.
         on_event: told about every answer.
+        in_flight: questions that are open, or answered ahead of a slower partner, at once; bounds memory. 0: all.
     """
 
     def __init__(
@@ -40,46 +45,83 @@ class Exchange:
         *,
         max_norm: float,
         partners: Mapping[int, str],
+        running: Running,
         on_event: OnEvent,
+        in_flight: int = 0,
     ) -> None:
         self._grid, self._plan, self._spec, self._max_norm = grid, plan, spec, max_norm
-        self._partners, self._on_event = partners, on_event
+        self._partners, self._running, self._on_event = partners, running, on_event
+        self._order = sorted(partners, key=lambda node: partners[node])
+        self._names = frozenset(partners.values())
+        self._asked, self._folded = 0, 0  # places in the order
+        self._most = in_flight or len(partners)
+        self._adapter = ArrayRecord()
         self._waiting: dict[str, int] = {}  # message id -> node
-        self._good: dict[str, AdapterDelta] = {}
+        self._overtook: dict[str, AdapterDelta] = {}  # good, but somebody before it in the order is still open
+        self._good: dict[str, int] = {}  # partner -> bytes of its answer
         self._started = time.monotonic()
         self._bytes_down = 0
         self.reasons: dict[str, str] = {}  # partner -> why its turn is lost
 
     @property
-    def updates(self) -> list[PartnerUpdate]:
-        """The good answers, in the order of the partners' names."""
-        return [PartnerUpdate(partner, self._good[partner]) for partner in sorted(self._good)]
+    def partners(self) -> list[str]:
+        """Who gave a good answer, in the order of the names."""
+        return sorted(self._good)
+
+    @property
+    def bytes_up(self) -> int:
+        """Size of all good answers' tensors."""
+        return sum(self._good.values())
 
     def ask(self, state: AdapterState) -> None:
-        """Send the round to the whole cohort."""
+        """Send the round to the cohort, or as many questions as may be open at once; `collect` sends the others."""
         self._bytes_down = state.n_bytes
-        numbers = self._grid.push_messages(questions(self._plan, state, self._partners))
-        for node, number in zip_longest(self._partners, numbers):
-            if number:
-                self._waiting[number] = node
-            else:
-                self._lose(self._partners[node], "not connected: Flower did not take the question")
+        self._adapter = adapter_record(state)
+        self._ask_more()
 
     def collect(self, stop: Callable[[], bool]) -> bool:
         """Take answers until all are there or the deadline has passed. False if a person asked to stop."""
         while self._waiting and not self._is_late():
-            before = len(self._waiting)
+            before = self._folded, len(self._waiting)
             for number in tuple(self._waiting):
                 if stop():
                     return False
                 if number in self._waiting:
                     self._pull(number)
-            if len(self._waiting) == before:
+            self._ask_more()
+            if (self._folded, len(self._waiting)) == before:
                 time.sleep(min(_POLL_S, self._plan.deadline_s))
         for node in self._waiting.values():
             self._lose(self._partners[node], "no answer before the deadline")
+        for node in self._order[self._asked :]:
+            self._lose(self._partners[node], "its turn to be asked came after the deadline")
         self._waiting.clear()
+        self._asked = len(self._order)
+        self._fold()
         return True
+
+    def _ask_more(self) -> None:
+        """Fill up with questions what is not open any more."""
+        self._fold()
+        while nodes := self._order[self._asked : self._folded + self._most]:
+            numbers = self._grid.push_messages(questions(self._plan, self._adapter, nodes))
+            self._asked += len(nodes)
+            for node, number in zip_longest(nodes, numbers):
+                if number:
+                    self._waiting[number] = node
+                else:
+                    self._lose(self._partners[node], "not connected: Flower did not take the question")
+            self._fold()
+
+    def _fold(self) -> None:
+        """Hand on what stands next in the order."""
+        for node in self._order[self._folded : self._asked]:
+            partner = self._partners[node]
+            if partner in self._good:
+                self._running.add(PartnerUpdate(partner, self._overtook.pop(partner)))
+            elif partner not in self.reasons:
+                return
+            self._folded += 1
 
     def _is_late(self) -> bool:
         return self._seconds() > self._plan.deadline_s
@@ -112,7 +154,7 @@ class Exchange:
         except ProtocolError as error:
             self._lose(partner, error.problem)
             return
-        self._good[partner] = adapter_delta
+        self._good[partner], self._overtook[partner] = adapter_delta.n_bytes, adapter_delta
         self._tell("partner_done", partner, bytes_up=adapter_delta.n_bytes, bytes_down=self._bytes_down)
 
     def _checked(self, reply: Message, node: int) -> AdapterDelta:
@@ -128,7 +170,7 @@ class Exchange:
             plan=self._plan,
             spec=self._spec,
             max_norm=self._max_norm,
-            cohort=self._partners.values(),
+            cohort=self._names,
             answered=self._good,
         )
         return adapter_delta

@@ -15,9 +15,13 @@ from fedrec.wire import RoundPlan, UpdateHeader
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
-def questions(plan: RoundPlan, state: AdapterState, nodes: Iterable[int]) -> list[Message]:
+def adapter_record(state: AdapterState) -> ArrayRecord:
+    """The adapter as Flower carries it; made once a round, shared by its questions."""
+    return ArrayRecord({name: Array(tensor) for name, tensor in state.tensors.items()})
+
+
+def questions(plan: RoundPlan, adapter: ArrayRecord, nodes: Iterable[int]) -> list[Message]:
     """A round for each node. Flower drops a question, and the answer to it, after the round's deadline."""
-    adapter = ArrayRecord({name: Array(tensor) for name, tensor in state.tensors.items()})
     asked = ConfigRecord({**plan.to_record()})
     return [
         Message(

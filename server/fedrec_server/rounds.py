@@ -5,15 +5,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from flwr.serverapp import Grid
 
-from fedrec.aggregation.mean import Aggregator, PartnerUpdate, UniformMean
+from fedrec.aggregation.mean import Aggregator, UniformMean
 from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from fedrec.errors import ConfigError, PrivacyError, QuorumError
-from fedrec.model.adapter import AdapterSpec, AdapterState
+from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
 from fedrec.wire import Mode, RoundPlan
 from fedrec_server.exchange import Exchange, OnEvent, wait_for_quorum
+
+# Partners that an event or an error names one by one; of more it tells how many.
+_NAMED = 100
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class RoundSession:
     Attributes:
         schedule: round 1 first.
         initial_state: committed as round 0; of no account when the registry has a version already.
-        partners: the cohort, node id -> name; everyone is asked in every round.
+        partners: node id -> name.
+        partners_per_round: how many are asked in a round, drawn in public by seed and round; 0: everyone. That some
+            are not asked buys no privacy: the coordinator knows whom it drew.
         quorum: good answers that a round needs. In secagg mode noise is sized for it; more only add noise.
         max_attempts: tries at one round before the run gives up.
         round_timeout_s: of one attempt.
         max_norm: largest L2 norm of an adapter_delta.
+        in_flight: as in `Exchange`.
         privacy_plan_hash: of the plan that partners must have agreed to; "none" in mode `none`.
         statement: goes with every version.
         on_event: takes `round_started`, `partner_done`, `partner_refused`, `round_failed`, `round_committed`,
@@ -73,22 +80,34 @@ class RoundSession:
     statement: Mapping[str, Any] = field(repr=False)
     on_event: OnEvent = field(repr=False)
     stop: Callable[[], bool] = field(repr=False)
+    partners_per_round: int = 0
+    in_flight: int = 0
     result: AdapterState | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         problems = [f"unknown part {s.part!r}" for s in self.schedule if s.part not in self.spec.parts]
         if len(set(self.partners.values())) != len(self.partners):
             problems.append("two nodes have the same partner's name")
-        if not 1 <= self.quorum <= len(self.partners):
-            problems.append(f"quorum {self.quorum} of {len(self.partners)} partners")
-        if self.max_attempts < 1 or not self.max_norm > 0:
-            problems.append("max_attempts and max_norm must be positive")
+        if not 0 <= self.partners_per_round <= len(self.partners):
+            problems.append(f"{self.partners_per_round} partners a round of {len(self.partners)}")
+        elif not 1 <= self.quorum <= (self.partners_per_round or len(self.partners)):
+            problems.append(f"quorum {self.quorum} of {self.partners_per_round or len(self.partners)} partners")
+        if self.max_attempts < 1 or not self.max_norm > 0 or self.in_flight < 0:
+            problems.append("max_attempts and max_norm must be positive, in_flight not negative")
         if problems:
             raise ConfigError.of_all(problems, "mend the run's settings", "rounds")
         if self.mode == "secagg" and not isinstance(self.aggregator, UniformMean):
             # Masks hide all but the plain sum; and weights would scale noise that is sized for equal shares.
             raise PrivacyError("secagg mode allows the uniform mean only", "choose it, or inspect mode")
         self.initial_state.check(self.spec)
+
+    def cohort(self, number: int) -> Mapping[int, str]:
+        """Who is asked in a round, node id -> name; the same in every attempt at it."""
+        if self.partners_per_round in (0, len(self.partners)):
+            return self.partners
+        nodes = sorted(self.partners, key=lambda node: self.partners[node])  # Flower's ids change with every start
+        drawn = np.random.default_rng([self.seed, number]).choice(len(nodes), self.partners_per_round, replace=False)
+        return {nodes[place]: self.partners[nodes[place]] for place in sorted(drawn)}
 
 
 def run_rounds(grid: Grid, session: RoundSession) -> AdapterState:
@@ -131,9 +150,9 @@ def _run_round(
     asked = _ask_until_quorum(grid, session, number, state)
     if asked is None:
         return None
-    plan, updates = asked
+    plan, answers, mean = asked
     optimizer = session.schedule[number - 1].optimizer
-    moved, own = optimizer.step(session.aggregator.aggregate(updates), _of_part(server_state, plan.part))
+    moved, own = optimizer.step(mean, _of_part(server_state, plan.part))
     after = state.plus(moved)
     after.check(session.spec)
     server_state = {**server_state, **{f"{plan.part}/{key}": array for key, array in own.items()}}
@@ -150,11 +169,11 @@ def _run_round(
         {
             "event": "round_committed",
             **_place(plan),
-            "partners": [update.partner for update in updates],
+            "partners": answers.partners if len(answers.partners) <= _NAMED else len(answers.partners),
             "adapter_hash": version.adapter_hash,
             "seconds": time.monotonic() - started,
-            "bytes_up": sum(update.adapter_delta.n_bytes for update in updates),
-            "bytes_down": state.n_bytes * len(session.partners),
+            "bytes_up": answers.bytes_up,
+            "bytes_down": state.n_bytes * len(session.cohort(number)),
         }
     )
     return after, server_state
@@ -162,36 +181,40 @@ def _run_round(
 
 def _ask_until_quorum(
     grid: Grid, session: RoundSession, number: int, state: AdapterState
-) -> tuple[RoundPlan, list[PartnerUpdate]] | None:
-    """The first attempt with enough good answers; None if a person asked to stop.
+) -> tuple[RoundPlan, Exchange, AdapterDelta] | None:
+    """The first attempt with enough good answers, and their aggregate; None if a person asked to stop.
 
     A failed attempt's answers are dropped: under secure aggregation nobody could open the sum of so few.
     """
+    cohort = session.cohort(number)
     for attempt in range(1, session.max_attempts + 1):
-        plan = _plan(session, number, attempt, state)
-        wait_for_quorum(grid, plan, session.partners, session.stop)
+        plan, running = _plan(session, number, attempt, state), session.aggregator.running()
+        wait_for_quorum(grid, plan, cohort, session.stop)
         if session.stop():
             return None
-        session.on_event({"event": "round_started", **_place(plan), "partners": len(session.partners)})
+        session.on_event({"event": "round_started", **_place(plan), "partners": len(cohort)})
         exchange = Exchange(
             grid,
             plan,
             session.spec,
             max_norm=session.max_norm,
-            partners=session.partners,
+            partners=cohort,
+            running=running,
             on_event=session.on_event,
+            in_flight=session.in_flight,
         )
         exchange.ask(state)
         if not exchange.collect(session.stop):
             return None
-        updates, reasons = exchange.updates, exchange.reasons
-        if len(updates) >= session.quorum:
-            return plan, updates
-        session.on_event({"event": "round_failed", **_place(plan), "good": len(updates), "reasons": reasons})
+        good, lost = len(exchange.partners), sorted(exchange.reasons.items())
+        if good >= session.quorum:
+            return plan, exchange, running.result()
+        session.on_event({"event": "round_failed", **_place(plan), "good": good, "reasons": dict(lost[:_NAMED])})
+    others = [f"and {len(lost) - _NAMED} more"] if len(lost) > _NAMED else []
     raise QuorumError.of_all(
-        [f"{partner}: {reason}" for partner, reason in sorted(reasons.items())],
+        [*(f"{partner}: {reason}" for partner, reason in lost[:_NAMED]), *others],
         "mend what the partners report and resume; committed rounds stay",
-        f"round {number}: {len(updates)} good answers in attempt {attempt}, the quorum is {session.quorum}",
+        f"round {number}: {good} good answers in attempt {attempt}, the quorum is {session.quorum}",
     )
 
 

@@ -1,4 +1,4 @@
-"""`fedrec bench`: what the private step costs beside others, in one interleaved run."""
+"""`fedrec bench`: what the private step costs beside others, and what more partners cost."""
 
 import statistics
 import warnings
@@ -10,12 +10,7 @@ from rich.table import Table
 from fedrec.config import load_config
 from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
 
-bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one interleaved run, never bare seconds.")
-
-
-@bench.callback()
-def _keep_subcommands() -> None:
-    """Typer would make a single command the group itself."""
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 
 
 @bench.command("dp-step")
@@ -45,6 +40,38 @@ def dp_step(
     console.print(
         f"{result['users']} users, {result['positions']} positions; oracle error {result['oracle_error']:.1e}"
     )
+
+
+@bench.command("scale")
+def scale(
+    partners: Annotated[list[int] | None, typer.Option(help="How many partners; repeat it.", min=1)] = None,
+    users_per_partner: Annotated[int, typer.Option(help="Users a partner, on average.", min=1)] = 2,
+    engine: Annotated[str, typer.Option(help="inline or ray.")] = "inline",
+    as_json: AsJson = False,
+) -> None:
+    """Run scale.toml's private row with 100, 1,000 and 10,000 partners, each in a process of its own.
+
+    Tells peak memory, and time per partner and round, with their growth. Made users; nothing is evaluated. Minutes.
+    Example: `fedrec bench scale --partners 100 --partners 1000 --json`
+    """
+    from fedrec_sim.bench_scale import sweep
+
+    result = sweep(partners or [100, 1000, 10_000], users_per_partner, engine)
+    if as_json:
+        emit_json(result)
+        return
+    table = Table("partners", "users", "peak memory, MB", "over the first", "s a round", "ms per partner and round")
+    for size in result["sizes"]:
+        table.add_row(
+            f"{size['partners']:,}",
+            f"{size['users']:,}",
+            f"{size['peak_rss_bytes'] / 1e6:.0f}",
+            f"{size['peak_over_first']:.2f}",
+            f"{size['seconds_per_round']:.1f}",
+            f"{size['ms_per_partner_and_round']:.1f}",
+        )
+    console.print(table)
+    console.print(f"generated users, engine {engine}")
 
 
 def _measure(users: int, repeats: int) -> dict[str, Any]:

@@ -148,7 +148,10 @@ def _chosen(paths: list[Path] | None, run: str | None, folder: Path) -> list[Pat
     if paths:
         return paths
     read_run(folder / (run or ""))
-    found = sorted((folder / (run or "") / "ledger").rglob("*.sqlite"))
+    ledgers = folder / (run or "") / "ledger"
+    found = sorted(ledgers.rglob("*.sqlite"))
+    if not found and any(ledgers.glob("*.pool")):
+        raise ConfigError(f"run {run} keeps its ledgers in a pool", 'simulate with private.ledger = "own" to see each')
     if not found:
         raise ConfigError(f"run {run} has no ledgers", "only rows under differential privacy have them")
     return found

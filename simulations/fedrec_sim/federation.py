@@ -1,14 +1,11 @@
 """One federated row: partners with their own data, ledger and keys; Flower's ServerApp over an in-process Grid."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, RecordDict
 from flwr.supercore.run import Run as FlowerRun
 from peft import PeftModel
@@ -17,27 +14,24 @@ from fedrec.aggregation.mean import UniformMean
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import Mode, SimulationConfig
 from fedrec.data.partition import deal_users
-from fedrec.errors import LedgerError
-from fedrec.files import make_folders, storage_errors
+from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_of, read_state
 from fedrec.privacy.accounting import epsilon_pld
-from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
-from fedrec.training.local import PlainSettings
 from fedrec_client.app import app as client_app
-from fedrec_client.link import register
-from fedrec_client.worker import PartnerData, Worker
 from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds import RoundSpec
 from fedrec_sim.grid import InProcessGrid
+from fedrec_sim.partners import Partners
 from fedrec_sim.run import Run
-from fedrec_sim.seeds import seeded_root
 from fedrec_sim.world import Corpus, World
 
 OnEvent = Callable[[dict[str, Any]], None]
+# Questions open at once. Partners answer one after the other here, so that more would only fill memory.
+_IN_FLIGHT = 16
 
 
 @dataclass(frozen=True)
@@ -45,11 +39,11 @@ class Federation:
     """A federated row, ready to run or to go on.
 
     Attributes:
-        model: shared by the simulated partners; each loads the round's adapter first.
+        model: shared by the simulated partners; each worker loads the round's adapter first.
         plan: private plan, or None without privacy.
         schedule: one entry a round.
         registry: where every round is committed.
-        partners: user positions of each partner.
+        partners: whose workers are made when they are asked.
     """
 
     config: SimulationConfig
@@ -59,9 +53,9 @@ class Federation:
     schedule: tuple[RoundSpec, ...] = field(repr=False)
     registry: Registry = field(repr=False)
     session: RoundSession = field(repr=False)
-    grid: InProcessGrid = field(repr=False)
+    before_answer: Callable[[int], None] = field(repr=False)
     statement: dict[str, Any] = field(repr=False)
-    partners: tuple[np.ndarray, ...] = field(repr=False)
+    partners: Partners = field(repr=False)
 
     def epsilon_after(self, rounds: int) -> float | None:
         """Epsilon that the first `rounds` rounds cost (PLD), or None without privacy."""
@@ -72,8 +66,15 @@ class Federation:
 
     def run(self) -> AdapterState:
         """Run every round that is not yet committed; the last round's adapter."""
-        app = make_server_app(self.session)
-        app(self.grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+        if self.config.engine == "ray":
+            from fedrec_sim.ray_engine import run_on_ray
+
+            run_on_ray(self.session, self.partners)
+            return self.registry.load_head()
+        addresses = {node: f"{self.partners.place}/{name}" for node, name in self.session.partners.items()}
+        grid = InProcessGrid(client_app, addresses, FlowerRun.create_empty(1), self.before_answer)
+        with self.partners.listening():
+            make_server_app(self.session)(grid, server_context())
         return self.registry.load_head()
 
 
@@ -90,13 +91,10 @@ def federate(
     before_answer: Callable[[int], None] = lambda _: None,
 ) -> Federation:
     """Set up partners, plan, schedule and coordinator of one row."""
-    config = world.config
-    model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
-    plan = None if mode == "none" else private_plan(config, mode)
-    partners = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    config, partners = world.config, partners_of(world, corpus, run, row=row, seed=seed, mode=mode)
+    model, plan = partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
-    begun = registry.head() is not None
-    addresses = _start_workers(config, corpus, run, model, plan, partners, f"{row}-{seed}", seed, begun=begun)
+    partners.enrol(begun=registry.head() is not None)
     initial = read_state(model)
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, corpus.n_trained)
     statement = privacy_statement(plan, noise_source=config.private.noise_source, simulated=True)
@@ -109,7 +107,9 @@ def federate(
         initial_state=initial,
         spec=adapter_spec(world, model),
         aggregator=UniformMean(),
-        partners={number: name for number, (name, _) in enumerate(addresses, start=2)},
+        partners=dict(enumerate(partners.names, start=2)),
+        partners_per_round=config.rounds.partners_per_round,
+        in_flight=_IN_FLIGHT,
         quorum=config.rounds.quorum,
         max_attempts=config.rounds.max_attempts,
         round_timeout_s=config.rounds.timeout_s,
@@ -119,11 +119,23 @@ def federate(
         on_event=on_event,
         stop=stop,
     )
-    nodes: dict[int, dict[str, str | int | float | bool]] = {
-        number: {"worker": address} for number, (_, address) in enumerate(addresses, start=2)
-    }
-    grid = InProcessGrid(client_app, nodes, FlowerRun.create_empty(1), before_answer)
-    return Federation(config, mode, model, plan, schedule, registry, session, grid, statement, partners)
+    return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
+
+
+def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode) -> Partners:
+    """The partners of a row, the same in every process that makes them of the same run."""
+    config = world.config
+    model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
+    plan = None if mode == "none" else private_plan(config, mode)
+    if plan is not None:
+        refuse_delta(plan, len(corpus.histories))
+    shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares)
+
+
+def server_context() -> Context:
+    """What Flower hands a ServerApp; ours keeps nothing in it."""
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
 
 
 def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
@@ -131,6 +143,20 @@ def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
     private = config.private
     shares = [(p.part, p.rounds, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
     return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=config.rounds.quorum)
+
+
+def refuse_delta(plan: PrivacyPlan, n_users: int) -> None:
+    """A delta of one over the users or more would allow the plan to give one of them away entirely.
+
+    Args:
+        n_users: of all partners together, whom the adapter speaks for, however few each of them has.
+    Raises: PrivacyError.
+    """
+    if plan.delta * n_users >= 1:
+        raise PrivacyError(
+            f"private.delta {plan.delta:g} is not below one over the {n_users} users, {1 / n_users:.2g}",
+            f"set it to {0.1 / n_users:.0e} or less",
+        )
 
 
 def private_schedule(config: SimulationConfig, n_users: int) -> tuple[RoundSpec, ...]:
@@ -201,68 +227,3 @@ def adapter_spec(world: World, model: PeftModel) -> AdapterSpec:
         feature_hash=world.features.hash,
         parts=shapes,
     )
-
-
-def _start_workers(
-    config: SimulationConfig,
-    corpus: Corpus,
-    run: Run,
-    model: PeftModel,
-    plan: PrivacyPlan | None,
-    partners: tuple[np.ndarray, ...],
-    label: str,
-    seed: int,
-    *,
-    begun: bool,
-) -> list[tuple[str, str]]:
-    """A worker for each partner, reachable in this process: (name, address)."""
-    width = len(str(len(partners)))
-    settings = PlainSettings(
-        config.plain.learning_rate,
-        config.plain.weight_decay,
-        config.plain.batch_users,
-        config.data.max_history,
-    )
-    addresses = []
-    for number, users in enumerate(partners, start=1):
-        name = f"partner-{number:0{width}d}"
-        worker = Worker(
-            partner=name,
-            model=model,
-            data=PartnerData.of(corpus.trained_on(users)),
-            plan=plan,
-            ledger=_ledger(run.folder, config, label, name, begun=begun) if plan else None,
-            noise_root=_noise_root(run, config, seed, name),
-            plain=settings,
-        )
-        address = f"{run.folder}/{label}/{name}"
-        register(address, worker)
-        addresses.append((name, address))
-    return addresses
-
-
-def _ledger(folder: Path, config: SimulationConfig, label: str, partner: str, *, begun: bool) -> PrivacyLedger:
-    """Make or open a partner's ledger. One that is gone is not made anew: it would have forgotten what was spent.
-
-    Rows and seeds of a simulation are what-if worlds: none of them knows what another released. So each has data
-    sets of its own; outside simulations a data set has one ledger, whatever is trained on it.
-    """
-    path = folder / "ledger" / label / f"{partner}.sqlite"
-    dataset = f"{config.data.source}/{label}"
-    if begun and not path.is_file():
-        raise LedgerError(f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run")
-    if path.exists():  # as well if the row was stopped before its first commit
-        return PrivacyLedger.open(path, partner=partner, dataset=dataset)
-    with storage_errors(path.parent):
-        make_folders(path.parent)
-    private = config.private
-    return PrivacyLedger.create(
-        path, partner=partner, dataset=dataset, budget_epsilon=private.epsilon, budget_delta=private.delta
-    )
-
-
-def _noise_root(run: Run, config: SimulationConfig, seed: int, partner: str) -> bytes:
-    """Each partner's own noise key: from the run's seed, or from a secret of the run folder."""
-    if config.private.noise_source == "secret":
-        return hashlib.sha256(run.noise_root() + f"|{seed}|{partner}".encode()).digest()
-    return hashlib.sha256(seeded_root(seed) + partner.encode()).digest()

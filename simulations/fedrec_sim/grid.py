@@ -20,7 +20,7 @@ class InProcessGrid(Grid):
 
     Args:
         app: the partners' ClientApp.
-        node_configs: Flower's node configuration of every node id.
+        workers: address of the worker behind every node id.
         run: Flower's record of this run.
         before_answer: called with the node id before it trains; faults are injected there.
     """
@@ -28,17 +28,14 @@ class InProcessGrid(Grid):
     def __init__(
         self,
         app: ClientApp,
-        node_configs: Mapping[int, dict[str, str | int | float | bool]],
+        workers: Mapping[int, str],
         run: Run,
         before_answer: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._app = app
         self._run = run
         self._before_answer = before_answer
-        self._contexts = {
-            node: Context(run_id=run.run_id, node_id=node, node_config=config, state=RecordDict(), run_config={})
-            for node, config in node_configs.items()
-        }
+        self._workers = workers
         self._waiting: dict[str, Message] = {}
         self._numbers = itertools.count(1)
         self._act_as(COORDINATOR)
@@ -65,7 +62,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node of the simulation."""
-        return list(self._contexts)
+        return list(self._workers)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages; they are answered when they are pulled, one after the other."""
@@ -96,12 +93,17 @@ class InProcessGrid(Grid):
         self._act_as(node)
         try:
             self._before_answer(node)
-            return copy.deepcopy(self._app(message, self._contexts[node]))
+            return copy.deepcopy(self._app(message, self._context(node)))
         except Exception as error:  # noqa: BLE001  # whatever happens on a node is that node's failure
             # Flower's SuperNode would send the text as well, so the ClientApp lets no exception get here.
             return Message(error=Error(CLIENT_APP_FAILED, type(error).__name__), reply_to=message)
         finally:
             self._act_as(COORDINATOR)
+
+    def _context(self, node: int) -> Context:
+        """Made anew for each message: the ClientApp keeps nothing in it, and thousands would fill memory."""
+        config: dict[str, str | int | float | bool] = {"worker": self._workers[node]}
+        return Context(run_id=self._run.run_id, node_id=node, node_config=config, state=RecordDict(), run_config={})
 
     def _act_as(self, node: int) -> None:
         """Flower reads the sender of a new message from process-wide identity."""

@@ -218,6 +218,8 @@ def ladder_table(summary: Json) -> Table:
     seeds = summary["seeds"]
     numbers = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     title = f"{summary['name']}: test, protocol {summary['protocol']}, {numbers}"
+    if made := summary.get("data", {}).get("generated"):
+        title += f", {made}"
     table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("row", no_wrap=True)
     for heading in ("HR@10", "NDCG@10", "coverage", "epsilon", "sent up", "time"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
-from fedrec_sim.world import World
+from fedrec_sim.world import World, generated_from
 
 _PACKAGES = (
     "fedrec",
@@ -45,7 +45,8 @@ def summarise(run: Run, world: World) -> Json:
         "seconds": run.seconds(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "data": {
-            "name": run.config.data.source,
+            "name": _data_name(run, world),
+            "generated": generated_from(world.table),
             "hash": world.table.hash,
             "catalog_hash": world.catalog.hash,
             "users": world.table.n_users,
@@ -64,6 +65,12 @@ def summarise(run: Run, world: World) -> Json:
         "popularity_curve": _popularity_curve(run, world),
         "config": run.config.model_dump(mode="json"),
     }
+
+
+def _data_name(run: Run, world: World) -> str:
+    """Whatever shows the data's name shows that they are made."""
+    made = generated_from(world.table)
+    return f"{run.config.data.source} ({made})" if made else run.config.data.source
 
 
 def _row(results: Sequence[Json]) -> Json:

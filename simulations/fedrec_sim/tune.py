@@ -12,6 +12,7 @@ import torch
 from fedrec.config import FedMFConfig, PFedRecConfig, SASRecConfig, SimulationConfig
 from fedrec.data.sequences import build_sequences
 from fedrec.data.splits import leave_one_out
+from fedrec.data.stored import StoredInteractions
 from fedrec.evaluation.protocol import evaluate_users
 from fedrec_sim.baseline_rows import Bench, TrainedRow, TrainedSettings, train_floor
 from fedrec_sim.run import Json, commit_of_checkout, write_json
@@ -84,7 +85,8 @@ def tune_row(row: TrainedRow, config: SimulationConfig, seed: int, command: str,
     commit = commit_of_checkout()  # now: it takes long, and the checkout may move on
     torch.set_num_threads(config.model.threads or 1)  # sums depend on it
     catalog, table = load_data(config.data.source, say)
-    splits = leave_one_out(build_sequences(table, seed))
+    sequences = table.sequences(seed) if isinstance(table, StoredInteractions) else build_sequences(table, seed)
+    splits = leave_one_out(sequences)
     began, best, reached, candidates = time.monotonic(), _START[row], -1.0, []
     for change in ({}, *_CHANGES[row]):
         settings = best.model_copy(update=change)

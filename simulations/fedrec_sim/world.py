@@ -1,6 +1,6 @@
 """What every row of a simulation shares: data, frozen model, item features. Loaded once a process."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,17 +9,24 @@ import torch
 from peft import PeftModel
 
 from fedrec.config import ModelConfig, ShapeConfig, SimulationConfig
-from fedrec.data.catalog import ItemCatalog, read_stored_catalog
-from fedrec.data.interactions import InteractionTable, read_stored_interactions
+from fedrec.data import generator
+from fedrec.data.catalog import ItemCatalog, read_stored_catalog, write_catalog
+from fedrec.data.columns import parquet_facts
+from fedrec.data.interactions import BY_USER, InteractionTable, read_stored_interactions
 from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
-from fedrec.data.splits import EvaluationSplit, split_by
+from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
+from fedrec.data.stored import Derived, StoredInteractions
 from fedrec.errors import ConfigError, ModelError
+from fedrec.files import new_folder
 from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
 from fedrec.model.features import ItemFeatures, item_features
 from fedrec.model.recommender import AdapterShape, build_model
 
 Say = Callable[[str], None]
+Interactions = InteractionTable | StoredInteractions
+GENERATED = "generated"
+_COUNTED_USERS = 4096
 
 
 @dataclass(frozen=True)
@@ -27,30 +34,33 @@ class Corpus:
     """One seed's view of the data: ties in time are broken by the seed. Private.
 
     Attributes:
-        splits: by the configuration's protocol, one per user.
+        splits: by the configuration's protocol, one per user; read from the disk one by one where the data are stored
+            by user.
         histories: int32 training codes per user, in the same order; empty for who came after training.
         popularity: interactions per item in training, `[items]`.
+        n_trained: users with a training history.
     """
 
-    splits: list[EvaluationSplit] = field(repr=False)
-    histories: list[np.ndarray] = field(repr=False)
+    splits: Sequence[EvaluationSplit] = field(repr=False)
+    histories: Sequence[np.ndarray] = field(repr=False)
     popularity: np.ndarray = field(repr=False)
+    n_trained: int
 
     @classmethod
-    def of(cls, splits: list[EvaluationSplit], n_items: int) -> "Corpus":
-        """The view that splits give."""
-        histories = [split.train for split in splits]
-        popularity = np.bincount(np.concatenate(histories), minlength=n_items).astype(np.float64)
-        return cls(splits, histories, popularity)
+    def of(cls, splits: Sequence[EvaluationSplit], n_items: int) -> "Corpus":
+        """The view that splits give; a list is held, what is made when asked for stays so."""
+        kept = isinstance(splits, list)
+        histories = [s.train for s in splits] if kept else Derived(splits, lambda split: split.train)
+        popularity, n_trained = np.zeros(n_items), 0
+        for start in range(0, len(histories), _COUNTED_USERS):
+            some = histories[start : start + _COUNTED_USERS]
+            popularity += np.bincount(np.concatenate(some), minlength=n_items)
+            n_trained += sum(len(history) > 0 for history in some)
+        return cls(splits, histories, popularity, n_trained)
 
     def trained_on(self, users: Iterable[int]) -> list[np.ndarray]:
         """Histories of those of the users who have one: the others are nobody's users while training goes on."""
-        return [self.histories[user] for user in users if len(self.histories[user])]
-
-    @property
-    def n_trained(self) -> int:
-        """Users with a training history."""
-        return sum(len(history) > 0 for history in self.histories)
+        return [history for history in map(self.histories.__getitem__, users) if len(history)]
 
 
 @dataclass(frozen=True)
@@ -59,17 +69,27 @@ class World:
 
     config: SimulationConfig
     catalog: ItemCatalog
-    table: InteractionTable = field(repr=False)
+    table: InteractionTable | StoredInteractions = field(repr=False)
     backbone: Backbone = field(repr=False)
     features: ItemFeatures = field(repr=False)
 
-    def sequences(self, seed: int) -> list[UserSequence]:
+    def sequences(self, seed: int) -> Sequence[UserSequence]:
         """Every user's whole history, ties in time broken by the seed."""
+        if isinstance(self.table, StoredInteractions):
+            return self.table.sequences(seed)
         return build_sequences(self.table, seed)
 
     def corpus(self, seed: int) -> Corpus:
         """Split the data for one seed by the configuration's protocol."""
-        return Corpus.of(split_by(self.config.evaluation.protocol, self.sequences(seed), seed), len(self.catalog))
+        protocol, n_items, sequences = self.config.evaluation.protocol, len(self.catalog), self.sequences(seed)
+        if isinstance(sequences, list):
+            return Corpus.of(split_by(protocol, sequences, seed), n_items)
+        if protocol != "B":
+            raise ConfigError(
+                f"protocol {protocol} needs all users at once, and {self.config.data.source} is read user by user",
+                "set evaluation.protocol to B, or import the data unsorted",
+            )
+        return Corpus.of(Derived(sequences, lambda s: leave_one_out([s])[0]), n_items)
 
     def model(self, shape: ShapeConfig, seed: int) -> PeftModel:
         """A fresh adapter around the shared frozen backbone. LoRA layers of an earlier adapter are taken off first."""
@@ -106,7 +126,7 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     """Fetch (or take from the cache) and load everything that the rows share; this process gets the run's threads."""
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    catalog, table = load_data(config.data.source, say)
+    catalog, table = load_data(config.data.source, say, config.data.users)
     device = pick_device(config.model.device)
     folder = model_folder(config.model.backbone, say)
     backbone = load_backbone(folder, config.model.layers, device, pick_dtype(config.model.dtype, device))
@@ -122,17 +142,48 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     return World(config, catalog, table, backbone, features)
 
 
-def load_data(source: str, say: Say) -> tuple[ItemCatalog, InteractionTable]:
-    """A known data set, or a folder written by `fedrec data import`."""
+def load_data(source: str, say: Say, users: int = 0) -> tuple[ItemCatalog, Interactions]:
+    """A known data set, a folder written by `fedrec data import` or `generate`, or made users."""
     if source == "ml-100k":
         say("MovieLens-100K")
         return load_ml100k(fetch("ml-100k"))
-    folder = Path(source)
+    folder = generated_folder(users, say) if source == GENERATED else Path(source)
     if not folder.is_dir():
         known = ", ".join(s.name for s in list_sources() if s.kind == "data")
         raise ConfigError(f"data.source {source!r} is neither a folder nor one of: {known}", "run `fedrec data import`")
-    catalog = read_stored_catalog(folder / "catalog.parquet")
-    return catalog, read_stored_interactions(folder / "interactions.parquet", catalog)
+    catalog, path = read_stored_catalog(folder / "catalog.parquet"), folder / "interactions.parquet"
+    if BY_USER.items() <= parquet_facts(path, "interactions").items():
+        return catalog, StoredInteractions.open(path, catalog)
+    return catalog, read_stored_interactions(path, catalog)
+
+
+def generated_from(table: Interactions) -> str | None:
+    """In words, what made users were made from; None if they are real."""
+    made = table.generated if isinstance(table, StoredInteractions) else None
+    return f"generated users, fitted to {made['fitted_to']}, seed {made['seed']}" if made else None
+
+
+def generated_folder(users: int, say: Say) -> Path:
+    """Made users, kept in the cache from the first time on: those of `fedrec data generate --users USERS`."""
+    folder = cache_dir() / "generated" / f"{generator.SCHEME}-{users}"
+    if not folder.is_dir():
+        say(f"making {users} users after MovieLens-100K")
+        generate_folder(folder, users)
+    return folder
+
+
+def generate_folder(folder: Path, users: int, seed: int = 1) -> None:
+    """Write made users, fitted to MovieLens-100K, as a folder that `data.source` may name; whole or not at all.
+
+    Raises: ConfigError: the folder is there. StorageError.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already", "name a new folder")
+    catalog, table = load_ml100k(fetch("ml-100k"))
+    fitted = generator.fit(table, catalog, source="ml-100k")
+    with new_folder(folder) as fresh:
+        write_catalog(catalog, fresh / "catalog.parquet")
+        generator.write_generated(fitted, fresh / "interactions.parquet", catalog, users=users, seed=seed)
 
 
 def model_folder(name: str, say: Say) -> Path:

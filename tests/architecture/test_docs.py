@@ -101,6 +101,16 @@ def test_the_price_of_a_private_step_is_the_recorded_one() -> None:
     assert bench["oracle_error"] <= 1e-5
 
 
+def test_generated_users_are_described_by_what_was_recorded() -> None:
+    text = (ROOT / "docs/generated-data.md").read_text(encoding="utf-8")
+    real, made = (figures_of("generated-data.json")[name] for name in ("ml-100k", "generated"))
+    assert made["generated"].startswith("generated users, fitted to ml-100k")
+    for name, found in real["hr@10"].items():
+        assert f"| HR@10, {name} | {found:.3f} | {made['hr@10'][name]:.3f} |" in text
+    popular = "share_of_most_popular"
+    assert f"10% of items | {real[popular]['0.1']:.3f} | {made[popular]['0.1']:.3f} |" in text
+
+
 def test_links_in_the_documentation_lead_somewhere() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:

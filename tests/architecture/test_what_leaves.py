@@ -90,7 +90,7 @@ class Answering:
 def exchange() -> tuple[Message, Message]:
     """A question and its answer as Flower carries them."""
     register("answering", Answering())
-    grid = InProcessGrid(app, {2: {"worker": "answering"}}, Run.create_empty(1))
+    grid = InProcessGrid(app, {2: "answering"}, Run.create_empty(1))
     values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(RoundPlan)}
     texts = dict.fromkeys(("run", "part", "parent_hash", "privacy_plan_hash"), "x")
     plan = RoundPlan(**{**values, **texts, "mode": "none"})

@@ -34,6 +34,37 @@ def test_order_does_not_matter_to_the_last_bit(aggregator: Aggregator) -> None:
 
 
 @every_aggregator
+def test_adding_them_up_as_they_come_gives_the_same_bits(aggregator: Aggregator) -> None:
+    for updates in (honest(), honest()[1:3], [update("anna", -0.0)]):
+        running = aggregator.running()
+        for one in updates:
+            running.add(one)
+        assert running.result().hash == aggregator.aggregate(updates).hash
+
+
+@every_aggregator
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        (update("anna", 1.0), "comes after a later name"),
+        (update("bert", 1.0), "stands here twice"),
+        (update("carl", 1.0, 2.0), "'w' has shape"),
+        (update("carl", float("nan")), "not finite"),
+    ],
+)
+def test_what_does_not_follow_is_refused_and_changes_nothing(
+    aggregator: Aggregator, late: PartnerUpdate, words: str
+) -> None:
+    running = aggregator.running()
+    running.add(update("bert", 1.0))
+    with pytest.raises(ProtocolError, match=words):
+        running.add(late)
+    assert running.result().tensors["w"].tolist() == [1.0]
+    with pytest.raises(ProtocolError, match="no updates"):
+        aggregator.running().result()
+
+
+@every_aggregator
 def test_identical_updates_are_their_own_aggregate(aggregator: Aggregator) -> None:
     values = [0.1, -3.3e-20, 1e30]
     same = aggregator.aggregate([update(name, *values) for name in NAMES])

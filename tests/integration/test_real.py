@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from fedrec.config import load_config
-from fedrec.data.sources import cache_dir
+from fedrec.data import generator
+from fedrec.data.sequences import build_sequences
+from fedrec.data.sources import cache_dir, load_ml100k
 from fedrec.model.recommender import part_names, read_state
 from fedrec.privacy.noise import NoiseSource
 from fedrec.recommend.recommender import ModelRecommender
@@ -35,3 +37,19 @@ def test_private_steps_on_movielens_and_smollm2() -> None:
     assert len(set(ranked.items)) == 10
     assert np.isfinite(ranked.scores).all()
     assert world.catalog.titles[world.catalog.find_title("toy story (1995)")] == "Toy Story (1995)"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FETCHED, reason="run `make setup` first: it fetches data and models")
+def test_nobody_of_movielens_is_among_the_generated_users() -> None:
+    catalog, table = load_ml100k(cache_dir() / "ml-100k")
+    crowd = generator.fit(table, catalog, source="ml-100k")
+    real = {frozenset(sequence.items.tolist()) for sequence in build_sequences(table, 0)}
+    made = [s for part in generator.made_users(crowd, catalog, users=256, seed=1) for s in build_sequences(part, 0)]
+    assert len(made) == 256
+    assert not real & {frozenset(sequence.items.tolist()) for sequence in made}
+    # Nor nearly anybody: of two histories of the same length, at most so much is the same.
+    likeness = max(
+        len(mine & theirs) / len(mine | theirs) for s in made for mine in [set(s.items.tolist())] for theirs in real
+    )
+    assert likeness < 0.6

@@ -28,7 +28,7 @@ class Failing:
 def reason(error: Exception) -> str:
     """What the coordinator hears of an error in the worker."""
     register("failing", Failing(error))
-    grid = InProcessGrid(app, {2: {"worker": "failing"}}, Run.create_empty(1))
+    grid = InProcessGrid(app, {2: "failing"}, Run.create_empty(1))
     plan = RoundPlan(
         run="r",
         round=1,

@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedrec.aggregation.mean import PartnerUpdate
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.wire import RoundPlan, UpdateHeader
 from fedrec_server import exchange
@@ -87,6 +88,19 @@ def explode(message: Message, partner: str) -> Message:
     raise MemoryError("private: 4711")
 
 
+class Kept:
+    """Takes good answers in the order in which they are handed on."""
+
+    def __init__(self) -> None:
+        self.updates: list[PartnerUpdate] = []
+
+    def add(self, update: PartnerUpdate) -> None:
+        self.updates.append(update)
+
+    def result(self) -> AdapterDelta:
+        raise NotImplementedError
+
+
 class MemoryGrid:
     """What the exchange needs of Flower's Grid. Each partner answers when it is asked for, in its own way."""
 
@@ -98,11 +112,13 @@ class MemoryGrid:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        numbers = []
         for message in copy.deepcopy(list(messages)):
             node = message.metadata.dst_node_id
             message.metadata.__dict__["_message_id"] = f"to {node}"
             self.asked[f"to {node}"] = message
-        return ["" if node in self.unknown else f"to {node}" for node in PARTNERS]
+            numbers.append("" if node in self.unknown else f"to {node}")
+        return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         replies = []
@@ -114,10 +130,19 @@ class MemoryGrid:
         return replies
 
 
-def run(grid: MemoryGrid, deadline_s: float = 5.0) -> tuple[Exchange, list[dict[str, Any]]]:
+def run(
+    grid: MemoryGrid, deadline_s: float = 5.0, kept: Kept | None = None, in_flight: int = 0
+) -> tuple[Exchange, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     attempt = Exchange(
-        cast(Grid, grid), plan(deadline_s), SPEC, max_norm=100.0, partners=PARTNERS, on_event=events.append
+        cast(Grid, grid),
+        plan(deadline_s),
+        SPEC,
+        max_norm=100.0,
+        partners=PARTNERS,
+        running=kept or Kept(),
+        on_event=events.append,
+        in_flight=in_flight,
     )
     attempt.ask(STATE)
     assert attempt.collect(lambda: False)
@@ -130,9 +155,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_good_answers_come_in_the_order_of_names() -> None:
-    attempt, events = run(MemoryGrid())
-    assert [update.partner for update in attempt.updates] == ["anna", "bert", "carl"]
-    assert {update.adapter_delta.hash for update in attempt.updates} == {AdapterDelta(GOOD).hash}
+    kept = Kept()
+    attempt, events = run(MemoryGrid(), kept=kept)
+    assert [update.partner for update in kept.updates] == attempt.partners == ["anna", "bert", "carl"]
+    assert {update.adapter_delta.hash for update in kept.updates} == {AdapterDelta(GOOD).hash}
     assert attempt.reasons == {}
     assert [event["event"] for event in events] == ["partner_done"] * 3
     assert (events[0]["bytes_up"], events[0]["bytes_down"]) == (4 * 5, 4 * 8)
@@ -174,7 +200,7 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 def test_a_fault_costs_its_sender_the_turn_and_nobody_else(fault: str) -> None:
     answer, words = FAULTS[fault]
     attempt, events = run(MemoryGrid(bert=answer))
-    assert [update.partner for update in attempt.updates] == ["anna", "carl"]
+    assert attempt.partners == ["anna", "carl"]
     (refused,) = (event for event in events if event["event"] == "partner_refused")
     assert (refused["partner"], refused["round"], refused["part"]) == ("bert", 3, "head")
     assert attempt.reasons == {"bert": refused["reason"]}
@@ -193,7 +219,7 @@ def test_numpy_writes_what_is_compared_with() -> None:
 def test_silence_costs_the_turn_after_the_deadline() -> None:
     attempt, events = run(MemoryGrid(bert=lambda *_: None), deadline_s=0.1)
     assert attempt.reasons == {"bert": "no answer before the deadline"}
-    assert len(attempt.updates) == 2
+    assert len(attempt.partners) == 2
     assert events[-1]["seconds"] >= 0.1
 
 
@@ -204,14 +230,14 @@ def test_an_answer_after_the_deadline_is_late(monkeypatch: pytest.MonkeyPatch) -
 
     attempt, _ = run(MemoryGrid(bert=slow))
     assert attempt.reasons["bert"] == "answer after the deadline"
-    assert "bert" not in [update.partner for update in attempt.updates]
+    assert "bert" not in attempt.partners
 
 
 def test_an_answer_twice_counts_once() -> None:
     grid = MemoryGrid()
     grid.times = 2
     attempt, events = run(grid)
-    assert len(attempt.updates) == 3
+    assert len(attempt.partners) == 3
     assert attempt.reasons == {}
     reasons = [event["reason"] for event in events if event["event"] == "partner_refused"]
     assert reasons == ["answers what it was not asked, or twice"] * 3
@@ -222,7 +248,46 @@ def test_a_node_that_flower_does_not_know_loses_its_turn() -> None:
     grid.unknown = {11}
     attempt, _ = run(grid)
     assert "not connected" in attempt.reasons["bert"]
-    assert len(attempt.updates) == 2
+    assert len(attempt.partners) == 2
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 0])
+@pytest.mark.parametrize("slow", PARTNERS.values())
+def test_answers_are_handed_on_in_the_order_of_names_and_few_are_open_at_once(in_flight: int, slow: str) -> None:
+    """The slow partner answers at the third look; whoever is behind it waits its turn."""
+    looks: list[str] = []
+    kept, grid = Kept(), MemoryGrid()
+
+    def answer(message: Message, partner: str) -> Message | None:
+        most = len(grid.asked) - len(kept.updates)
+        assert most <= (in_flight or 3)
+        looks.append(partner)
+        return None if partner == slow and looks.count(slow) < 3 else honest(message, partner)
+
+    grid.answers = dict.fromkeys(PARTNERS.values(), answer)
+    attempt, _ = run(grid, kept=kept, in_flight=in_flight)
+    assert [update.partner for update in kept.updates] == attempt.partners == ["anna", "bert", "carl"]
+    assert looks.count(slow) == 3
+    assert attempt.bytes_up == 3 * 4 * 5
+
+
+def test_whoever_is_not_asked_before_the_deadline_loses_its_turn() -> None:
+    kept = Kept()
+    attempt, _ = run(MemoryGrid(anna=lambda *_: None), deadline_s=0.1, kept=kept, in_flight=1)
+    assert attempt.reasons == {
+        "anna": "no answer before the deadline",
+        "bert": "its turn to be asked came after the deadline",
+        "carl": "its turn to be asked came after the deadline",
+    }
+    assert kept.updates == []
+
+
+def test_a_lost_partner_holds_up_nobody() -> None:
+    kept = Kept()
+    grid = MemoryGrid(anna=says("busy"))
+    grid.unknown = {11}
+    attempt, _ = run(grid, kept=kept, in_flight=1)
+    assert [update.partner for update in kept.updates] == attempt.partners == ["carl"]
 
 
 def test_flower_drops_questions_and_late_answers_at_the_deadline() -> None:

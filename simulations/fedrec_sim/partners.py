@@ -1,0 +1,167 @@
+"""Simulated partners: each one's worker is made when it is asked, and only a few are kept."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from peft import PeftModel
+
+from fedrec.config import SimulationConfig
+from fedrec.errors import LedgerError, ProtocolError
+from fedrec.files import make_folders, storage_errors
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.training.local import PlainSettings
+from fedrec_client.link import WorkerLink, register_all
+from fedrec_client.worker import PartnerData, Worker
+from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
+from fedrec_sim.run import Run
+from fedrec_sim.seeds import seeded_root
+from fedrec_sim.world import Corpus
+
+# Workers that are kept with what they have read, the latest asked; memory grows with this, not with the partners.
+KEPT_WORKERS = 64
+
+
+@dataclass
+class Partners:
+    """The partners of one row.
+
+    Attributes:
+        label: row and seed, `federated_dp-1`.
+        model: shared; each worker loads the round's adapter first.
+        plan: that all of them agreed to, or None without privacy.
+        shares: user positions of each partner.
+    """
+
+    config: SimulationConfig
+    corpus: Corpus = field(repr=False)
+    run: Run
+    label: str
+    seed: int
+    model: PeftModel = field(repr=False)
+    plan: PrivacyPlan | None
+    shares: tuple[np.ndarray, ...] = field(repr=False)
+    _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
+    _is_vetted: bool = False
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of every partner, in the order of the shares: `partner-07` of 10."""
+        width = len(str(len(self.shares)))
+        return [f"partner-{number:0{width}d}" for number in range(1, len(self.shares) + 1)]
+
+    @property
+    def place(self) -> str:
+        """What comes before the name in each worker's address."""
+        return f"{self.run.folder}/{self.label}"
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, every worker is reachable in this process."""
+        register_all(self.place, self.find)
+        try:
+            yield
+        finally:
+            register_all(self.place, None)
+            self._kept.clear()
+
+    def enrol(self, *, begun: bool) -> None:
+        """Make or check every partner's ledger. Raises LedgerError: one is missing though the row has begun."""
+        if self.plan is None:
+            return
+        private = self.config.private
+        for name in self.names:
+            ledger = self._ledger(name)
+            if isinstance(ledger, PooledLedger):
+                ledger.enrol(private.epsilon, private.delta, begun=begun)
+            else:
+                self._enrol(name, begun=begun)
+
+    def find(self, name: str) -> WorkerLink:
+        """A partner's worker. Raises ProtocolError if there is no such partner."""
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return self._kept[name]
+        worker = self._made(name)
+        self._kept[name] = worker
+        while len(self._kept) > KEPT_WORKERS:
+            self._kept.popitem(last=False)
+        return worker
+
+    def _made(self, name: str) -> Worker:
+        number = name.removeprefix("partner-")
+        if not (number.isascii() and number.isdigit() and 1 <= int(number) <= len(self.shares)):
+            raise ProtocolError(f"no partner {name!r}")
+        config, users = self.config, self.shares[int(number) - 1]
+        settings = PlainSettings(
+            config.plain.learning_rate,
+            config.plain.weight_decay,
+            config.plain.batch_users,
+            config.data.max_history,
+        )
+        worker = Worker(
+            partner=name,
+            model=self.model,
+            data=PartnerData.of(self.corpus.trained_on(users)),
+            plan=self.plan,
+            ledger=self._ledger(name) if self.plan else None,
+            noise_root=self._noise_root(name),
+            plain=settings,
+            most_users=self._most_users,
+            is_vetted=self._is_vetted,
+        )
+        self._is_vetted = True
+        return worker
+
+    def _enrol(self, name: str, *, begun: bool) -> None:
+        """A ledger that is gone is not made anew: it would have forgotten what was spent.
+
+        Rows and seeds of a simulation are what-if worlds: none of them knows what another released. So each has data
+        sets of its own; outside simulations a data set has one ledger, whatever is trained on it.
+        """
+        path, private = self._ledger_path(name), self.config.private
+        if begun and not path.is_file():
+            raise LedgerError(
+                f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run"
+            )
+        if path.exists():  # as well if the row was stopped before its first commit
+            PrivacyLedger.open(path, partner=name, dataset=self._dataset)
+            return
+        with storage_errors(path.parent):
+            make_folders(path.parent)
+        budget = {"budget_epsilon": private.epsilon, "budget_delta": private.delta}
+        PrivacyLedger.create(path, partner=name, dataset=self._dataset, **budget)
+
+    def _ledger(self, name: str) -> PrivacyLedger:
+        """Not opened yet: every use checks all of it."""
+        if self.config.private.ledger == "pooled":
+            return PooledLedger(self._pool, partner=name, dataset=self._dataset)
+        return PrivacyLedger(self._ledger_path(name), partner=name, dataset=self._dataset)
+
+    @cached_property
+    def _most_users(self) -> int:
+        """The simulation declares how many users a partner has; in earnest configuration does."""
+        return max(map(len, self.shares))
+
+    @cached_property
+    def _pool(self) -> LedgerPool:
+        return LedgerPool(self.run.folder / "ledger" / f"{self.label}.pool")
+
+    @property
+    def _dataset(self) -> str:
+        return f"{self.config.data.source}/{self.label}"
+
+    def _ledger_path(self, name: str) -> Path:
+        return self.run.folder / "ledger" / self.label / f"{name}.sqlite"
+
+    def _noise_root(self, partner: str) -> bytes:
+        """Each partner's own noise key: from the run's seed, or from a secret of the run folder."""
+        if self.config.private.noise_source == "secret":
+            return hashlib.sha256(self.run.noise_root() + f"|{self.seed}|{partner}".encode()).digest()
+        return hashlib.sha256(seeded_root(self.seed) + partner.encode()).digest()
