@@ -1,31 +1,63 @@
 """What a simulation's TOML file may say: frozen models that refuse unknown keys and report every problem at once."""
 
+import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
 
 FORMAT = 1
 Mode = Literal["none", "inspect", "secagg"]
 ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
-RowName = Literal[
-    "popularity",
-    "item_knn",
-    "ease",
-    "ials",
-    "bpr",
-    "sasrec",
-    "fedmf",
-    "pfedrec",
-    "local_only",
-    "federated",
-    "federated_dp",
-    "federated_dp_inspect",
-    "centralised",
-]
+ROWS: dict[str, Mode | None] = {
+    **dict.fromkeys(("popularity", "item_knn", "ease", "ials", "bpr", "sasrec", "fedmf", "pfedrec"), None),
+    "local_only": None,
+    "federated": "none",
+    "federated_dp": "secagg",
+    "federated_dp_inspect": "inspect",
+    "centralised": None,
+}
+"""Every row by name, with the mode of those that are federated. `row_mode` knows those with an epsilon in the name too."""
+
+_PRIVATE_ROW = re.compile(r"federated_eps(\d{1,3}(?:\.\d{1,3})?)_(secagg|inspect)")
+
+
+def row_mode(row: str) -> Mode | None:
+    """The mode of a federated row, None for any other.
+
+    >>> row_mode("federated_eps2_secagg"), row_mode("federated"), row_mode("sasrec")
+    ('secagg', 'none', None)
+    """
+    named = _PRIVATE_ROW.fullmatch(row)
+    return cast(Mode, named[2]) if named else ROWS.get(row)
+
+
+def is_private(row: str) -> bool:
+    """Whether a row is trained under differential privacy."""
+    return row_mode(row) in ("secagg", "inspect")
+
+
+def handed_on_row(rows: Iterable[str]) -> str | None:
+    """Which row's adapter a run hands on: the first private one, the configuration's own epsilon first; or `federated`.
+
+    >>> handed_on_row(["federated", "federated_eps2_secagg", "federated_dp"]), handed_on_row(["ease"])
+    ('federated_dp', None)
+    """
+    of_mode = [row for row in rows if row_mode(row)]
+    return min(of_mode, key=lambda row: (not is_private(row), row not in ROWS, of_mode.index(row)), default=None)
+
+
+def _known_row(row: str) -> str:
+    if row not in ROWS and not _PRIVATE_ROW.fullmatch(row):
+        raise ValueError(f"unknown row {row!r}; there are {', '.join(ROWS)} and federated_epsN_secagg or _inspect")
+    return row
+
+
+RowName = Annotated[str, AfterValidator(_known_row)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Count = Annotated[int, Field(ge=1)]
@@ -108,8 +140,18 @@ class PartConfig(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
+class TunedConfig(_Section):
+    """`[[private.tuned]]`: what some private rows do otherwise, chosen for the noise that they bear."""
+
+    rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
+    item_rows: Annotated[int, Field(ge=0)] | None = None
+    item_scale: Annotated[float, Field(gt=0, le=100)] | None = None
+    head_rounds: Count | None = None
+    head_learning_rate: Rate | None = None
+
+
 class PrivateConfig(_Section):
-    """`[private]`: the rows under user-level differential privacy."""
+    """`[private]`: the rows under user-level differential privacy; those with an epsilon in their name take that."""
 
     epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
@@ -117,6 +159,18 @@ class PrivateConfig(_Section):
     ledger: Literal["own", "pooled"] = "own"
     shape: ShapeConfig
     parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
+    tuned: tuple[TunedConfig, ...] = ()
+
+    def for_row(self, row: str) -> Self:
+        """These settings with what the row's name and `[[private.tuned]]` say of it."""
+        named = _PRIVATE_ROW.fullmatch(row)
+        changed: dict[str, Any] = {"epsilon": float(named[1])} if named else {}
+        for tuned in (one for one in self.tuned if row in one.rows):
+            shape = {name: getattr(tuned, name) for name in ("item_rows", "item_scale")}
+            head = {"rounds": tuned.head_rounds, "server_learning_rate": tuned.head_learning_rate}
+            changed["shape"] = self.shape.model_copy(update=_given(shape))
+            changed["parts"] = tuple(p.model_copy(update=_given(head)) if p.part == "head" else p for p in self.parts)
+        return self.model_copy(update=changed)
 
     @model_validator(mode="after")
     def _shares_and_order(self) -> Self:
@@ -130,6 +184,9 @@ class PrivateConfig(_Section):
             problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
         if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
             problems.append("the prior must come first: it says which items have a vector")
+        tuned = [row for one in self.tuned for row in one.rows]
+        if len(set(tuned)) != len(tuned) or not all(map(is_private, tuned)):
+            problems.append("tuned: name each row once, and private rows only")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -248,6 +305,10 @@ class SimulationConfig(_Section):
     cold_start: ColdStartConfig = ColdStartConfig()
     baselines: BaselinesConfig = BaselinesConfig()
 
+    def for_row(self, row: str) -> Self:
+        """The configuration as one of its rows takes it."""
+        return self.model_copy(update={"private": self.private.for_row(row)}) if is_private(row) else self
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
@@ -298,6 +359,10 @@ def parse_config(values: dict[str, Any], place: str) -> SimulationConfig:
     except ValidationError as error:
         problems = [_problem(dict(item)) for item in error.errors()]
         raise ConfigError.of_all(problems, "see simulations/configs/demo.toml for every key", place) from error
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _problem(item: dict[str, Any]) -> str:

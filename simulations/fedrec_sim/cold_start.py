@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 from peft import PeftModel
 
-from fedrec.config import RowName, ShapeConfig, SimulationConfig
+from fedrec.config import ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError
@@ -112,8 +112,7 @@ def _fit_row(world: World, run: Run, row: str, seed: int) -> Fit:
     def fit(splits: Sequence[EvaluationSplit]) -> Scorer:
         kept: list[Scorer] = []
         corpus = Corpus.of(list(splits), len(world.catalog))
-        name: RowName = row  # type: ignore[assignment]  # the configuration has checked it
-        run_row(RowContext(world, corpus, run, name, seed, lambda _: None, lambda: False, on_scorer=kept.append))
+        run_row(RowContext(world, corpus, run, row, seed, lambda _: None, lambda: False, on_scorer=kept.append))
         return kept[-1]
 
     return fit

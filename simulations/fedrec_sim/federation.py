@@ -91,8 +91,8 @@ def federate(
     before_answer: Callable[[int], None] = lambda _: None,
 ) -> Federation:
     """Set up partners, plan, schedule and coordinator of one row."""
-    config, partners = world.config, partners_of(world, corpus, run, row=row, seed=seed, mode=mode)
-    model, plan = partners.model, partners.plan
+    partners = partners_of(world, corpus, run, row=row, seed=seed, mode=mode)
+    config, model, plan = partners.config, partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     partners.enrol(begun=registry.head() is not None)
     initial = read_state(model)
@@ -124,7 +124,7 @@ def federate(
 
 def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode) -> Partners:
     """The partners of a row, the same in every process that makes them of the same run."""
-    config = world.config
+    config = world.config.for_row(row)
     model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
     plan = None if mode == "none" else private_plan(config, mode)
     if plan is not None:

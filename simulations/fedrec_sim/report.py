@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fedrec.config import handed_on_row, row_mode
 from fedrec_sim.figures import count_partners, in_bytes, in_epsilon, in_time, with_spread
 from fedrec_sim.plots import COLOURS
 from fedrec_sim.report_plots import make_plots, reading_notes
@@ -15,6 +16,11 @@ ROW_WORDS = {
     "popularity": "everybody is offered what is popular",
     "item_knn": "items that the same users took up; needs all data in one place",
     "ease": "a linear model of which items go together; needs all data in one place",
+    "ials": "weighted matrix factorisation; needs all data in one place",
+    "bpr": "matrix factorisation trained on pairs of items; needs all data in one place",
+    "sasrec": "self-attention over the order of items; needs all data in one place",
+    "fedmf": "matrix factorisation, each user a client, without differential privacy",
+    "pfedrec": "each user a client with a score function of its own, without differential privacy",
     "local_only": "each partner trains alone and shares nothing",
     "federated": "partners train together, without differential privacy",
     "federated_dp": "partners train together; the sum of their answers is differentially private",
@@ -30,10 +36,14 @@ PROTOCOL_WORDS = {
     "global-time": "two moments for all users, at 80% and 90% of the rows; every item that the user has not seen is "
     "ranked, also for users of whom nothing is known yet",
 }
-# The row that a run hands on, by the mode of its privacy statement.
-_HANDED_ON = {"secagg": "federated_dp", "inspect": "federated_dp_inspect", "none": "federated"}
 _METRICS = ("hr", "ndcg", "mrr", "recall", "precision", "coverage", "novelty")
 _MAX_REFUSALS = 50
+
+
+def row_words(row: str) -> str:
+    """What a row is, in a line."""
+    mode = row_mode(row)
+    return ROW_WORDS.get(row) or ROW_WORDS["federated_dp_inspect" if mode == "inspect" else "federated_dp"]
 
 
 def write_report(run_folder: Path) -> Path:
@@ -79,7 +89,7 @@ def render_report(summary: Json, events: Sequence[Json], damaged: int = 0) -> st
         damaged=damaged,
         metrics=_metrics(summary),
         parameters=list(_flat(summary["model"].get("parameters_trained"))),
-        row_words=ROW_WORDS,
+        row_words={row: row_words(row) for row in summary["rows"]},
         protocol_words=PROTOCOL_WORDS,
         colours=COLOURS,
         spread=lambda row, metric: with_spread(row[metric], row.get(f"{metric}_std", 0.0), row["seeds"]),
@@ -106,7 +116,7 @@ def _first_seed(summary: Json, committed: Sequence[Json]) -> dict[str, list[Json
 def _headline(summary: Json) -> str:
     """The row whose adapter the run hands on; without one, the best."""
     rows = summary["rows"]
-    handed_on = _HANDED_ON.get(summary["privacy"]["mode"], "")
+    handed_on = handed_on_row(summary["rows"]) or ""
     return handed_on if handed_on in rows else max(rows, key=lambda row: float(rows[row]["hr@10"]))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from peft import PeftModel
 
-from fedrec.config import Mode, RowName
+from fedrec.config import Mode, RowName, row_mode
 from fedrec.data.partition import deal_users
 from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
@@ -104,6 +104,7 @@ def run_row(context: RowContext) -> Json:
     Raises: Stopped: a person asked to stop.
     """
     context.on_event({"event": "row_started", "row": context.row, "seed": context.seed})
+    mode = row_mode(context.row)
     match context.row:
         case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec" | "fedmf" | "pfedrec":
             result = _baseline(context)
@@ -114,10 +115,10 @@ def run_row(context: RowContext) -> Json:
             )
         case "centralised":
             result = _alone(context, [np.arange(len(context.corpus.histories))])
-        case "federated":
+        case _ if mode == "none":
             result = _federated_plain(context)
-        case "federated_dp" | "federated_dp_inspect":
-            result = _federated_private(context)
+        case _ if mode:
+            result = _federated_private(context, mode)
     result |= {"row": context.row, "seed": context.seed}
     context.on_event({"event": "row_done", "row": context.row, "seed": context.seed, "test": result["test"]})
     return result
@@ -244,9 +245,9 @@ def _federated_plain(context: RowContext) -> Json:
     }
 
 
-def _federated_private(context: RowContext) -> Json:
+def _federated_private(context: RowContext, mode: Mode) -> Json:
     """The last round is what is reported: choosing a round by private validation data would have to be charged."""
-    federation = _federation(context, "inspect" if context.row == "federated_dp_inspect" else "secagg")
+    federation = _federation(context, mode)
     state = federation.run()
     if context.stop():
         raise Stopped

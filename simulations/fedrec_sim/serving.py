@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fedrec.config import ShapeConfig
+from fedrec.config import ShapeConfig, handed_on_row, is_private
 from fedrec.data.splits import CUT_BY_ALL
 from fedrec.errors import DataError, ModelError, RunError
 from fedrec.files import storage_errors, sync_folder
@@ -20,8 +20,6 @@ from fedrec.registry.registry import Registry
 from fedrec_sim.run import Json, Run, read_json
 from fedrec_sim.world import World
 
-# What a run hands on: the most private row it has.
-HANDED_ON = ("federated_dp", "federated_dp_inspect", "federated")
 _EXAMPLE_USERS = 3
 
 
@@ -39,8 +37,8 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     Where the protocol cuts a user's items by what others have, what a private row promises does not hold for them, and
     it is not handed on.
     """
-    kept = ("federated",) if run.config.evaluation.protocol in CUT_BY_ALL else HANDED_ON
-    row = next((row for row in kept if row in run.config.rows), None)
+    rows = [row for row in run.config.rows if not (is_private(row) and run.config.evaluation.protocol in CUT_BY_ALL)]
+    row = handed_on_row(rows)
     if row is None:
         return None
     seed = run.config.seeds[0]
@@ -48,7 +46,7 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     number = (result.get("chosen_on_validation") or {}).get("round") or registry.head_round()
     state = registry.load(number)
-    shape = run.config.plain.shape if row == "federated" else run.config.private.shape
+    shape = run.config.plain.shape if row == "federated" else run.config.for_row(row).private.shape
     model = world.model(shape, seed)
     card = AdapterCard(
         version=f"round-{number:04d}",

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import numpy as np
 
+from fedrec.config import handed_on_row, is_private
 from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
 from fedrec_sim.world import World, generated_from
@@ -94,10 +95,10 @@ def _row(results: Sequence[Json]) -> Json:
 
 def _privacy(run: Run) -> Json:
     """The statement of the first private row: what the handed-on adapter promises."""
-    for row in ("federated_dp", "federated_dp_inspect"):
-        if row in run.config.rows:
-            statement: Json = read_json(run.row_path(row, run.config.seeds[0]))["privacy"]
-            return statement
+    row = handed_on_row(run.config.rows)
+    if row and is_private(row):
+        statement: Json = read_json(run.row_path(row, run.config.seeds[0]))["privacy"]
+        return statement
     return {
         "unit": "user",
         "mode": "none",

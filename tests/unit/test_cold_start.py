@@ -11,7 +11,7 @@ from fedrec.config import ColdStartConfig
 from fedrec.data.sequences import UserSequence
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import DataError, ModelError
-from fedrec.evaluation.baselines import Popularity
+from fedrec.evaluation.baselines.linear import Popularity
 from fedrec.evaluation.cold_scorers import Chance, GenrePopularity, NewItemsLast
 from fedrec.evaluation.cold_start import (
     evaluate_new_items,
