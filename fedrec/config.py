@@ -21,7 +21,7 @@ ROWS: dict[str, Mode | None] = {
     "federated_dp_inspect": "inspect",
     "centralised": None,
 }
-"""Every row by name, with the mode of those that are federated. `row_mode` knows those with an epsilon in the name too."""
+"""Every row by name, with the mode of those that are federated; `row_mode` knows names with an epsilon as well."""
 
 _PRIVATE_ROW = re.compile(r"federated_eps(\d{1,3}(?:\.\d{1,3})?)_(secagg|inspect)")
 
