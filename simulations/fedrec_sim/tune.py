@@ -22,7 +22,7 @@ FORMAT = 1
 Say = Callable[[str], None]
 
 _SASREC = SASRecConfig(
-    max_history=200,
+    max_history=100,
     hidden=64,
     blocks=2,
     heads=1,
@@ -62,12 +62,11 @@ _START: Mapping[TrainedRow, TrainedSettings] = MappingProxyType(
 _CHANGES: Mapping[TrainedRow, Sequence[dict[str, Any]]] = MappingProxyType(
     {
         "sasrec": (
-            {"max_history": 100},
             {"learning_rate": 2e-3},
             {"dropout": 0.4},
             {"heads": 2},
+            {"max_history": 200},
             {"hidden": 96},
-            {"batch_users": 64},
             {"blocks": 3},
         )
     }

@@ -82,13 +82,8 @@ class World:
     def corpus(self, seed: int) -> Corpus:
         """Split the data for one seed by the configuration's protocol."""
         protocol, n_items, sequences = self.config.evaluation.protocol, len(self.catalog), self.sequences(seed)
-        if isinstance(sequences, list):
-            return Corpus.of(split_by(protocol, sequences, seed), n_items)
-        if protocol != "B":
-            raise ConfigError(
-                f"protocol {protocol} needs all users at once, and {self.config.data.source} is read user by user",
-                "set evaluation.protocol to B, or import the data unsorted",
-            )
+        if isinstance(sequences, list) or protocol != "B":  # the others are not made to stream
+            return Corpus.of(split_by(protocol, list(sequences), seed), n_items)
         return Corpus.of(Derived(sequences, lambda s: leave_one_out([s])[0]), n_items)
 
     def model(self, shape: ShapeConfig, seed: int) -> PeftModel:

@@ -195,7 +195,8 @@ def test_test_items_are_ranked_once_with_the_epoch_that_validation_chose(
         return rank(self, scorer, which, users)
 
     monkeypatch.setattr(RowContext, "sums", watched)
-    run(config_file, tmp_path, 'rows=["centralised"]', "plain.central_epochs=6", "plain.central_learning_rate=0.1")
+    settings = ("plain.head_epochs=0", "plain.central_epochs=6", "plain.central_learning_rate=0.1")
+    run(config_file, tmp_path, 'rows=["centralised"]', *settings)
     chosen = read_json(tmp_path / "tiny/rows/centralised-1.json")["chosen_on_validation"]["epoch"]
     assert chosen != 6, "the last epoch would be right by chance"
     assert [which for which, _ in looks] == ["validation"] * 2 + ["test"]
