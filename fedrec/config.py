@@ -203,7 +203,7 @@ class RoundsConfig(_Section):
 
 
 class SASRecConfig(_Section):
-    """`[baselines.sasrec]`: sizes and rates chosen by `fedrec tune sasrec`, and when training ends."""
+    """`[baselines.sasrec]`: starting points, which `fedrec tune sasrec` tries changes of, and when training ends."""
 
     max_history: Annotated[int, Field(ge=2, le=2000)] = 200
     hidden: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -224,7 +224,7 @@ class SASRecConfig(_Section):
 
 
 class FedMFConfig(_Section):
-    """`[baselines.fedmf]`: chosen by `fedrec tune fedmf`; an epoch is a round."""
+    """`[baselines.fedmf]`: starting points, which `fedrec tune fedmf` tries changes of; an epoch is a round."""
 
     factors: Annotated[int, Field(ge=1, le=1024)] = 32
     learning_rate: Rate = 1.0
@@ -238,7 +238,7 @@ class FedMFConfig(_Section):
 
 
 class PFedRecConfig(_Section):
-    """`[baselines.pfedrec]`: chosen by `fedrec tune pfedrec`; an epoch is a round."""
+    """`[baselines.pfedrec]`: starting points, which `fedrec tune pfedrec` tries changes of; an epoch is a round."""
 
     factors: Annotated[int, Field(ge=1, le=1024)] = 32
     learning_rate: Rate = 0.1

@@ -183,9 +183,8 @@ class Worker:
         Under secure aggregation each attempt is another question: two attempts that were opened over different
         partners would otherwise differ by one partner's answer with nothing but its own small noise share on it.
         """
-        question = (
-            f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|{self.plain.max_history}|"
-        )
+        question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
+        question += f"{self.plain.max_history}|{self.most_users}|"  # the shape of a batch moves last bits
         question += f"{plan.privacy_plan_hash}|{state.hash}|{self.data.fingerprint}|{self.partner}|"
         question += str(plan.attempt) if plan.mode == "secagg" else "any attempt"
         return hashlib.sha256(question.encode()).hexdigest()

@@ -170,11 +170,11 @@ class ItemTokenModel(nn.Module):
         age = positions[:, None] - positions[None, :]
         decayed = torch.where(age >= 0, self.shape.decay ** age.clamp(min=0).float(), 0.0)
         flat = (age >= 0).float()
-        kept = torch.ones(len(items), 1, items.shape[1], device=items.device)
+        kernels = (decayed, flat)
         if self.training and self.shape.item_masking:
-            kept = (torch.rand_like(kept) >= self.shape.item_masking).float()
-        weights = [kernel * kept for kernel in (decayed, flat)]
-        means = [(w / w.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors for w in weights]
+            kept = torch.rand(len(items), 1, items.shape[1], device=items.device) >= self.shape.item_masking
+            kernels = (decayed * kept, flat * kept)
+        means = [(k / k.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors for k in kernels]
         return torch.cat([*means, vectors, context], -1)
 
     def _look_up(self, items: Tensor, item_vectors: Tensor) -> Tensor:

@@ -102,11 +102,7 @@ def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: s
         if ", then " in run.commit:
             errors.print(f"this run was worked on by several versions of the code: {run.commit}")
         try:
-            with LiveView(
-                quiet=as_json,
-                epsilon_allowed=run.config.private.epsilon,
-                protocol=run.config.evaluation.protocol,
-            ) as view:
+            with LiveView(quiet=as_json, protocol=run.config.evaluation.protocol) as view:
                 summary = run_ladder(run, world, view.update, stop)
         except Stopped:
             errors.print(f"stopped; go on with: fedrec simulate --resume {name}")

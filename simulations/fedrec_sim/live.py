@@ -31,6 +31,7 @@ class RowState:
         part: trained in this round; empty for a row that is not federated.
         answered, asked: partners in this attempt.
         started, mark: clock at the row's start and at the last step, seconds.
+        epsilon, epsilon_allowed: spent by the row, and what it may spend; None without privacy.
         pace: seconds of the latest steps of this part, whose mean tells the time left.
     """
 
@@ -42,6 +43,7 @@ class RowState:
     answered: int = 0
     asked: int = 0
     epsilon: float | None = None
+    epsilon_allowed: float | None = None
     validation: Mapping[str, float] | None = None
     refusals: tuple[str, ...] = ()
     started: float = 0.0
@@ -67,7 +69,8 @@ class RowState:
                 state = self._in_part(event["part"])._stepped(now, event["round"], event.get("rounds", self.total))
                 validation = event.get("validation") or self.validation
                 partners = count_partners(event["partners"])
-                return replace(state, epsilon=event.get("epsilon"), validation=validation, answered=partners)
+                state = replace(state, epsilon=event.get("epsilon"), epsilon_allowed=event.get("epsilon_allowed"))
+                return replace(state, validation=validation, answered=partners)
         return self
 
     def seconds_left(self, now: float) -> float | None:
@@ -91,7 +94,6 @@ class LiveView:
 
     Args:
         quiet: print nothing, as for `--json`.
-        epsilon_allowed: what the private rows may spend, for "1.20 of 8.00".
         protocol: of the validation figures.
         console: where to; a new one on standard output by default.
         clock: seconds, ascending.
@@ -102,12 +104,11 @@ class LiveView:
         self,
         *,
         quiet: bool = False,
-        epsilon_allowed: float | None = None,
         protocol: str = "B",
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._quiet, self._allowed, self._protocol, self._clock = quiet, epsilon_allowed, protocol, clock
+        self._quiet, self._protocol, self._clock = quiet, protocol, clock
         self._console = console or Console()
         self._states: dict[tuple[str, int], RowState] = {}  # of the rows under way
         drawn = not quiet and self._console.is_terminal and not self._console.is_dumb_terminal
@@ -157,7 +158,7 @@ class LiveView:
         if state.asked:
             table.add_row("partners", f"{state.answered} of {state.asked} have answered")
         if state.epsilon is not None:
-            table.add_row("epsilon", f"{self._epsilon(state.epsilon)} spent")
+            table.add_row("epsilon", f"{_epsilon(state.epsilon, state.epsilon_allowed)} spent")
         if state.validation:
             table.add_row("validation", self._quality(state.validation))
         left = state.seconds_left(now)
@@ -196,7 +197,7 @@ class LiveView:
             f"round {event['round']} of {state.total or '?'}",
             event["part"],
             f"{count_partners(event['partners'])} of {state.asked or '?'} partners",
-            f"epsilon {self._epsilon(event['epsilon'])}" if event.get("epsilon") is not None else "",
+            f"epsilon {_epsilon(state.epsilon, state.epsilon_allowed)}" if state.epsilon is not None else "",
             f"validation {self._quality(event['validation'])}" if event.get("validation") else "",
             in_time(event["seconds"]),
         ]
@@ -206,11 +207,12 @@ class LiveView:
         left = state.seconds_left(now)
         return f", about {in_time(left)} left" if left is not None else ""
 
-    def _epsilon(self, spent: float) -> str:
-        return f"{spent:.2f}" + (f" of {self._allowed:.2f}" if self._allowed is not None else "")
-
     def _quality(self, means: Mapping[str, float]) -> str:
         return f"HR@10 {means['hr@10']:.4f}, NDCG@10 {means['ndcg@10']:.4f} (protocol {self._protocol})"
+
+
+def _epsilon(spent: float, allowed: float | None) -> str:
+    return f"{spent:.2f}" + (f" of {allowed:.2f}" if allowed is not None else "")
 
 
 def ladder_table(summary: Json) -> Table:

@@ -193,7 +193,7 @@ def _train_alone(
     rng = np.random.default_rng([context.seed, done])
     head = (("head",), 0, plain.head_epochs, plain.head_learning_rate)
     everything = (EVERYTHING, plain.head_epochs, epochs - plain.head_epochs, plain.central_learning_rate)
-    for parts, before, phase_epochs, rate in (head, everything):
+    for parts, before, phase_epochs, rate in (phase for phase in (head, everything) if phase[2]):
         train_plain(
             model,
             part_names(model, parts),
@@ -287,6 +287,8 @@ def _look(context: RowContext, federation: Federation, number: int) -> Json:
     """Epsilon spent, and validation on a fixed sample of users: for the person who watches, never for the adapter."""
     evaluation = context.world.config.evaluation
     found: Json = {"epsilon": federation.epsilon_after(number), "validation": None}
+    if found["epsilon"] is not None:
+        found["epsilon_allowed"] = federation.config.private.epsilon
     if number % evaluation.every_rounds == 0 or number == len(federation.schedule):
         n_users = len(context.corpus.splits)
         watched = evaluation.watch_users or n_users

@@ -68,7 +68,21 @@ _CHANGES: Mapping[TrainedRow, Sequence[dict[str, Any]]] = MappingProxyType(
             {"max_history": 200},
             {"hidden": 96},
             {"blocks": 3},
-        )
+        ),
+        "fedmf": (
+            {"factors": 64},
+            {"item_learning_rate": 1.0},
+            {"l2": 0.01},
+            {"negatives": 1},
+            {"local_steps": 1},
+        ),
+        "pfedrec": (
+            {"factors": 64},
+            {"learning_rate": 0.3},
+            {"item_learning_rate": 3e3},
+            {"local_steps": 5},
+            {"negatives": 1},
+        ),
     }
 )
 
@@ -88,7 +102,7 @@ def tune_row(row: TrainedRow, config: SimulationConfig, seed: int, command: str,
     splits = leave_one_out(sequences)
     began, best, reached, candidates = time.monotonic(), _START[row], -1.0, []
     for change in ({}, *_CHANGES[row]):
-        settings = best.model_copy(update=change)
+        settings = type(best).model_validate({**best.model_dump(), **change})
         say(f"{row}: {change or 'start'}")
         tried = _try(settings, Bench(splits, len(catalog), seed, _tell_tens(say)), say)
         candidates.append({"change": change, **tried})

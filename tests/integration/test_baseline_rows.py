@@ -96,3 +96,12 @@ def test_wrong_settings_are_refused_all_at_once(config_file: Path) -> None:
         load_config(config_file, (*wrong, "baselines.sasrec.heads=65"))
     for named in ("baselines.sasrec.dropout", "fedmf.negatives", "pfedrec.speed", "sasrec.heads"):
         assert named in str(refused.value)
+
+
+@pytest.mark.parametrize("row", TRAINED_ROWS)
+def test_every_change_that_tuning_tries_is_a_setting(row: str) -> None:
+    changes = tune._CHANGES[row]  # the grid itself; to run it takes an hour
+    assert changes
+    start = tune._START[row]
+    for change in changes:
+        assert type(start).model_validate({**start.model_dump(), **change}) != start

@@ -28,6 +28,7 @@ def round_events(number: int, part: str = "head", epsilon: float | None = 1.25) 
         "partners": partners,
         "seconds": 2.0,
         "epsilon": epsilon,
+        "epsilon_allowed": 8.0,
         "validation": {"hr@10": 0.1234, "ndcg@10": 0.0567},
     }
 
@@ -101,7 +102,7 @@ def test_a_new_row_forgets_the_one_before() -> None:
 
 
 def test_without_a_terminal_each_round_is_one_line() -> None:
-    view, out = plain_view(epsilon_allowed=8.0)
+    view, out = plain_view()
     with view:
         for event in (
             STARTED,
@@ -161,7 +162,7 @@ def test_in_a_terminal_a_panel_is_drawn_and_ended_rows_stay(monkeypatch: pytest.
     monkeypatch.setenv("TERM", "xterm-256color")
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=40)
-    with LiveView(console=console, epsilon_allowed=8.0) as view:
+    with LiveView(console=console) as view:
         for event in (STARTED, *round_events(7)):
             view.update(event)
         panel = drawn(view)
