@@ -83,6 +83,8 @@ class ModelConfig(_Section):
     feature_layer: Count = 4
     sentence_encoder: str = "minilm-l6-v2"
     feature_dim: Annotated[int, Field(ge=2, le=4096)] = 256
+    public_data: str = "none"
+    public_dim: Annotated[int, Field(ge=1, le=1024)] = 32
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -104,6 +106,7 @@ class ShapeConfig(_Section):
     item_rows: Annotated[int, Field(ge=0)] = 0
     item_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class PlainConfig(_Section):
@@ -331,6 +334,9 @@ class SimulationConfig(_Section):
                 problems.append(
                     f"{place}.shape needs {widest} components, model.feature_dim is {self.model.feature_dim}"
                 )
+            there = 0 if self.model.public_data == "none" else self.model.public_dim
+            if shape.public_dim > there:
+                problems.append(f"{place}.shape.public_dim is {shape.public_dim}, model.public_data gives {there}")
         if problems:
             raise ValueError("; ".join(problems))
         return self

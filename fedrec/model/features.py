@@ -29,12 +29,30 @@ class ItemFeatures:
         vectors: float32 `[items, dim]`; principal components, the strongest first, mean squared norm 1.
         word_tokens: float32 `[items, hidden]`; mean of the LLM's own input embeddings of the item's text:
             what the first item tokens imitate, so that the untrained LLM has words to read.
-        hash: identity of catalogue, encoders and recipe.
+        hash: identity of catalogue, encoders and recipe, and of the public data behind `behaviour`.
+        behaviour: float32 `[items, public_dim]`; from public interactions, see `behaviour_vectors`; no column without.
     """
 
     vectors: np.ndarray = field(repr=False)
     word_tokens: np.ndarray = field(repr=False)
     hash: str
+    behaviour: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of_text(cls, vectors: np.ndarray, word_tokens: np.ndarray, name: str) -> "ItemFeatures":
+        """Features that know the items' texts alone."""
+        return cls(vectors, word_tokens, name, np.zeros((len(vectors), 0), np.float32))
+
+    def with_behaviour(self, behaviour: np.ndarray) -> "ItemFeatures":
+        """These and vectors from public interactions, float32 `[items, public_dim]`."""
+        # Rounded: the last bits of a decomposition differ from machine to machine, and partners compare the hash.
+        rounded = np.round(behaviour, 4).astype("<f4") + np.float32(0)
+        name = hashlib.sha256(self.hash.encode() + str(rounded.shape).encode() + rounded.tobytes()).hexdigest()
+        return ItemFeatures(self.vectors, self.word_tokens, name, rounded)
+
+    def of_items(self, codes: np.ndarray, name: str) -> "ItemFeatures":
+        """The features of some of the items, under another name."""
+        return ItemFeatures(self.vectors[codes], self.word_tokens[codes], name, self.behaviour[codes])
 
     @property
     def dim(self) -> int:
@@ -69,14 +87,14 @@ def item_features(
     if stored.is_file():
         with suppress(SafetensorError, KeyError):  # a damaged one is made anew
             tensors = load_file(stored)
-            return ItemFeatures(tensors["vectors"], tensors["word_tokens"], key)
+            return ItemFeatures.of_text(tensors["vectors"], tensors["word_tokens"], key)
     words, deep = _pooled_states(catalog.texts, llm_folder, layer, progress)
     blocks = [deep]
     if encoder_folder is not None:
         blocks.append(_pooled_states(catalog.texts, encoder_folder, 10_000, progress)[1])
     vectors = _principal_components(np.concatenate([_centred(b) for b in blocks], axis=1), dim)
     _save({"vectors": vectors, "word_tokens": words}, stored)
-    return ItemFeatures(vectors, words, key)
+    return ItemFeatures.of_text(vectors, words, key)
 
 
 def _pooled_states(

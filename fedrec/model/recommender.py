@@ -44,6 +44,8 @@ class AdapterShape:
         item_masking: share of a history's items that are left out of its means in training.
         popularity_floor: added to the popularity histogram before its logarithm becomes the prior.
         head_start: weight of the decayed mean's likeness to an item in the untrained head's score; 0 leaves it silent.
+        public_dim: leading components of the public behaviour vectors that the head reads and scores with, beside those
+            of the text.
     """
 
     rank: int
@@ -59,6 +61,7 @@ class AdapterShape:
     item_rows: int = 0
     item_scale: float = 1.0
     item_masking: float = 0.0
+    public_dim: int = 0
 
 
 class Popularity(nn.Module):
@@ -82,7 +85,7 @@ class ItemTokenModel(nn.Module):
             apart by row; for private steps, which need it, since it costs time.
     """
 
-    features: Tensor
+    known: Tensor
     apart: bool = False
 
     def __init__(self, backbone: Backbone, features: ItemFeatures, shape: AdapterShape) -> None:
@@ -91,22 +94,35 @@ class ItemTokenModel(nn.Module):
             raise ModelError(
                 f"summary_dim {shape.summary_dim} or score_dim {shape.score_dim} exceeds feature_dim {features.dim}"
             )
+        if shape.public_dim > features.behaviour.shape[1]:
+            raise ModelError(
+                f"public_dim {shape.public_dim} exceeds the {features.behaviour.shape[1]} public behaviour components",
+                "name public data in model.public_data, or set the shape's public_dim to 0",
+            )
         n_items = len(features.vectors)
         self.shape = shape
         self.n_items = n_items
         self.n_rows = min(shape.item_rows, n_items) or n_items
         self.backbone = backbone.module
-        self.register_buffer("features", torch.from_numpy(features.vectors.copy()), persistent=False)
+        # What the head reads of an item without training: what the public did with it, then its text.
+        known = np.concatenate([features.behaviour[:, : shape.public_dim], features.vectors], 1)
+        self.register_buffer("known", torch.from_numpy(known), persistent=False)
+        self.n_summary, self.n_score = shape.public_dim + shape.summary_dim, shape.public_dim + shape.score_dim
         self.item_in = nn.Linear(features.dim, backbone.hidden_size)
         self.item_emb = nn.Embedding(self.n_rows, shape.item_dim) if shape.item_dim else None
         self.context_in = nn.Linear(backbone.hidden_size, shape.context_dim, bias=False)
         # No bias: what it could learn is the same for all users, as the prior is, and it would share their clipped
         # gradients (its part of the mean gradient was about as large as that of all weights together).
-        width = 3 * (shape.summary_dim + shape.item_dim) + shape.context_dim
-        self.score_head = nn.Linear(width, shape.score_dim + shape.item_dim, bias=False)
+        width = 3 * (self.n_summary + shape.item_dim) + shape.context_dim
+        self.score_head = nn.Linear(width, self.n_score + shape.item_dim, bias=False)
         self.popularity = Popularity(n_items)
         self.dropout = nn.Dropout(shape.dropout)
         self._initialise(features)
+
+    @property
+    def features(self) -> Tensor:
+        """What the texts give, `[items, feature_dim]`: all that the LLM reads."""
+        return self.known[:, self.shape.public_dim :]
 
     def _initialise(self, features: ItemFeatures) -> None:
         """Public first weights: item tokens imitate the LLM's own words; the head knows likeness at most."""
@@ -119,13 +135,11 @@ class ItemTokenModel(nn.Module):
             self.item_in.bias.copy_(torch.from_numpy(tokens.mean(0).astype(np.float32)))
             nn.init.orthogonal_(self.context_in.weight)
             self.score_head.weight.zero_()
-            both = min(shape.summary_dim, shape.score_dim)
+            both = min(self.n_summary, self.n_score)
             self.score_head.weight[:both, :both].fill_diagonal_(shape.head_start)
             if self.item_emb is not None:
                 # The trained vectors come after the features, in the decayed mean (first block) and in the scores.
-                learnt = self.score_head.weight[
-                    shape.score_dim :, shape.summary_dim : shape.summary_dim + shape.item_dim
-                ]
+                learnt = self.score_head.weight[self.n_score :, self.n_summary : self.n_summary + shape.item_dim]
                 learnt.fill_diagonal_(shape.head_start)
                 nn.init.normal_(self.item_emb.weight, std=_ITEM_STD / shape.item_scale)
 
@@ -163,7 +177,7 @@ class ItemTokenModel(nn.Module):
             context: `[users, positions, context_dim]`.
             item_vectors: as `item_vectors` gives them.
         """
-        vectors = self.features[items][..., : self.shape.summary_dim]
+        vectors = self.known[items][..., : self.n_summary]
         if item_vectors is not None:
             vectors = torch.cat([vectors, self._look_up(items, item_vectors)], -1)
         positions = torch.arange(items.shape[1], device=items.device)
@@ -189,18 +203,17 @@ class ItemTokenModel(nn.Module):
         return item_vectors[users, places] * there[..., None]
 
     def user_vectors(self, summary: Tensor) -> Tensor:
-        """`[users, positions, summary]` -> `[users, positions, score_dim + item_dim]`."""
+        """`[users, positions, summary]` -> `[users, positions, public_dim + score_dim + item_dim]`."""
         return self.score_head(self.dropout(summary))  # type: ignore[no-any-return]
 
     def scores(self, user_vectors: Tensor, item_vectors: Tensor | None) -> Tensor:
-        """Compare user vectors with every item: `[users, ..., score_dim + item_dim]` -> `[users, ..., items]`."""
-        shape = self.shape
-        scores = user_vectors[..., : shape.score_dim] @ self.features[:, : shape.score_dim].T
-        scores = scores + self.popularity(shape.popularity_floor)
+        """Compare user vectors, as `user_vectors` gives them, with every item: `[users, ..., items]`."""
+        scores = user_vectors[..., : self.n_score] @ self.known[:, : self.n_score].T
+        scores = scores + self.popularity(self.shape.popularity_floor)
         if item_vectors is None:
             return scores  # type: ignore[no-any-return]
         learnt = item_vectors if len(item_vectors) > 1 else item_vectors[0]
-        of_rows = user_vectors[..., shape.score_dim :] @ learnt.transpose(-1, -2)
+        of_rows = user_vectors[..., self.n_score :] @ learnt.transpose(-1, -2)
         if self.n_rows == self.n_items:
             return scores + of_rows  # type: ignore[no-any-return]
         return scores.index_add(-1, self.items_with_vector(), of_rows)  # type: ignore[no-any-return]

@@ -12,13 +12,16 @@ NoiseOrigin = Literal["seeded", "secret"]
 FALSE_ALARM_RATE = 0.01
 
 
-def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool) -> dict[str, Any]:
+def privacy_statement(
+    plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool, public_data: str | None = None
+) -> dict[str, Any]:
     """The statement of a plan that is carried out in full, or in part.
 
     Args:
         plan: None for training without privacy.
         noise_source: `seeded` noise can be recomputed by whoever knows the run's seed.
         simulated: all partners in one process; in `secagg` mode nothing is masked then.
+        public_data: name of published interactions that training started from, if any.
     Raises: PrivacyError: `secagg` mode in earnest, which has no masks yet; accountants that disagree.
     """
     if plan is not None and plan.mode == "secagg" and not simulated:
@@ -57,7 +60,9 @@ def privacy_statement(plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, si
             "how long a partner takes to answer",
             "held-out evaluation by the simulation harness, which stays out of the adapter",
             "recommendations themselves, which a partner shows to its own users only",
+            *([f"the people in {public_data}, published data that training starts from"] if public_data else []),
         ],
+        "public_data": public_data,
         "parts": [
             {
                 "part": part.part,

@@ -25,7 +25,6 @@ from fedrec.evaluation.cold_start import (
 from fedrec.evaluation.protocol import Scorer
 from fedrec.model.adapter import AdapterState
 from fedrec.model.adapter_folder import adapter_shape
-from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_sim.rows import RowContext, run_row
@@ -147,9 +146,7 @@ def _without(world: World, known: np.ndarray) -> World:
     columns = (old.ids, old.titles, old.texts, old.categories, old.years)
     catalog = ItemCatalog(*(tuple(column[item] for item in known) for column in columns))  # type: ignore[arg-type]
     name = hashlib.sha256(f"{features.hash}|{catalog.hash}".encode()).hexdigest()
-    return replace(
-        world, catalog=catalog, features=ItemFeatures(features.vectors[known], features.word_tokens[known], name)
-    )
+    return replace(world, catalog=catalog, features=features.of_items(known, name))
 
 
 def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: int) -> PeftModel:

@@ -97,7 +97,13 @@ def federate(
     partners.enrol(begun=registry.head() is not None)
     initial = read_state(model)
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, corpus.n_trained)
-    statement = privacy_statement(plan, noise_source=config.private.noise_source, simulated=True)
+    reads_public = plan is not None and config.private.shape.public_dim > 0
+    statement = privacy_statement(
+        plan,
+        noise_source=config.private.noise_source,
+        simulated=True,
+        public_data=config.model.public_data if reads_public else None,
+    )
     session = RoundSession(
         run=f"{run.config.name}/{row}-{seed}",
         mode=mode,

@@ -13,6 +13,7 @@ from fedrec.data import generator
 from fedrec.data.catalog import ItemCatalog, read_stored_catalog, write_catalog
 from fedrec.data.columns import parquet_facts
 from fedrec.data.interactions import BY_USER, InteractionTable, read_stored_interactions
+from fedrec.data.movielens_small import load_movielens_small
 from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
@@ -20,6 +21,7 @@ from fedrec.data.stored import Derived, StoredInteractions
 from fedrec.errors import ConfigError, ModelError
 from fedrec.files import new_folder
 from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
+from fedrec.model.behaviour import behaviour_vectors
 from fedrec.model.features import ItemFeatures, item_features
 from fedrec.model.recommender import AdapterShape, build_model
 
@@ -134,7 +136,18 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
         dim=config.model.feature_dim,
         cache=cache_dir(),
     )
+    if config.model.public_data != "none":
+        public_catalog, public = load_public(config.model.public_data, say)
+        features = features.with_behaviour(behaviour_vectors(catalog, public_catalog, public, config.model.public_dim))
     return World(config, catalog, table, backbone, features)
+
+
+def load_public(source: str, say: Say) -> tuple[ItemCatalog, InteractionTable]:
+    """Interactions that are published, of people whom no partner must protect: a known data set, or a folder."""
+    catalog, table = load_data(source, say)
+    if isinstance(table, StoredInteractions):
+        raise ConfigError("model.public_data names made users", "name a data set of real people, or none")
+    return catalog, table
 
 
 def load_data(source: str, say: Say, users: int = 0) -> tuple[ItemCatalog, Interactions]:
@@ -142,6 +155,9 @@ def load_data(source: str, say: Say, users: int = 0) -> tuple[ItemCatalog, Inter
     if source == "ml-100k":
         say("MovieLens-100K")
         return load_ml100k(fetch("ml-100k"))
+    if source == "movielens-small":
+        say("MovieLens latest-small")
+        return load_movielens_small(fetch("movielens-small"))
     folder = generated_folder(users, say) if source == GENERATED else Path(source)
     if not folder.is_dir():
         known = ", ".join(s.name for s in list_sources() if s.kind == "data")

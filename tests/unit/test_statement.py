@@ -107,3 +107,12 @@ def test_without_privacy_the_page_promises_nothing() -> None:
 def test_a_statement_is_plain_json_without_infinities() -> None:
     values = [value for value in state(SHARED).values() if isinstance(value, float)]
     assert all(math.isfinite(value) for value in values)
+
+
+def test_public_data_is_named_where_training_starts_from_it() -> None:
+    without = state(ALONE)
+    named = privacy_statement(ALONE, noise_source="secret", simulated=False, public_data="movielens-small")
+    assert (without["public_data"], named["public_data"]) == (None, "movielens-small")
+    assert without["epsilon"] == named["epsilon"]
+    assert "movielens-small" in statement_page(named, "x")
+    assert "movielens-small" not in statement_page(without, "x")

@@ -140,14 +140,14 @@ class _HeadRounds:
             summaries = [tokens.summary(batch.items, batch.context, learnt) for batch in self._inputs]
         there = [batch.targets >= 0 for batch in self._inputs]
         seen = torch.cat([rows[kept] for rows, kept in zip(summaries, there, strict=True)]).mean(0)
-        items = nn.functional.normalize(tokens.features[:, : tokens.shape.score_dim], dim=1)
+        items = nn.functional.normalize(tokens.known[:, : tokens.n_score], dim=1)
         share = self._rows * torch.from_numpy(present).float().unsqueeze(1)
         left = self._released - share.sum(0) + share  # the target's own share stays in
 
         def towards_items(rows: Tensor) -> np.ndarray:
             weight = rows[:, -tokens.score_head.weight.numel() :]  # the last of the part's tensors by name
             seen_of = weight.view(len(rows), -1, len(seen)) @ (seen / seen.norm())
-            return np.asarray(-(seen_of[:, : tokens.shape.score_dim] @ items.T).double().numpy())
+            return np.asarray(-(seen_of[:, : tokens.n_score] @ items.T).double().numpy())
 
         noise_std = self._stage.noise_std("head") * self._rounds**0.5
         return Leans(towards_items(left), towards_items(self._rows), noise_std)

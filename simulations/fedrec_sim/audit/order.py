@@ -123,7 +123,7 @@ def _model() -> Any:
     sizes = {"hidden_size": _WIDTH, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     module = LlamaModel(LlamaConfig(vocab_size=4, **sizes)).eval().requires_grad_(False)
     rng = np.random.default_rng(0)
-    features = ItemFeatures(_random(rng, 8), _random(rng, _WIDTH), hash="made")
+    features = ItemFeatures.of_text(_random(rng, 8), _random(rng, _WIDTH), "made")
     shape = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=4, score_dim=4)
     return build_model(Backbone(module, _WIDTH, 1, "made", hashlib.sha256(b"made").hexdigest()), features, shape, 0)
 
