@@ -206,18 +206,18 @@ class RoundsConfig(_Section):
 
 
 class SASRecConfig(_Section):
-    """`[baselines.sasrec]`: starting points, which `fedrec tune sasrec` tries changes of, and when training ends."""
+    """`[baselines.sasrec]`: as `fedrec tune sasrec` chose them (tuned/sasrec.json)."""
 
     max_history: Annotated[int, Field(ge=2, le=2000)] = 200
-    hidden: Annotated[int, Field(ge=1, le=1024)] = 64
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 96
     blocks: Annotated[int, Field(ge=1, le=16)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 2e-3
     batch_users: Count = 32
-    epochs: Count = 100
+    epochs: Count = 80
     every: Count = 5
-    patience: Count = 4
+    patience: Count = 3
 
     @model_validator(mode="after")
     def _heads_share_the_states(self) -> Self:
@@ -227,27 +227,27 @@ class SASRecConfig(_Section):
 
 
 class FedMFConfig(_Section):
-    """`[baselines.fedmf]`: starting points, which `fedrec tune fedmf` tries changes of; an epoch is a round."""
+    """`[baselines.fedmf]`: as `fedrec tune fedmf` chose them (tuned/fedmf.json); an epoch is a round."""
 
     factors: Annotated[int, Field(ge=1, le=1024)] = 32
     learning_rate: Rate = 1.0
     item_learning_rate: Rate = 3.0
     l2: Annotated[float, Field(ge=0, le=100)] = 0.003
     negatives: Annotated[int, Field(ge=1, le=1000)] = 4
-    local_steps: Count = 5
+    local_steps: Count = 1
     epochs: Count = 400
     every: Count = 10
     patience: Count = 5
 
 
 class PFedRecConfig(_Section):
-    """`[baselines.pfedrec]`: starting points, which `fedrec tune pfedrec` tries changes of; an epoch is a round."""
+    """`[baselines.pfedrec]`: as `fedrec tune pfedrec` chose them (tuned/pfedrec.json); an epoch is a round."""
 
-    factors: Annotated[int, Field(ge=1, le=1024)] = 32
+    factors: Annotated[int, Field(ge=1, le=1024)] = 64
     learning_rate: Rate = 0.1
     item_learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 1e4
     negatives: Annotated[int, Field(ge=1, le=1000)] = 4
-    local_steps: Count = 1
+    local_steps: Count = 5
     epochs: Count = 400
     every: Count = 10
     patience: Count = 5

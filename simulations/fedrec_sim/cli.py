@@ -66,7 +66,7 @@ def demo(overrides: Overrides = None, folder: RunsFolder = DEFAULT_RUNS, as_json
 
 @app.command()
 def simulate(
-    config: Annotated[Path | None, typer.Option(help="A TOML file like simulations/configs/ladder.toml.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file like simulations/configs/leaderboard.toml.")] = None,
     resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
     overrides: Overrides = None,
     folder: RunsFolder = DEFAULT_RUNS,
@@ -74,7 +74,7 @@ def simulate(
 ) -> None:
     """Run a federation on this machine, or go on with one that was stopped.
 
-    Examples: `fedrec simulate --config simulations/configs/ladder.toml --set seeds=[1]` ·
+    Examples: `fedrec simulate --config simulations/configs/leaderboard.toml --set seeds=[1]` ·
     `fedrec simulate --resume demo`
     """
     if (config is None) == (resume is None):

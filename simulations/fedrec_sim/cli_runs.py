@@ -12,7 +12,7 @@ from rich.text import Text
 from fedrec.errors import ConfigError, FedrecError
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
 from fedrec_sim.figures import printable
-from fedrec_sim.leaderboard import leaderboard
+from fedrec_sim.leaderboard import leaderboard, publish
 from fedrec_sim.live import ladder_table
 from fedrec_sim.run import read_run, read_summary
 
@@ -36,6 +36,24 @@ def runs_list(folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> Non
     console.print(table if found else f"no runs in {folder}; start one with `fedrec demo`")
 
 
+@runs.command("publish")
+def runs_publish(
+    name: str,
+    to: Annotated[Path, typer.Option(help="Folder of LEADERBOARD.md.")] = Path("simulations"),
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a finished run's figures as NAME.json, and as its section of LEADERBOARD.md.
+
+    Example: `fedrec runs publish leaderboard`
+    """
+    figures, page = publish(read_summary(folder / name), to)
+    if as_json:
+        emit_json({"figures": str(figures), "page": str(page)})
+        return
+    console.print(f"{figures}, {page}")
+
+
 def _brief(folder: Path) -> dict[str, object]:
     """A line about a run; an unreadable one is named, not skipped."""
     try:
@@ -51,7 +69,7 @@ def runs_show(
     name: str,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for the leaderboard.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
 ) -> None:
     """Show a run's figures. Example: `fedrec runs show demo`"""
     summary = read_summary(folder / name)

@@ -22,7 +22,7 @@ def tune(
     """Try a stated grid, choose by validation NDCG@10, and write what was tried to `simulations/tuned/ROW.json`.
 
     The chosen settings are the defaults of `[baselines.ROW]`. Some minutes to an hour.
-    Example: `fedrec tune sasrec --config simulations/configs/ladder.toml --seed 11 --json`
+    Example: `fedrec tune sasrec --config simulations/configs/leaderboard.toml --seed 11 --json`
     """
     from fedrec_sim.tune import tune_row, write_tuned
 

@@ -1,10 +1,33 @@
-"""A run's ladder as Markdown, for simulations/LEADERBOARD.md: no figure there is typed by hand."""
+"""A run's ladder as Markdown and JSON, for simulations/LEADERBOARD.md: no figure there is typed by hand."""
+
+import re
+from pathlib import Path
 
 from fedrec.data.splits import CUT_BY_ALL
 from fedrec_sim.figures import in_bytes, in_epsilon, in_time, with_spread
-from fedrec_sim.run import Json
+from fedrec_sim.run import Json, write_bytes, write_json
 
+PAGE = "LEADERBOARD.md"
+# What a person reads in the report, and long curves.
+_NOT_PUBLISHED = ("recommendations", "popularity_curve")
 _COLUMNS = ("row", "HR@10", "NDCG@10", "coverage@10", "epsilon", "sent per partner", "time per seed")
+
+
+def publish(summary: Json, folder: Path) -> tuple[Path, Path]:
+    """Write `NAME.json`, and put the run's section into `LEADERBOARD.md` in the place of its older one, or at the end.
+
+    Returns: both paths. Raises: StorageError: the disk refuses.
+    """
+    figures, page = folder / f"{summary['name']}.json", folder / PAGE
+    write_json(figures, {key: value for key, value in summary.items() if key not in _NOT_PUBLISHED})
+    heading = f"## {summary['name']}\n"
+    section = f"{heading}\n{leaderboard(summary)}"
+    text = page.read_text(encoding="utf-8") if page.is_file() else "# Leaderboard\n"
+    older = re.compile(rf"^{re.escape(heading)}.*?(?=^## |\Z)", flags=re.M | re.S)
+    text, found = older.subn(lambda _: f"{section}\n", text, count=1)
+    whole = text if found else f"{text.rstrip()}\n\n{section}"
+    write_bytes(page, (whole.rstrip() + "\n").encode())
+    return figures, page
 
 
 def leaderboard(summary: Json) -> str:
@@ -31,6 +54,9 @@ def leaderboard(summary: Json) -> str:
         spread += f"; up to {cold} of the users asked were cold: nothing was known of them"
     if summary["protocol"] in CUT_BY_ALL and privacy["epsilon"] is not None:
         against += f" Protocol {summary['protocol']} cuts a user's items by what others have, which no epsilon covers."
+    public = summary["config"]["model"].get("public_data", "none")
+    if public != "none" and privacy["epsilon"] is not None:
+        against += f" Private rows start from public data, {public}; the others read the partners' data alone."
     facts = [
         f"protocol {summary['protocol']} ({summary['which']}), {data['name']}, seeds {summary['seeds']}, {spread}",
         f"privacy: unit {privacy['unit']}, mode {privacy['mode']}, delta {privacy['delta']}; "

@@ -6,11 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from fedrec import errors
-from fedrec.config import SimulationConfig, load_config
+from fedrec.config import BaselinesConfig, SimulationConfig, load_config
 from fedrec_sim.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +100,18 @@ def test_the_price_of_a_private_step_is_the_recorded_one() -> None:
     for way in ("plain", "opacus_hooks", "opacus_ghost"):
         assert f"{bench[f'ours_over_{way}']:.2f}" in text, way
     assert bench["oracle_error"] <= 1e-5
+
+
+@pytest.mark.parametrize("row", ["sasrec", "fedmf", "pfedrec"])
+def test_baselines_run_with_the_settings_that_were_recorded_as_chosen(row: str) -> None:
+    tuned = json.loads((ROOT / f"simulations/tuned/{row}.json").read_text(encoding="utf-8"))
+    assert getattr(BaselinesConfig(), row).model_dump(mode="json") == tuned["chosen"]
+    best = max(tuned["candidates"], key=lambda tried: tried["validation"]["ndcg@10"])
+    assert best["settings"] == tuned["chosen"]
+    for name in ("demo", "leaderboard"):
+        assert getattr(load_config(ROOT / f"simulations/configs/{name}.toml").baselines, row) == getattr(
+            BaselinesConfig(), row
+        )
 
 
 def test_generated_users_are_described_by_what_was_recorded() -> None:

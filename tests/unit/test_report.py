@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fedrec.errors import RunError
+from fedrec_sim.leaderboard import publish
 from fedrec_sim.report import render_report, write_report
 
 Json = dict[str, Any]
@@ -294,3 +295,23 @@ def test_summary_that_cannot_be_read_is_refused(tmp_path: Path, change: Json, wo
 def test_missing_summary_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"summary\.json: missing"):
         write_report(tmp_path)
+
+
+def publishable(name: str, seeds: list[int]) -> Json:
+    summary = made_summary(seeds)
+    config = {"jobs": 1, "model": {"threads": 2, "public_data": "movielens-small"}}
+    return {**summary, "name": name, "which": "test", "config": config, "popularity_curve": {"catalog": [1.0]}}
+
+
+def test_a_published_run_takes_the_place_of_its_older_section_and_leaves_the_others(tmp_path: Path) -> None:
+    page = tmp_path / "LEADERBOARD.md"
+    page.write_text("# Leaderboard\n\nRead this first.\n", encoding="utf-8")
+    for name, seeds in (("small", [1]), ("large", [1, 2]), ("small", [1, 2, 3])):
+        figures, _ = publish(publishable(name, seeds), tmp_path)
+        assert json.loads(figures.read_text(encoding="utf-8"))["seeds"] == seeds
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Leaderboard\n\nRead this first.\n\n## small\n\n| row |")
+    assert re.findall(r"^## (.*)", text, flags=re.M) == ["small", "large"]
+    assert text.count("seeds [1, 2, 3]") == text.count("seeds [1, 2],") == 1
+    assert "start from public data, movielens-small" in text
+    assert "popularity_curve" not in (tmp_path / "small.json").read_text(encoding="utf-8")
