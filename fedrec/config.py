@@ -147,6 +147,8 @@ class TunedConfig(_Section):
     """`[[private.tuned]]`: what some private rows do otherwise, chosen for the noise that they bear."""
 
     rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
+    summary_dim: Annotated[int, Field(ge=0, le=4096)] | None = None
+    score_dim: Count | None = None
     item_rows: Annotated[int, Field(ge=0)] | None = None
     item_scale: Annotated[float, Field(gt=0, le=100)] | None = None
     head_rounds: Count | None = None
@@ -158,6 +160,7 @@ class PrivateConfig(_Section):
 
     epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    max_history: Annotated[int, Field(ge=0, le=2000)] = 0
     noise_source: Literal["seeded", "secret"] = "seeded"
     ledger: Literal["own", "pooled"] = "own"
     shape: ShapeConfig
@@ -169,7 +172,7 @@ class PrivateConfig(_Section):
         named = _PRIVATE_ROW.fullmatch(row)
         changed: dict[str, Any] = {"epsilon": float(named[1])} if named else {}
         for tuned in (one for one in self.tuned if row in one.rows):
-            shape = {name: getattr(tuned, name) for name in ("item_rows", "item_scale")}
+            shape = {name: getattr(tuned, name) for name in ("summary_dim", "score_dim", "item_rows", "item_scale")}
             head = {"rounds": tuned.head_rounds, "server_learning_rate": tuned.head_learning_rate}
             changed["shape"] = self.shape.model_copy(update=_given(shape))
             changed["parts"] = tuple(p.model_copy(update=_given(head)) if p.part == "head" else p for p in self.parts)
@@ -310,7 +313,11 @@ class SimulationConfig(_Section):
 
     def for_row(self, row: str) -> Self:
         """The configuration as one of its rows takes it."""
-        return self.model_copy(update={"private": self.private.for_row(row)}) if is_private(row) else self
+        if not is_private(row):
+            return self
+        private = self.private.for_row(row)
+        data = self.data.model_copy(update={"max_history": private.max_history or self.data.max_history})
+        return self.model_copy(update={"private": private, "data": data})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -50,6 +50,11 @@ class ModelRecommender:
         self._max_history = max_history
 
     @property
+    def max_history(self) -> int:
+        """Latest items that are read."""
+        return self._max_history
+
+    @property
     def model(self) -> PeftModel:
         """The model, with its adapter."""
         return self._model

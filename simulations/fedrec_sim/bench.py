@@ -1,4 +1,4 @@
-"""`fedrec bench`: what the private step costs beside others, and what more partners cost."""
+"""`fedrec bench`: how fast training is, what the private step costs beside others, and what more partners cost."""
 
 import statistics
 import warnings
@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fedrec.config import load_config
-from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
+from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, console, emit_json
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 
@@ -42,6 +42,30 @@ def dp_step(
     )
 
 
+@bench.command("train")
+def train(
+    users: Annotated[int, typer.Option(help="Users of an epoch.", min=2)] = 128,
+    repeats: Annotated[int, typer.Option(help="Epochs of each phase, in turn with products.", min=3)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Time plain training of everything, and of the head alone, beside this machine's own matrix products.
+
+    leaderboard.toml's model and users, in batches of `central_batch_users`; `matmul_share` is useful operations over
+    what large products in the frozen weights' dtype do in that time. Example: `fedrec bench train --json`
+    """
+    result = _measure_training(users, repeats)
+    if as_json:
+        emit_json(result)
+        return
+    table = Table("phase", "users a second", "tokens a second", "share of the products' rate")
+    for phase, figures in result["phases"].items():
+        cells = (f"{figures['users_per_s']:.1f}", f"{figures['tokens_per_s']:,.0f}", f"{figures['matmul_share']:.2f}")
+        table.add_row(phase, *cells)
+    console.print(table)
+    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in result["matmul_operations_per_s"].items())
+    console.print(f"{result['users']} users, {result['threads']} threads; products, 10^9 operations a second: {rates}")
+
+
 @bench.command("scale")
 def scale(
     partners: Annotated[list[int] | None, typer.Option(help="How many partners; repeat it.", min=1)] = None,
@@ -72,6 +96,18 @@ def scale(
         )
     console.print(table)
     console.print(f"generated users, engine {engine}")
+
+
+def _measure_training(users: int, repeats: int) -> dict[str, Any]:
+    from fedrec.training.local import PlainSettings
+    from fedrec_sim.bench_train import measure
+    from fedrec_sim.world import load_world
+
+    world = load_world(load_config(CONFIGS / "leaderboard.toml"))
+    plain, max_history = world.config.plain, world.config.data.max_history
+    settings = PlainSettings(plain.learning_rate, plain.weight_decay, plain.central_batch_users, max_history)
+    histories = world.corpus(1).histories[:users]
+    return measure(world.model(plain.shape, 1), histories, settings, repeats=repeats)
 
 
 def _measure(users: int, repeats: int) -> dict[str, Any]:

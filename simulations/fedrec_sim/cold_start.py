@@ -134,7 +134,7 @@ def _fit_without(world: World, withheld: np.ndarray, run: Run, row: str, seed: i
         scorer = _fit_row(_without(world, known), run, row, seed)(recoded)
         if isinstance(scorer, ModelRecommender):
             whole = _with_new_items(world, scorer.model, known, seed)
-            return ModelRecommender(whole, run.config.data.max_history)
+            return ModelRecommender(whole, scorer.max_history)
         return NewItemsLast(scorer, known, len(withheld))
 
     return fit

@@ -252,7 +252,7 @@ def _federated_private(context: RowContext, mode: Mode) -> Json:
     if context.stop():
         raise Stopped
     write_state(federation.model, state)
-    recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+    recommender = ModelRecommender(federation.model, federation.config.data.max_history)
     return {
         **_test(context, context.sums(recommender, "test")),
         "epsilon": federation.statement["epsilon"],
@@ -294,7 +294,7 @@ def _look(context: RowContext, federation: Federation, number: int) -> Json:
         watched = evaluation.watch_users or n_users
         users = np.random.default_rng(context.seed).permutation(n_users)[:watched]
         write_state(federation.model, federation.registry.load(number))
-        recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+        recommender = ModelRecommender(federation.model, federation.config.data.max_history)
         sums = context.sums(recommender, "validation", users)
         if sums.n_users:
             means = sums.means()

@@ -37,16 +37,16 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     Where the protocol cuts a user's items by what others have, what a private row promises does not hold for them, and
     it is not handed on.
     """
-    rows = [row for row in run.config.rows if not (is_private(row) and run.config.evaluation.protocol in CUT_BY_ALL)]
-    row = handed_on_row(rows)
+    row = _handed_on(run)
     if row is None:
         return None
+    config = run.config.for_row(row)
     seed = run.config.seeds[0]
     result = read_json(run.row_path(row, seed))
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     number = (result.get("chosen_on_validation") or {}).get("round") or registry.head_round()
     state = registry.load(number)
-    shape = run.config.plain.shape if row == "federated" else run.config.for_row(row).private.shape
+    shape = config.private.shape if is_private(row) else config.plain.shape
     model = world.model(shape, seed)
     card = AdapterCard(
         version=f"round-{number:04d}",
@@ -67,13 +67,19 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
         fresh.rename(target)
         sync_folder(run.folder)
     write_state(model, state)
-    return LoadedAdapter(ModelRecommender(model, run.config.data.max_history), card)
+    return LoadedAdapter(ModelRecommender(model, config.data.max_history), card)
+
+
+def _handed_on(run: Run) -> str | None:
+    rows = [row for row in run.config.rows if not (is_private(row) and run.config.evaluation.protocol in CUT_BY_ALL)]
+    return handed_on_row(rows)
 
 
 def load_adapter(run: Run, world: World) -> LoadedAdapter:
     """The adapter of a finished run. Raises RunError if the run has none, ModelError if it fits other data or model."""
     folder = run.folder / "adapter"
-    if not folder.is_dir():
+    row = _handed_on(run)
+    if row is None or not folder.is_dir():
         remedy = "finish it with `fedrec simulate --resume`; only a run with a federated row hands an adapter on"
         raise RunError(f"{run.folder}: no adapter yet", remedy)
     card = read_card(folder)
@@ -86,7 +92,7 @@ def load_adapter(run: Run, world: World) -> LoadedAdapter:
             raise ModelError(f"{folder}: made for another {what}", "fetch what the run was made with, or train anew")
     model = world.model(ShapeConfig(**asdict(card.shape)), run.config.seeds[0])
     write_state(model, read_adapter(folder))
-    return LoadedAdapter(ModelRecommender(model, run.config.data.max_history), card)
+    return LoadedAdapter(ModelRecommender(model, run.config.for_row(row).data.max_history), card)
 
 
 def user_history(world: World, run: Run, user: str) -> np.ndarray:

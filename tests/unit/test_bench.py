@@ -9,7 +9,9 @@ import torch
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import AdapterShape, build_model
+from fedrec.training.local import PlainSettings
 from fedrec_sim.bench_step import WAYS, StepBench, interleaved, peak_bytes, ratios
+from fedrec_sim.bench_train import measure
 
 SHAPE = AdapterShape(rank=2, item_dim=0, summary_dim=4, context_dim=6, score_dim=5)
 
@@ -65,3 +67,21 @@ def test_memory_of_a_step_is_what_it_holds_at_once() -> None:
 
     peak = peak_bytes(hold, "any", torch.device("cpu"))
     assert peak is None or 35e6 < peak < 80e6
+
+
+def test_training_is_timed_beside_the_machines_own_products(
+    tiny_llama: Path, features: ItemFeatures, histories: list[np.ndarray]
+) -> None:
+    backbone = load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32)
+    some, longest = histories[:6], 20
+    settings = PlainSettings(1e-3, 0.0, batch_users=4, max_history=longest)
+    found = measure(build_model(backbone, features, SHAPE, seed=3), some, settings, repeats=3)
+    tokens = sum(min(len(history) - 1, longest) for history in some)
+    assert (found["users"], found["tokens"]) == (6, tokens)
+    assert found["tokens_per_s"] / found["users_per_s"] == pytest.approx(tokens / 6)
+    assert 0 < found["matmul_share"] < 1
+    # Scores of every item, and their two products backward, are among the operations of a head epoch.
+    scores = 2 * tokens * SHAPE.score_dim * len(features.vectors)
+    assert (
+        2 * scores < found["phases"]["head"]["useful_operations"] < found["phases"]["everything"]["useful_operations"]
+    )
