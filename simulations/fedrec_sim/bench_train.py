@@ -16,19 +16,16 @@ from fedrec.training.local import PlainSettings, train_plain
 
 Json = dict[str, Any]
 PHASES = {"everything": ("head", "lora", "projection"), "head": ("head",)}
-# A product of this size is far from what memory bounds, and takes a fraction of a second.
-_SIDE = 2048
+_LONG_S = 0.05
+_LARGEST = 8192
 
 
-def measure(
-    model: PeftModel, histories: Sequence[np.ndarray], settings: PlainSettings, *, repeats: int, side: int = _SIDE
-) -> Json:
+def measure(model: PeftModel, histories: Sequence[np.ndarray], settings: PlainSettings, *, repeats: int) -> Json:
     """Time an epoch of each phase and a large matrix product in turn; medians over the repeats, the first dropped.
 
     Args:
         model: with the shape of rows without privacy.
         histories: of the users of an epoch; private, only counted.
-        side: of the large products' square matrices.
     Returns: for each phase users and tokens a second, and `matmul_share`: useful operations (products and attention of
         forward and backward, none on padding) over what the machine's own products in the frozen weights' dtype
         would have done in that time. `head` includes reading each user once, as in its first epoch.
@@ -44,7 +41,7 @@ def measure(
             _epoch(model, histories, settings, parts, number)
             seconds[phase].append(time.perf_counter() - started)
         for name, found in rates.items():
-            found.append(_matmul_rate(getattr(torch, name), device, side))
+            found.append(_matmul_rate(getattr(torch, name), device))
     rate = {name: statistics.median(found[1:]) for name, found in rates.items()}
     tokens = sum(min(len(history) - 1, settings.max_history) for history in histories if len(history) > 1)
     held = str(dtype).removeprefix("torch.")
@@ -86,12 +83,16 @@ def _useful_operations(
     return float(counter.get_total_flops())
 
 
-def _matmul_rate(dtype: torch.dtype, device: torch.device, side: int) -> float:
-    """Operations a second of one large product."""
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    left @ right
-    started = time.perf_counter()
-    left @ right
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 2 * side**3 / (time.perf_counter() - started)
+def _matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of a product so large that it takes `_LONG_S`: a processor without bf16 units is slow."""
+    side, seconds = 128, 0.0
+    while seconds < _LONG_S and side < _LARGEST:
+        side *= 2
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        left @ right
+        started = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    return 2 * side**3 / seconds
