@@ -36,6 +36,16 @@ def row_mode(row: str) -> Mode | None:
     return cast(Mode, named[2]) if named else ROWS.get(row)
 
 
+def asked_epsilon(row: str) -> float | None:
+    """The epsilon in a row's name, None for any other.
+
+    >>> asked_epsilon("federated_eps0.5_inspect"), asked_epsilon("federated_dp")
+    (0.5, None)
+    """
+    named = _PRIVATE_ROW.fullmatch(row)
+    return float(named[1]) if named else None
+
+
 def is_private(row: str) -> bool:
     """Whether a row is trained under differential privacy."""
     return row_mode(row) in ("secagg", "inspect")
@@ -169,8 +179,8 @@ class PrivateConfig(_Section):
 
     def for_row(self, row: str) -> Self:
         """These settings with what the row's name and `[[private.tuned]]` say of it."""
-        named = _PRIVATE_ROW.fullmatch(row)
-        changed: dict[str, Any] = {"epsilon": float(named[1])} if named else {}
+        asked = asked_epsilon(row)
+        changed: dict[str, Any] = {} if asked is None else {"epsilon": asked}
         for tuned in (one for one in self.tuned if row in one.rows):
             shape = {name: getattr(tuned, name) for name in ("summary_dim", "score_dim", "item_rows", "item_scale")}
             head = {"rounds": tuned.head_rounds, "server_learning_rate": tuned.head_learning_rate}

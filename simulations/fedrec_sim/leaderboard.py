@@ -5,6 +5,8 @@ from pathlib import Path
 
 from fedrec.data.splits import CUT_BY_ALL
 from fedrec_sim.figures import in_bytes, in_epsilon, in_time, with_spread
+from fedrec_sim.plots import standalone
+from fedrec_sim.report_plots import quality_by_epsilon
 from fedrec_sim.run import Json, write_bytes, write_json
 
 PAGE = "LEADERBOARD.md"
@@ -16,12 +18,18 @@ _COLUMNS = ("row", "HR@10", "NDCG@10", "coverage@10", "epsilon", "sent per partn
 def publish(summary: Json, folder: Path) -> tuple[Path, Path]:
     """Write `NAME.json`, and put the run's section into `LEADERBOARD.md` in the place of its older one, or at the end.
 
+    A run with several epsilons of a mode also gets a plot of quality against them, `NAME-epsilon.svg`.
+
     Returns: both paths. Raises: StorageError: the disk refuses.
     """
     figures, page = folder / f"{summary['name']}.json", folder / PAGE
     write_json(figures, {key: value for key, value in summary.items() if key not in _NOT_PUBLISHED})
     heading = f"## {summary['name']}\n"
     section = f"{heading}\n{leaderboard(summary)}"
+    for plot in quality_by_epsilon(summary):
+        drawn = folder / f"{summary['name']}-epsilon.svg"
+        write_bytes(drawn, standalone(str(plot.svg)).encode())
+        section += f"\n![{plot.title}. {plot.caption}]({drawn.name})\n"
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Leaderboard\n"
     older = re.compile(rf"^{re.escape(heading)}.*?(?=^## |\Z)", flags=re.M | re.S)
     text, found = older.subn(lambda _: f"{section}\n", text, count=1)

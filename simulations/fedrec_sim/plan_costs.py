@@ -7,7 +7,7 @@ from typing import Any
 from fedrec.privacy.accounting import checked_epsilon, epsilon_pld, epsilon_prv
 from fedrec.privacy.plan import PartShare, PrivacyPlan, calibrate
 from fedrec.privacy.statement import other_partner_epsilon, partner_alone_epsilon
-from fedrec_sim.plots import Line, plot_rounds
+from fedrec_sim.plots import Line, plot_rounds, standalone
 
 _POINTS = 60  # of the curve; each is an account of its own
 
@@ -124,4 +124,4 @@ def epsilon_plot(costs: dict[str, Any]) -> str:
     alt = f"Epsilon after each of {costs['rounds']} rounds, up to {values[-1]:.2f} at delta {costs['delta']:g}"
     starts = [1 + sum(p["total_steps"] for p in costs["parts"][:i]) for i in range(1, len(costs["parts"]))]
     svg = plot_rounds([line], name="epsilon", alt=alt, ceiling=costs["epsilon_asked"], part_starts=starts)
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    return standalone(svg)

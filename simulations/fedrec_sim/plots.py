@@ -58,19 +58,19 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the ladder over rounds.
+    """One row of the ladder over rounds, or one mode over epsilons.
 
     Attributes:
-        name: of the row.
+        name: of the row or mode.
         place: of the row in the ladder, which gives the same colour in every plot.
-        rounds: ascending.
-        means: over the seeds, one a round.
-        lows, highs: lowest and highest seed, one a round.
+        at: rounds or epsilons, ascending.
+        means: over the seeds, one at each.
+        lows, highs: lowest and highest seed, one at each.
     """
 
     name: str
     place: int
-    rounds: Sequence[int]
+    at: Sequence[float]
     means: Sequence[float]
     lows: Sequence[float]
     highs: Sequence[float]
@@ -109,11 +109,11 @@ def plot_rounds(
         figure, axes = _figure(2.6)
         for line in lines:
             colour = _colour(line.place)
-            axes.plot(line.rounds, line.means, color=colour, ls=_dashes(line.place), label=line.name)
+            axes.plot(line.at, line.means, color=colour, ls=_dashes(line.place), label=line.name)
             # A single round is no line.
-            axes.plot(line.rounds[-1:], line.means[-1:], "o", ms=3.5, color=colour)
+            axes.plot(line.at[-1:], line.means[-1:], "o", ms=3.5, color=colour)
             if tuple(line.lows) != tuple(line.highs):
-                axes.fill_between(line.rounds, line.lows, line.highs, color=colour, alpha=0.18, lw=0)
+                axes.fill_between(line.at, line.lows, line.highs, color=colour, alpha=0.18, lw=0)
         for start in part_starts:
             axes.axvline(start - 0.5, color=_MUTED, ls=(0, (1, 2)), lw=0.8)
         if ceiling is not None:
@@ -121,6 +121,31 @@ def plot_rounds(
         _scale_values(axes, [value for line in lines for value in line.means], tick)
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        figure.legend(loc="outside upper left", ncols=2)
+        return _svg(figure, name, alt)
+
+
+def plot_epsilons(lines: Sequence[Line], levels: Sequence[tuple[str, int, float]], *, name: str, alt: str) -> str:
+    """Quality over epsilon, a line for each mode, with rows without privacy as levels.
+
+    Args:
+        levels: (row, place, quality), drawn across.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(3.0)
+        for number, line in enumerate(lines):
+            colour = _colour(line.place)
+            axes.plot(line.at, line.means, color=colour, ls=_dashes(number), marker="o", ms=3.5, label=line.name)
+            axes.fill_between(line.at, line.lows, line.highs, color=colour, alpha=0.18, lw=0)
+        for row, place, level in levels:
+            axes.axhline(level, color=_colour(place), ls=(0, (1, 2)), lw=1, label=row)
+        axes.set_xscale("log", base=2)
+        epsilons = sorted({epsilon for line in lines for epsilon in line.at})
+        axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("epsilon asked for")
         figure.legend(loc="outside upper left", ncols=2)
         return _svg(figure, name, alt)
 
@@ -174,6 +199,11 @@ def plot_popularity(
         axes.set_xlabel("most popular items, counted from the top")
         figure.legend(loc="outside upper left", ncols=2)
         return _svg(figure, name, alt)
+
+
+def standalone(svg: str) -> str:
+    """A plot as the text of a file of its own."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 def _figure(height_in: float) -> tuple[Any, Any]:

@@ -7,8 +7,9 @@ from functools import partial
 
 from markupsafe import Markup
 
+from fedrec.config import asked_epsilon, row_mode
 from fedrec_sim.figures import in_bytes
-from fedrec_sim.plots import Bar, Line, plot_ladder, plot_popularity, plot_rounds
+from fedrec_sim.plots import Bar, Line, plot_epsilons, plot_ladder, plot_popularity, plot_rounds
 from fedrec_sim.run import Json
 
 Value = Callable[[Json], float | None]
@@ -30,7 +31,7 @@ class Plot:
 
 
 def make_plots(summary: Json, committed: Sequence[Json]) -> list[Plot]:
-    """Every plot that the run has figures for: ladder, quality, epsilon and bytes by round, popularity.
+    """Every plot that the run has figures for: ladder, quality by epsilon and round, epsilon, bytes, popularity.
 
     Args:
         summary: of the run; the order of its rows gives their colours.
@@ -62,6 +63,7 @@ def _plots(summary: Json, committed: Sequence[Json]) -> Iterator[Plot]:
     metrics = ("hr@10", "ndcg@10")
     for metric in metrics:
         yield _ladder(summary, metric)
+    yield from quality_by_epsilon(summary)
     by_round = partial(_by_round, list(summary["rows"]), committed)
     for metric in metrics:
         yield from by_round(f"{metric.upper()} on validation, by round", _validation(metric), tell="{:.3f}".format)
@@ -90,6 +92,32 @@ def _ladder(summary: Json, metric: str) -> Plot:
     alt = f"{title}: " + ", ".join(f"{bar.name} {bar.mean:.4f}" for bar in bars)
     caption = f"Test, protocol {summary['protocol']}. Highest: {best.name}, {best.mean:.4f}. {spread}".strip()
     return Plot(Markup(plot_ladder(bars, name=_slug(title), alt=alt)), title, caption)
+
+
+def quality_by_epsilon(summary: Json) -> Iterator[Plot]:
+    """NDCG@10 over the epsilon that rows asked for, by mode; none if no mode has two of them."""
+    metric, rows = "ndcg@10", list(summary["rows"].items())
+    modes: dict[str, dict[float, tuple[int, Json]]] = {}
+    for place, (name, row) in enumerate(rows):
+        if (asked := asked_epsilon(name)) is not None:
+            modes.setdefault(str(row_mode(name)), {})[asked] = (place, row)
+    if max(map(len, modes.values()), default=0) < 2:
+        return
+    lines = []
+    for mode, found in modes.items():
+        epsilons = sorted(found)
+        seeds = [[seed[metric] for seed in found[epsilon][1]["per_seed"]] for epsilon in epsilons]
+        means = [found[epsilon][1][metric] for epsilon in epsilons]
+        lines.append(Line(mode, found[epsilons[0]][0], epsilons, means, list(map(min, seeds)), list(map(max, seeds))))
+    levels = [(name, place, row[metric]) for place, (name, row) in enumerate(rows) if row["epsilon"] is None]
+    told = "; ".join(
+        f"{line.name}: " + ", ".join(f"{mean:.4f} at {at:g}" for at, mean in zip(line.at, line.means, strict=True))
+        for line in lines
+    )
+    title = "NDCG@10 by epsilon"
+    caption = f"Test, protocol {summary['protocol']}. {told}. Bands: lowest to highest seed. Dotted: without privacy."
+    svg = plot_epsilons(lines, levels, name=_slug(title), alt=f"{title}. {caption}")
+    yield Plot(Markup(svg), title, caption)
 
 
 def _by_round(
@@ -140,8 +168,8 @@ def _line(row: str, place: int, committed: Sequence[Json], value: Value) -> Line
 
 
 def _ends(line: Line, tell: Callable[[float], str]) -> str:
-    ends = ((line.means[0], line.rounds[0]), (line.means[-1], line.rounds[-1]))
-    return ", ".join(f"{tell(value)} in round {number}" for value, number in ends[: len(line.rounds)])
+    ends = ((line.means[0], line.at[0]), (line.means[-1], line.at[-1]))
+    return ", ".join(f"{tell(value)} in round {number}" for value, number in ends[: len(line.at)])
 
 
 def _parts(committed: Sequence[Json]) -> tuple[str, dict[int, str]]:

@@ -13,6 +13,7 @@ import pytest
 from fedrec.errors import RunError
 from fedrec_sim.leaderboard import publish
 from fedrec_sim.report import render_report, write_report
+from fedrec_sim.report_plots import quality_by_epsilon
 
 Json = dict[str, Any]
 ROWS = {"popularity": 0.05, "item_knn": 0.11, "local_only": 0.08, "federated": 0.17, "federated_dp": 0.12}
@@ -315,3 +316,15 @@ def test_a_published_run_takes_the_place_of_its_older_section_and_leaves_the_oth
     assert text.count("seeds [1, 2, 3]") == text.count("seeds [1, 2],") == 1
     assert "start from public data, movielens-small" in text
     assert "popularity_curve" not in (tmp_path / "small.json").read_text(encoding="utf-8")
+
+
+def test_rows_with_several_epsilons_are_drawn_over_them(tmp_path: Path) -> None:
+    summary = publishable("curve", [1, 2, 3])
+    levels = {"federated_eps1_secagg": 0.10, "federated_eps8_secagg": 0.14, "federated_eps8_inspect": 0.12}
+    summary["rows"] |= {name: {**row_figures(name, level, [1, 2, 3]), "epsilon": 1} for name, level in levels.items()}
+    _, page = publish(summary, tmp_path)
+    assert "(curve-epsilon.svg)" in page.read_text(encoding="utf-8")
+    drawn = (tmp_path / "curve-epsilon.svg").read_text(encoding="utf-8")
+    assert drawn.startswith("<svg xmlns=")
+    assert "secagg: 0.0540 at 1, 0.0740 at 8; inspect: 0.0640 at 8" in drawn
+    assert not list(quality_by_epsilon(publishable("curve", [1])))
