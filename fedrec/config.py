@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -329,11 +329,19 @@ class SimulationConfig(_Section):
         data = self.data.model_copy(update={"max_history": private.max_history or self.data.max_history})
         return self.model_copy(update={"private": private, "data": data})
 
+    def _shapes(self) -> Iterator[tuple[str, ShapeConfig]]:
+        """Every shape that is trained with its place in the file."""
+        yield "plain.shape", self.plain.shape
+        yield "private.shape", self.private.shape
+        for row in filter(is_private, self.rows):
+            if (tuned := self.private.for_row(row).shape) != self.private.shape:
+                yield f"private.tuned of {row}", tuned
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
-        if (self.data.source == "generated") != bool(self.data.users):
-            problems.append('data.users says how many users are made if data.source is "generated", else it must be 0')
+        if self.data.source == "generated" and not self.data.users:
+            problems.append('data.users must say how many users are made where data.source is "generated"')
         if self.engine == "ray" and self.jobs > 1:
             problems.append('engine "ray" takes all cores for one row: jobs must be 1')
         asked = self.rounds.partners_per_round or self.partners
@@ -345,15 +353,13 @@ class SimulationConfig(_Section):
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
-        for place, shape in (("plain", self.plain.shape), ("private", self.private.shape)):
+        there = 0 if self.model.public_data == "none" else self.model.public_dim
+        for place, shape in self._shapes():
             widest = max(shape.summary_dim, shape.score_dim)
             if widest > self.model.feature_dim:
-                problems.append(
-                    f"{place}.shape needs {widest} components, model.feature_dim is {self.model.feature_dim}"
-                )
-            there = 0 if self.model.public_data == "none" else self.model.public_dim
+                problems.append(f"{place} needs {widest} components, model.feature_dim is {self.model.feature_dim}")
             if shape.public_dim > there:
-                problems.append(f"{place}.shape.public_dim is {shape.public_dim}, model.public_data gives {there}")
+                problems.append(f"{place}.public_dim is {shape.public_dim}, model.public_data gives {there}")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -9,7 +9,7 @@ import numpy as np
 from fedrec.config import handed_on_row, is_private
 from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
-from fedrec_sim.world import World, generated_from
+from fedrec_sim.world import World, drawn_users, generated_from
 
 _PACKAGES = (
     "fedrec",
@@ -50,7 +50,7 @@ def summarise(run: Run, world: World) -> Json:
             "generated": generated_from(world.table),
             "hash": world.table.hash,
             "catalog_hash": world.catalog.hash,
-            "users": world.table.n_users,
+            "users": drawn_users(run.config) or world.table.n_users,
             "items": world.table.n_items,
             "interactions": world.table.n_rows,
         },
@@ -70,8 +70,9 @@ def summarise(run: Run, world: World) -> Json:
 
 def _data_name(run: Run, world: World) -> str:
     """Whatever shows the data's name shows that they are made."""
-    made = generated_from(world.table)
-    return f"{run.config.data.source} ({made})" if made else run.config.data.source
+    made, drawn = generated_from(world.table), drawn_users(run.config)
+    remarks = [remark for remark in (made, drawn and f"{drawn} of its users, drawn by the seed") if remark]
+    return f"{run.config.data.source} ({'; '.join(remarks)})" if remarks else run.config.data.source
 
 
 def _row(results: Sequence[Json]) -> Json:

@@ -76,10 +76,17 @@ class World:
     features: ItemFeatures = field(repr=False)
 
     def sequences(self, seed: int) -> Sequence[UserSequence]:
-        """Every user's whole history, ties in time broken by the seed."""
-        if isinstance(self.table, StoredInteractions):
-            return self.table.sequences(seed)
-        return build_sequences(self.table, seed)
+        """Every user's whole history, ties in time broken by the seed; or of as many users as are drawn."""
+        stored = isinstance(self.table, StoredInteractions)
+        every = self.table.sequences(seed) if stored else build_sequences(self.table, seed)  # type: ignore[union-attr, arg-type]
+        wanted = drawn_users(self.config)
+        if not wanted:
+            return every
+        if wanted > len(every):
+            raise ConfigError(f"data.users is {wanted}, the data have {len(every)}", "ask for fewer, or 0 for all")
+        # The first of one shuffled order, so that fewer users are always among more.
+        order = np.random.default_rng([seed, 0x5E1EC7]).permutation(len(every))
+        return [every[place] for place in sorted(order[:wanted].tolist())]
 
     def corpus(self, seed: int) -> Corpus:
         """Split the data for one seed by the configuration's protocol."""
@@ -138,16 +145,22 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     )
     if config.model.public_data != "none":
         public_catalog, public = load_public(config.model.public_data, say)
-        features = features.with_behaviour(behaviour_vectors(catalog, public_catalog, public, config.model.public_dim))
+        behaviour = behaviour_vectors(catalog, public_catalog, public.tables(), config.model.public_dim)
+        features = features.with_behaviour(behaviour)
     return World(config, catalog, table, backbone, features)
 
 
-def load_public(source: str, say: Say) -> tuple[ItemCatalog, InteractionTable]:
+def load_public(source: str, say: Say) -> tuple[ItemCatalog, Interactions]:
     """Interactions that are published, of people whom no partner must protect: a known data set, or a folder."""
     catalog, table = load_data(source, say)
-    if isinstance(table, StoredInteractions):
+    if generated_from(table):
         raise ConfigError("model.public_data names made users", "name a data set of real people, or none")
     return catalog, table
+
+
+def drawn_users(config: SimulationConfig) -> int:
+    """How many of the data's users take part, if not all; 0 for all, and for users who were made."""
+    return 0 if config.data.source == GENERATED else config.data.users
 
 
 def load_data(source: str, say: Say, users: int = 0) -> tuple[ItemCatalog, Interactions]:

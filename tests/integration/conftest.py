@@ -51,11 +51,20 @@ def config_file(shop: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathF
     values |= {"name": "tiny", "partners": 3, "rows": ["popularity", "federated_dp"]}
     values["data"] |= {"source": str(shop), "max_history": 20}
     values["model"] |= {"backbone": str(tiny_llama), "layers": 2, "feature_layer": 2, "feature_dim": 8}
-    values["model"] |= {"sentence_encoder": "none", "device": "cpu", "dtype": "float32", "threads": 1}
+    values["model"] |= {
+        "public_data": str(shop),
+        "public_dim": 4,
+        "sentence_encoder": "none",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+    }
     values["plain"] |= {"head_rounds": 2, "head_local_epochs": 1, "head_epochs": 2}
     values["plain"] |= {"rounds": 2, "local_epochs": 1, "central_epochs": 2, "local_only_epochs": 2}
     values["plain"]["shape"] |= {"rank": 2, "item_dim": 2, "summary_dim": 4, "context_dim": 8, "score_dim": 8}
     values["private"]["shape"] |= {"summary_dim": 4, "context_dim": 4, "score_dim": 4, "item_dim": 2, "item_rows": 5}
+    values["private"]["shape"] |= {"public_dim": 2}
+    values["private"]["tuned"][0] |= {"summary_dim": 3, "score_dim": 3, "item_rows": 4, "head_rounds": 2}
     for part, rounds in zip(values["private"]["parts"], (1, 3, 2), strict=True):
         part["rounds"] = rounds
     values["rounds"] |= {"quorum": 2, "max_attempts": 2}

@@ -140,13 +140,28 @@ def test_a_delta_of_one_over_the_users_is_refused(config_file: Path, tmp_path: P
         made(config_file, tmp_path / "run", "private.delta=0.02")
 
 
+def test_fewer_users_are_drawn_from_among_more_and_the_figures_say_so(config_file: Path, tmp_path: Path) -> None:
+    drawn = {}
+    for users in (12, 20):
+        world = load_world(load_config(config_file, (f"data.users={users}", 'rows=["popularity"]')))
+        drawn[users] = {split.user for split in world.corpus(1).splits}
+        assert len(drawn[users]) == users
+        assert {split.user for split in world.corpus(2).splits} != drawn[users]
+    assert drawn[12] < drawn[20]
+    summary = run_ladder(start_run(tmp_path / "run", world.config, "fedrec test"), world, lambda _: None, lambda: False)
+    assert summary["data"]["users"] == 20
+    assert "20 of its users, drawn by the seed" in leaderboard(summary)
+    with pytest.raises(ConfigError, match=r"data\.users is 61, the data have 60"):
+        load_world(load_config(config_file, ("data.users=61",))).corpus(1)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (("rounds.partners_per_round=4",), "partners_per_round 4 exceeds partners 3"),
         (("rounds.partners_per_round=1",), "quorum 2 exceeds rounds.partners_per_round 1"),
         (('engine="ray"', "jobs=2"), "jobs must be 1"),
-        (("data.users=9",), "data.users"),
+        (('data.source="generated"',), "data.users must say how many"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(config_file: Path, overrides: tuple[str, ...], words: str) -> None:

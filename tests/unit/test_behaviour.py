@@ -47,8 +47,9 @@ def _public() -> tuple[ItemCatalog, InteractionTable]:
 
 
 def test_what_the_public_had_together_is_alike_and_what_it_did_not_know_is_zero() -> None:
+    public_catalog, public = _public()
     ours = _catalog("Unknown (1990)", "D (1990)", "C (1990)", "B (1990)", "A (1990)")
-    vectors = behaviour_vectors(ours, *_public(), dim=2)
+    vectors = behaviour_vectors(ours, public_catalog, [public], dim=2)
     assert vectors.dtype == np.float32
     assert vectors.shape == (5, 2)
     assert not vectors[0].any()

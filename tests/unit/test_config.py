@@ -74,9 +74,10 @@ def test_public_components_need_public_data() -> None:
         ('rows=["federated_eps8"]', "unknown row 'federated_eps8'"),
         ('private.tuned=[{rows=["federated"], item_rows=3}]', "private rows only"),
         ("private.shape.dropout=0.1", "noise regularises enough"),
+        ('rows=["federated_eps2_secagg"]|model.feature_dim=8', r"private\.tuned of federated_eps2_secagg needs 16"),
         ("private.max_history=-1", "greater than or equal to 0"),
     ],
 )
 def test_what_fits_nothing_is_refused(override: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        load_config(Path(DEMO), (override,))
+        load_config(Path(DEMO), tuple(override.split("|")))
