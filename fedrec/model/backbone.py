@@ -175,7 +175,9 @@ def _quiet_transformers() -> Iterator[None]:
 
 def _drop_token_embedding(module: nn.Module) -> None:
     """Item tokens come from the adapter; the vocabulary (a third of a small model) would only take memory."""
-    module.set_input_embeddings(nn.Embedding(1, 1))  # type: ignore[operator]  # a PreTrainedModel method
+    # In the others' dtype: it is the first parameter, which is asked for the model's.
+    stub = nn.Embedding(1, 1, dtype=module.dtype)
+    module.set_input_embeddings(stub)  # type: ignore[operator]  # a PreTrainedModel method
     module.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
 
 

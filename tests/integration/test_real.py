@@ -16,7 +16,7 @@ from fedrec.training.local import ContextCache, PrivateStep, private_step
 from fedrec_sim.world import load_world
 
 ROOT = Path(__file__).resolve().parents[2]
-FETCHED = all((cache_dir() / name).is_dir() for name in ("ml-100k", "smollm2-135m", "minilm-l6-v2"))
+FETCHED = all((cache_dir() / name).is_dir() for name in ("ml-100k", "movielens-small", "smollm2-135m", "minilm-l6-v2"))
 
 
 @pytest.mark.real

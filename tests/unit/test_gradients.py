@@ -15,6 +15,7 @@ from fedrec.model.recommender import (
     build_model,
     item_token_model,
     part_names,
+    read_state,
     train_only,
     user_losses,
 )
@@ -22,7 +23,7 @@ from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
 from fedrec.privacy.noise import NoiseSource
 from fedrec.training import local
 from fedrec.training.batches import user_batches
-from fedrec.training.local import ContextCache, PrivateStep, item_vectors_apart, private_step
+from fedrec.training.local import ContextCache, PrivateStep, item_vectors_apart, private_step, refuse_private_training
 
 SHAPE = AdapterShape(
     rank=2, item_dim=3, summary_dim=4, context_dim=6, score_dim=5, head_start=1.0, item_rows=20, item_scale=0.5
@@ -186,3 +187,18 @@ def test_parameters_without_gradients_are_refused() -> None:
     optimizer = UserDPOptimizer([parameter], learning_rate=1.0, l2_clip_norm=1.0, noise_std=1.0, source=source)
     with pytest.raises(ValueError, match=r"[Pp]er sample gradient"):
         optimizer.clip_and_accumulate()
+
+
+def test_every_part_can_be_trained_privately_on_weights_held_in_bfloat16(
+    tiny_llama: Path, features: ItemFeatures, histories: list[np.ndarray]
+) -> None:
+    model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.bfloat16), features, SHAPE, seed=3)
+    parts = ("prior", "head", "lora")
+    refuse_private_training(model, parts)
+    for part in parts:
+        before, source = read_state(model), NoiseSource.from_root(bytes(32), part.encode())
+        step = PrivateStep(part, 1.0, 0.1, noise_std=0.01, learning_rate=0.1, max_history=20)
+        private_step(model, part_names(model, [part]), histories[:8], step, source, ContextCache())
+        after = read_state(model)
+        assert after.is_finite
+        assert after.hash != before.hash

@@ -197,3 +197,25 @@ def test_wrong_folders_depths_and_devices_are_named(tiny_llama: Path, tmp_path: 
         with pytest.raises(ModelError, match="cuda"):
             pick_device("cuda")
     assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_weights_held_in_bfloat16_are_computed_with_in_bfloat16(tiny_llama: Path, features: ItemFeatures) -> None:
+    """`next(parameters()).dtype` was the stub's, so that bf16 silently ended as fp32."""
+    items = torch.tensor([[1, 2, 3, 4]])
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        frozen = load_backbone(tiny_llama, 2, torch.device("cpu"), dtype)
+        assert {p.dtype for p in frozen.module.parameters()} == {dtype}
+        model = build_model(frozen, features, SHAPE, seed=3)
+        assert {p.dtype for p in adapter_parameters(model).values()} == {torch.float32}
+        seen: list[torch.dtype] = []
+        first = next(m for m in frozen.module.modules() if isinstance(m, torch.nn.Linear))
+        first.register_forward_hook(lambda _module, inputs, _output, seen=seen: seen.append(inputs[0].dtype))
+        context = item_token_model(model).context(items)
+        assert set(seen) == {dtype}
+        user_losses(model(items[:, :-1]), items[:, 1:]).sum().backward()
+        assert all(torch.isfinite(p.grad).all() for p in adapter_parameters(model).values() if p.grad is not None)
+        found[dtype] = context.detach()
+    near, exact = found[torch.bfloat16], found[torch.float32]
+    assert near.dtype == torch.float32
+    assert 0 < float((near - exact).norm() / exact.norm()) < 0.05
