@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrec.errors import ConfigError, FedrecError
+from fedrec_sim.by_users import publish_by_users
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
 from fedrec_sim.figures import printable
 from fedrec_sim.leaderboard import leaderboard, publish
@@ -48,6 +49,25 @@ def runs_publish(
     Example: `fedrec runs publish leaderboard`
     """
     figures, page = publish(read_summary(folder / name), to)
+    if as_json:
+        emit_json({"figures": str(figures), "page": str(page)})
+        return
+    console.print(f"{figures}, {page}")
+
+
+@runs.command("by-users")
+def runs_by_users(
+    names: Annotated[list[str], typer.Argument(help="Runs that differ in data.users.")],
+    name: Annotated[str, typer.Option(help="Of the section, the JSON and the plot.")] = "users",
+    to: Annotated[Path, typer.Option(help="Folder of LEADERBOARD.md.")] = Path("simulations"),
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write runs with different numbers of users side by side: NAME.json, NAME.svg and a section of LEADERBOARD.md.
+
+    Example: `fedrec runs by-users users-118 users-472 leaderboard`
+    """
+    figures, page = publish_by_users([read_summary(folder / one) for one in names], to, name)
     if as_json:
         emit_json({"figures": str(figures), "page": str(page)})
         return

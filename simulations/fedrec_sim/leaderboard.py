@@ -22,20 +22,25 @@ def publish(summary: Json, folder: Path) -> tuple[Path, Path]:
 
     Returns: both paths. Raises: StorageError: the disk refuses.
     """
-    figures, page = folder / f"{summary['name']}.json", folder / PAGE
+    figures = folder / f"{summary['name']}.json"
     write_json(figures, {key: value for key, value in summary.items() if key not in _NOT_PUBLISHED})
-    heading = f"## {summary['name']}\n"
-    section = f"{heading}\n{leaderboard(summary)}"
+    section = leaderboard(summary)
     for plot in quality_by_epsilon(summary):
         drawn = folder / f"{summary['name']}-epsilon.svg"
         write_bytes(drawn, standalone(str(plot.svg)).encode())
         section += f"\n![{plot.title}. {plot.caption}]({drawn.name})\n"
+    return figures, put_section(folder, summary["name"], section)
+
+
+def put_section(folder: Path, name: str, section: str) -> Path:
+    """Write a section of the leaderboard's page in the place of the older one of that name, or at the end."""
+    page, heading = folder / PAGE, f"## {name}\n"
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Leaderboard\n"
     older = re.compile(rf"^{re.escape(heading)}.*?(?=^## |\Z)", flags=re.M | re.S)
-    text, found = older.subn(lambda _: f"{section}\n", text, count=1)
-    whole = text if found else f"{text.rstrip()}\n\n{section}"
+    text, found = older.subn(lambda _: f"{heading}\n{section}\n", text, count=1)
+    whole = text if found else f"{text.rstrip()}\n\n{heading}\n{section}"
     write_bytes(page, (whole.rstrip() + "\n").encode())
-    return figures, page
+    return page
 
 
 def leaderboard(summary: Json) -> str:

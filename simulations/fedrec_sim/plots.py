@@ -58,12 +58,12 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the ladder over rounds, or one mode over epsilons.
+    """One row of the ladder over rounds or users, or one mode over epsilons.
 
     Attributes:
         name: of the row or mode.
         place: of the row in the ladder, which gives the same colour in every plot.
-        at: rounds or epsilons, ascending.
+        at: rounds, users or epsilons, ascending.
         means: over the seeds, one at each.
         lows, highs: lowest and highest seed, one at each.
     """
@@ -125,11 +125,14 @@ def plot_rounds(
         return _svg(figure, name, alt)
 
 
-def plot_epsilons(lines: Sequence[Line], levels: Sequence[tuple[str, int, float]], *, name: str, alt: str) -> str:
-    """Quality over epsilon, a line for each mode, with rows without privacy as levels.
+def plot_over(
+    lines: Sequence[Line], levels: Sequence[tuple[str, int, float]], *, xlabel: str, name: str, alt: str
+) -> str:
+    """Quality over epsilon or users, a line for each mode or row, with what does not depend on it as levels.
 
     Args:
         levels: (row, place, quality), drawn across.
+        xlabel: of the logarithmic axis.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(3.0)
@@ -140,12 +143,12 @@ def plot_epsilons(lines: Sequence[Line], levels: Sequence[tuple[str, int, float]
         for row, place, level in levels:
             axes.axhline(level, color=_colour(place), ls=(0, (1, 2)), lw=1, label=row)
         axes.set_xscale("log", base=2)
-        epsilons = sorted({epsilon for line in lines for epsilon in line.at})
-        axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+        places = sorted({place for line in lines for place in line.at})
+        axes.set_xticks(places, [f"{place:,g}" for place in places])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_xlabel("epsilon asked for")
+        axes.set_xlabel(xlabel)
         figure.legend(loc="outside upper left", ncols=2)
         return _svg(figure, name, alt)
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedrec.config import asked_epsilon, row_mode
 from fedrec_sim.figures import in_bytes
-from fedrec_sim.plots import Bar, Line, plot_epsilons, plot_ladder, plot_popularity, plot_rounds
+from fedrec_sim.plots import Bar, Line, plot_ladder, plot_over, plot_popularity, plot_rounds
 from fedrec_sim.run import Json
 
 Value = Callable[[Json], float | None]
@@ -116,7 +116,7 @@ def quality_by_epsilon(summary: Json) -> Iterator[Plot]:
     )
     title = "NDCG@10 by epsilon"
     caption = f"Test, protocol {summary['protocol']}. {told}. Bands: lowest to highest seed. Dotted: without privacy."
-    svg = plot_epsilons(lines, levels, name=_slug(title), alt=f"{title}. {caption}")
+    svg = plot_over(lines, levels, xlabel="epsilon asked for", name=_slug(title), alt=f"{title}. {caption}")
     yield Plot(Markup(svg), title, caption)
 
 

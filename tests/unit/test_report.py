@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedrec.errors import RunError
+from fedrec.errors import ConfigError, RunError
+from fedrec_sim.by_users import by_users, publish_by_users
 from fedrec_sim.leaderboard import publish
 from fedrec_sim.report import render_report, write_report
 from fedrec_sim.report_plots import quality_by_epsilon
@@ -328,3 +329,25 @@ def test_rows_with_several_epsilons_are_drawn_over_them(tmp_path: Path) -> None:
     assert drawn.startswith("<svg xmlns=")
     assert "secagg: 0.0540 at 1, 0.0740 at 8; inspect: 0.0640 at 8" in drawn
     assert not list(quality_by_epsilon(publishable("curve", [1])))
+
+
+def of_users(users: int, generated: str | None = None) -> Json:
+    summary = publishable("any", [1, 2])
+    chosen = {name: {**row, "chosen_on_validation": [None]} for name, row in summary["rows"].items()}
+    name = f"ml-100k ({generated})" if generated else "ml-100k"
+    data = {**summary["data"], "users": users, "generated": generated, "name": name}
+    return {**summary, "rows": chosen, "data": data, "partners": 8}
+
+
+def test_runs_with_different_numbers_of_users_stand_side_by_side(tmp_path: Path) -> None:
+    runs = [of_users(943), of_users(118), of_users(10_000, "generated users")]
+    assert [size["users"] for size in by_users(runs)["sizes"]] == [118, 943, 10_000]
+    figures, page = publish_by_users(runs, tmp_path, "users")
+    assert json.loads(figures.read_text(encoding="utf-8"))["sizes"][0]["rows"]["federated_dp"]["epsilon"] == 7.994
+    text = page.read_text(encoding="utf-8")
+    assert "| 10,000 | ml-100k (generated users) | federated_dp |" in text
+    assert "federated_dp, generated: 0.0630 with 10,000" in (tmp_path / "users.svg").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="as many users"):
+        by_users([of_users(943), of_users(943)])
+    with pytest.raises(ConfigError, match="differ in protocol"):
+        by_users([of_users(943), {**of_users(118), "protocol": "D"}])
