@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from fedrec.config import RowName
 from fedrec.errors import FedrecError, RunError
+from fedrec.rows import RowName
 from fedrec_sim.rows import Stopped, finish_row
 from fedrec_sim.run import Json, Run
 from fedrec_sim.world import load_world

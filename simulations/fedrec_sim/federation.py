@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from fedrec.aggregation.mean import UniformMean
 from fedrec.aggregation.server_optimizer import ServerOptimizer
-from fedrec.config import Mode, SimulationConfig
+from fedrec.config import SimulationConfig
 from fedrec.data.partition import deal_users
 from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterSpec, AdapterState
@@ -21,6 +21,7 @@ from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
+from fedrec.rows import Mode
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds import RoundSpec

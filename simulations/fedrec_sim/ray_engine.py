@@ -33,8 +33,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
-from fedrec.config import Mode
 from fedrec.errors import ConfigError
+from fedrec.rows import Mode
 from fedrec_client.app import app as client_app
 from fedrec_client.link import register_all
 from fedrec_server.app import RoundSession, make_server_app

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fedrec.config import handed_on_row, row_mode
+from fedrec.rows import handed_on_row, row_mode
 from fedrec_sim.figures import count_partners, in_bytes, in_epsilon, in_time, with_spread
 from fedrec_sim.plots import COLOURS
 from fedrec_sim.report_plots import make_plots, reading_notes

@@ -7,7 +7,7 @@ from functools import partial
 
 from markupsafe import Markup
 
-from fedrec.config import asked_epsilon, row_mode
+from fedrec.rows import asked_epsilon, row_mode
 from fedrec_sim.figures import in_bytes
 from fedrec_sim.plots import Bar, Line, plot_ladder, plot_over, plot_popularity, plot_rounds
 from fedrec_sim.run import Json

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from peft import PeftModel
 
-from fedrec.config import Mode, RowName, row_mode
 from fedrec.data.partition import deal_users
 from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
@@ -14,6 +13,7 @@ from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_user
 from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import part_names, read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
+from fedrec.rows import Mode, RowName, row_mode
 from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
 from fedrec_sim.baseline_rows import Bench, fit_floor

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fedrec.config import ShapeConfig, handed_on_row, is_private
+from fedrec.config import ShapeConfig
 from fedrec.data.splits import CUT_BY_ALL
 from fedrec.errors import DataError, ModelError, RunError
 from fedrec.files import storage_errors, sync_folder
@@ -17,6 +17,7 @@ from fedrec.privacy.statement_page import statement_page
 from fedrec.recommend.explain import leave_one_out
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.registry.registry import Registry
+from fedrec.rows import handed_on_row, is_private
 from fedrec_sim.run import Json, Run, read_json
 from fedrec_sim.world import World
 

@@ -6,8 +6,8 @@ from importlib import metadata
 
 import numpy as np
 
-from fedrec.config import handed_on_row, is_private
 from fedrec.model.recommender import adapter_parameters, part_of
+from fedrec.rows import handed_on_row, is_private
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
 from fedrec_sim.world import World, drawn_users, generated_from
 

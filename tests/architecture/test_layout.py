@@ -17,7 +17,7 @@ PACKAGES = {
 FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))]
 
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
-BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files"}
+BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedrec.config import SimulationConfig, handed_on_row, is_private, load_config, parse_config, row_mode
+from fedrec.config import SimulationConfig, load_config, parse_config
 from fedrec.errors import ConfigError
+from fedrec.rows import handed_on_row, is_private, row_mode
 from fedrec_sim.cli_output import CONFIGS
 
 DEMO = CONFIGS / "demo.toml"
