@@ -33,7 +33,8 @@ def same_items(ours: ItemCatalog, theirs: ItemCatalog) -> NDArray[np.int64]:
 
 
 def _plain(title: str) -> str:
-    letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    letters = "".join(c for c in unicodedata.normalize("NFKD", title.casefold()) if not unicodedata.combining(c))
     words = re.sub(r"\s*\(.*?\)", "", letters).strip()
     words = re.sub(rf"^(.*), ({_ARTICLES})$", r"\2 \1", words)
-    return re.sub(r"[^a-z0-9]+", " ", words).strip()
+    # A title that is nothing but a remark, or signs, stays as it is: all of those would be the same otherwise.
+    return re.sub(r"[\W_]+", " ", words).strip() or letters

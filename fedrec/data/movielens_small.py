@@ -3,7 +3,9 @@
 import io
 import lzma
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,19 +34,24 @@ def load_movielens_small(folder: Path) -> tuple[ItemCatalog, InteractionTable]:
         movies, titles, years, genres, users, ratings, times = (columns[name] for name in _COLUMNS)
     except (OSError, lzma.LZMAError, *_DAMAGE) as error:
         raise DataError(f"{path.name} is missing or damaged", "fetch it anew: `fedrec data fetch`") from error
-    first = {user: min(times[users == user]) for user in np.unique(users)}
-    late = np.array([first[user] >= _AFTER_ML100K for user in users])
-    rows = [np.flatnonzero(movies == movie)[0] for movie in np.unique(movies[late])]
+    codes, user_of_row = np.unique(users, return_inverse=True)
+    first = np.full(len(codes), np.inf)
+    np.minimum.at(first, user_of_row, times)
+    late = first[user_of_row] >= _AFTER_ML100K
+    movies, titles, years, genres, users, ratings, times = (
+        column[late] for column in (movies, titles, years, genres, users, ratings, times)
+    )
+    ids, rows = np.unique(movies, return_index=True)
     kinds = [_kinds(genres[row]) for row in rows]
     names = [_name(titles[row], years[row]) for row in rows]
     catalog = ItemCatalog(
-        tuple(str(int(movies[row])) for row in rows),
+        tuple(str(int(movie)) for movie in ids),
         tuple(names),
         tuple(map(item_text, names, kinds)),
         tuple(kinds),
         tuple(None if np.isnan(years[row]) else int(years[row]) for row in rows),
     )
-    kept = zip(users[late], movies[late], ratings[late], times[late], strict=True)
+    kept = zip(users, movies, ratings, times, strict=True)
     table = InteractionTable.from_rows(
         (Interaction(str(int(u)), str(int(i)), float(r), float(t), line) for line, (u, i, r, t) in enumerate(kept, 1)),
         catalog,
@@ -76,25 +83,28 @@ def _array(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
 
-class _FrameReader(pickle.Unpickler):
-    """Knows the few names that a data frame needs, and refuses any other: a pickle could call anything."""
-
-    _KNOWN = {  # noqa: RUF012  # never changed
+_KNOWN: Mapping[tuple[str, str], Any] = MappingProxyType(
+    {
         ("numpy", "dtype"): np.dtype,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy.core.numeric", "_frombuffer"): _array,
         ("numpy.core.multiarray", "_reconstruct"): lambda kind, _shape, _type: kind.__new__(kind, (0,), "b"),
         ("builtins", "slice"): slice,
     }
-    _FRAME = frozenset({"DataFrame", "BlockManager", "_unpickle_block", "_new_Index", "Index", "RangeIndex"})
+)
+_FRAME = frozenset({"DataFrame", "BlockManager", "_unpickle_block", "_new_Index", "Index", "RangeIndex"})
+
+
+class _FrameReader(pickle.Unpickler):
+    """Knows the few names that a data frame needs, and refuses any other: a pickle could call anything."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The thing of that name, if a data frame needs it. Raises UnpicklingError."""
-        if module.startswith("pandas.") and name in self._FRAME:
+        if module.startswith("pandas.") and name in _FRAME:
             return _Frame
-        if (module, name) not in self._KNOWN:
+        if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"{module}.{name} does not belong into a data frame")
-        return self._KNOWN[module, name]
+        return _KNOWN[module, name]
 
 
 def _read_frame(content: bytes) -> dict[str, np.ndarray]:

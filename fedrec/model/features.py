@@ -43,12 +43,15 @@ class ItemFeatures:
         """Features that know the items' texts alone."""
         return cls(vectors, word_tokens, name, np.zeros((len(vectors), 0), np.float32))
 
-    def with_behaviour(self, behaviour: np.ndarray) -> "ItemFeatures":
-        """These and vectors from public interactions, float32 `[items, public_dim]`."""
-        # Rounded: the last bits of a decomposition differ from machine to machine, and partners compare the hash.
-        rounded = np.round(behaviour, 4).astype("<f4") + np.float32(0)
-        name = hashlib.sha256(self.hash.encode() + str(rounded.shape).encode() + rounded.tobytes()).hexdigest()
-        return ItemFeatures(self.vectors, self.word_tokens, name, rounded)
+    def with_behaviour(self, behaviour: np.ndarray, made_from: str) -> "ItemFeatures":
+        """These and vectors from public interactions, float32 `[items, public_dim]`.
+
+        Args:
+            made_from: identity of the public data and of what was done with them. As with texts, partners compare
+                this and not the vectors, whose last bits differ from machine to machine.
+        """
+        name = hashlib.sha256(f"{self.hash}|{made_from}".encode()).hexdigest()
+        return ItemFeatures(self.vectors, self.word_tokens, name, behaviour)
 
     def of_items(self, codes: np.ndarray, name: str) -> "ItemFeatures":
         """The features of some of the items, under another name."""

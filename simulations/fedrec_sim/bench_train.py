@@ -25,7 +25,7 @@ def measure(model: PeftModel, histories: Sequence[np.ndarray], settings: PlainSe
 
     Args:
         model: with the shape of rows without privacy.
-        histories: of the users of an epoch; private, only counted.
+        histories: of the users of an epoch; private, nothing of them but their number and length is told.
     Returns: for each phase users and tokens a second, and `matmul_share`: useful operations (products and attention of
         forward and backward, none on padding) over what the machine's own products in the frozen weights' dtype
         would have done in that time. `head` has each user read already, as in all its epochs but the first.

@@ -150,8 +150,14 @@ def _without(world: World, known: np.ndarray) -> World:
 
 
 def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: int) -> PeftModel:
-    """The trained adapter over the whole catalogue: what is kept per item starts untrained for the new ones."""
+    """The trained adapter over the whole catalogue: what is kept per item starts untrained for the new ones.
+
+    New items come with their text alone, whatever the public did with them.
+    """
     state, shape = read_state(trained), adapter_shape(trained)  # before the backbone is wrapped anew
+    behaviour = np.zeros_like(world.features.behaviour)
+    behaviour[known] = world.features.behaviour[known]
+    world = replace(world, features=replace(world.features, behaviour=behaviour))
     whole = world.model(ShapeConfig(**asdict(shape)), seed)
     tensors = dict(read_state(whole).tensors)
     for name, value in tensors.items():

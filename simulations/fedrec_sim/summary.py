@@ -50,9 +50,8 @@ def summarise(run: Run, world: World) -> Json:
             "generated": generated_from(world.table),
             "hash": world.table.hash,
             "catalog_hash": world.catalog.hash,
-            "users": drawn_users(run.config) or world.table.n_users,
             "items": world.table.n_items,
-            "interactions": world.table.n_rows,
+            **_counts(run, world),
         },
         "model": {
             "name": world.backbone.name,
@@ -66,6 +65,14 @@ def summarise(run: Run, world: World) -> Json:
         "popularity_curve": _popularity_curve(run, world),
         "config": run.config.model_dump(mode="json"),
     }
+
+
+def _counts(run: Run, world: World) -> Json:
+    """Users, and their interactions; of drawn users, those of the first seed."""
+    if not drawn_users(run.config):
+        return {"users": world.table.n_users, "interactions": world.table.n_rows}
+    drawn = world.sequences(run.config.seeds[0])
+    return {"users": len(drawn), "interactions": sum(len(sequence.items) for sequence in drawn)}
 
 
 def _data_name(run: Run, world: World) -> str:

@@ -18,7 +18,7 @@ from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
 from fedrec.data.stored import Derived, StoredInteractions
-from fedrec.errors import ConfigError, ModelError
+from fedrec.errors import ConfigError, ModelError, PrivacyError
 from fedrec.files import new_folder
 from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
 from fedrec.model.behaviour import behaviour_vectors
@@ -77,8 +77,8 @@ class World:
 
     def sequences(self, seed: int) -> Sequence[UserSequence]:
         """Every user's whole history, ties in time broken by the seed; or of as many users as are drawn."""
-        stored = isinstance(self.table, StoredInteractions)
-        every = self.table.sequences(seed) if stored else build_sequences(self.table, seed)  # type: ignore[union-attr, arg-type]
+        table = self.table
+        every = table.sequences(seed) if isinstance(table, StoredInteractions) else build_sequences(table, seed)
         wanted = drawn_users(self.config)
         if not wanted:
             return every
@@ -144,15 +144,27 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
         cache=cache_dir(),
     )
     if config.model.public_data != "none":
-        public_catalog, public = load_public(config.model.public_data, say)
-        behaviour = behaviour_vectors(catalog, public_catalog, public.tables(), config.model.public_dim)
-        features = features.with_behaviour(behaviour)
+        public_catalog, public = load_public(config.model.public_data, table, say)
+        dim = config.model.public_dim
+        behaviour = behaviour_vectors(catalog, public_catalog, public.tables(), dim)
+        features = features.with_behaviour(behaviour, f"{public_catalog.hash}|{public.hash}|{dim}")
     return World(config, catalog, table, backbone, features)
 
 
-def load_public(source: str, say: Say) -> tuple[ItemCatalog, Interactions]:
-    """Interactions that are published, of people whom no partner must protect: a known data set, or a folder."""
+def load_public(source: str, private: Interactions, say: Say) -> tuple[ItemCatalog, Interactions]:
+    """Interactions that are published, of people whom no partner must protect: a known data set, or a folder.
+
+    Raises:
+        PrivacyError: they are the partners' own rows, which would leave uncharged. Only the whole table is recognised:
+            that none of its users is among the partners' is for whoever names it to know.
+        ConfigError: made users.
+    """
     catalog, table = load_data(source, say)
+    if table.hash == private.hash:
+        raise PrivacyError(
+            "model.public_data names the partners' own data, and would hand them out without noise or charge",
+            'name data that are published, or "none"',
+        )
     if generated_from(table):
         raise ConfigError("model.public_data names made users", "name a data set of real people, or none")
     return catalog, table

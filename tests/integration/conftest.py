@@ -28,6 +28,20 @@ def shop(catalog: ItemCatalog, histories: list[np.ndarray], tmp_path_factory: py
 
 
 @pytest.fixture(scope="session")
+def public_folder(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Published interactions of 30 other people, as `fedrec data import` leaves them."""
+    folder = tmp_path_factory.mktemp("public")
+    rows = [
+        Interaction(f"p{user:02d}", catalog.ids[(user % 4 + 4 * place) % len(catalog)], None, 50.0 * place, line=0)
+        for user in range(30)
+        for place in range(2 + user % 7)
+    ]
+    write_catalog(catalog, folder / "catalog.parquet")
+    write_interactions(InteractionTable.from_rows(rows, catalog), folder / "interactions.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def young_shop(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 users who come one after the other, so that one time for all leaves some of them without training items."""
     folder = tmp_path_factory.mktemp("young-shop")
@@ -44,7 +58,7 @@ def young_shop(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def config_file(shop: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config_file(shop: Path, public_folder: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's configuration, made tiny: 3 partners, 6 private rounds."""
     text = (ROOT / "simulations/configs/demo.toml").read_text(encoding="utf-8")
     values = tomllib.loads(text)
@@ -52,7 +66,7 @@ def config_file(shop: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathF
     values["data"] |= {"source": str(shop), "max_history": 20}
     values["model"] |= {"backbone": str(tiny_llama), "layers": 2, "feature_layer": 2, "feature_dim": 8}
     values["model"] |= {
-        "public_data": str(shop),
+        "public_data": str(public_folder),
         "public_dim": 4,
         "sentence_encoder": "none",
         "device": "cpu",

@@ -1,5 +1,6 @@
 """Many partners: few workers live at once, pooled ledgers, drawn cohorts, Ray; all end in the bits of a plain run."""
 
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def test_a_delta_of_one_over_the_users_is_refused(config_file: Path, tmp_path: P
         made(config_file, tmp_path / "run", "private.delta=0.02")
 
 
+def test_the_partners_own_data_are_refused_as_public_data(config_file: Path, shop: Path, tmp_path: Path) -> None:
+    """Its item vectors would be a release without noise; a copy under another name is no other data."""
+    for folder in (shop, shutil.copytree(shop, tmp_path / "copy")):
+        with pytest.raises(PrivacyError, match="partners' own data"):
+            load_world(load_config(config_file, (f"model.public_data={folder}",)))
+
+
 def test_fewer_users_are_drawn_from_among_more_and_the_figures_say_so(config_file: Path, tmp_path: Path) -> None:
     drawn = {}
     for users in (12, 20):
@@ -150,6 +158,8 @@ def test_fewer_users_are_drawn_from_among_more_and_the_figures_say_so(config_fil
     assert drawn[12] < drawn[20]
     summary = run_ladder(start_run(tmp_path / "run", world.config, "fedrec test"), world, lambda _: None, lambda: False)
     assert summary["data"]["users"] == 20
+    assert summary["data"]["interactions"] == sum(len(sequence.items) for sequence in world.sequences(1))
+    assert summary["data"]["interactions"] < world.table.n_rows
     assert "20 of its users, drawn by the seed" in leaderboard(summary)
     with pytest.raises(ConfigError, match=r"data\.users is 61, the data have 60"):
         load_world(load_config(config_file, ("data.users=61",))).corpus(1)

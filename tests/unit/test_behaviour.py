@@ -16,6 +16,8 @@ from fedrec.errors import DataError
 from fedrec.model.behaviour import behaviour_vectors
 from fedrec.model.features import ItemFeatures
 
+SOLARIS = "\u0421\u043e\u043b\u044f\u0440\u0438\u0441 (1972)"
+
 
 def _catalog(*titles: str) -> ItemCatalog:
     years = tuple(int(title[-5:-1]) if title.endswith(")") else None for title in titles)
@@ -30,6 +32,17 @@ def _catalog(*titles: str) -> ItemCatalog:
         ("Heat (1995)", "Heat (1996)", True),
         ("Heat (1995)", "Heat (1986)", False),
         ("Heat", "Heat", True),
+        (
+            "\u0421\u043e\u043b\u044f\u0440\u0438\u0441 (1972)",
+            "\u0421\u041e\u041b\u042f\u0420\u0418\u0421 (1972)",
+            True,
+        ),
+        (
+            "\u0421\u043e\u043b\u044f\u0440\u0438\u0441 (1972)",
+            "\u0417\u0435\u0440\u043a\u0430\u043b\u043e (1972)",
+            False,
+        ),
+        ("??? (1990)", "!!! (1990)", False),
         ("Heat", "Heat (1995)", False),
     ],
 )
@@ -61,9 +74,9 @@ def test_what_the_public_had_together_is_alike_and_what_it_did_not_know_is_zero(
 
 def test_partners_who_start_from_other_public_data_notice_it() -> None:
     text = ItemFeatures.of_text(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32), "text")
-    some, other = (text.with_behaviour(np.full((2, 1), value)) for value in (0.5, 0.4))
+    some, other = (text.with_behaviour(np.ones((2, 1), np.float32), made_from) for made_from in ("some", "other"))
     assert len({text.hash, some.hash, other.hash}) == 3
-    assert some.hash == text.with_behaviour(np.full((2, 1), 0.5 + 1e-7)).hash  # last bits of another machine
+    assert some.hash == text.with_behaviour(np.full((2, 1), 1 - 1e-7, np.float32), "some").hash  # of another machine
 
 
 class _Evil:

@@ -84,8 +84,10 @@ def stage(world: World, setting: Setting, seed: int) -> Stage:
     plan, schedule = None, plain_schedule(config)[: 1 + _PLAIN_ROUNDS]
     if setting != "none":
         plan, schedule = plan_of(config, setting), private_schedule(config, len(histories))
-    p = config.plain
-    plain = PlainSettings(p.learning_rate, p.weight_decay, p.batch_users, config.data.max_history)
+    p, read = config.plain, config.data.max_history
+    if setting != "none":
+        read = config.private.max_history or read
+    plain = PlainSettings(p.learning_rate, p.weight_decay, p.batch_users, read)
     return Stage(model, read_state(model), tuple(histories[user] for user in users), schedule, plan, plain)
 
 
