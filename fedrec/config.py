@@ -233,6 +233,7 @@ class ColdStartConfig(_Section):
     items_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     users_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     shots: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 3, 5, 10)
+    new_item_boost: Annotated[float, Field(ge=0, le=10)] = 1.0
 
     @model_validator(mode="after")
     def _one_model_each(self) -> Self:

@@ -12,10 +12,12 @@ from rich.text import Text
 from fedrec.errors import ConfigError, FedrecError
 from fedrec_sim.by_users import publish_by_users
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
+from fedrec_sim.cold_start_page import RESULT as COLD_START
+from fedrec_sim.cold_start_page import publish_cold_start
 from fedrec_sim.figures import printable
 from fedrec_sim.leaderboard import leaderboard, publish
 from fedrec_sim.live import ladder_table
-from fedrec_sim.run import read_run, read_summary
+from fedrec_sim.run import read_json, read_run, read_summary
 
 runs = typer.Typer(no_args_is_help=True, help="What has been run.")
 RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
@@ -46,9 +48,15 @@ def runs_publish(
 ) -> None:
     """Write a finished run's figures as NAME.json, and as its section of LEADERBOARD.md.
 
-    Example: `fedrec runs publish leaderboard`
+    A cold start is named with its folder.
+
+    Examples: `fedrec runs publish leaderboard`, `fedrec runs publish cold-start/leaderboard`
     """
-    figures, page = publish(read_summary(folder / name), to)
+    cold_start = folder / name / COLD_START
+    if cold_start.is_file():
+        figures, page = publish_cold_start(read_json(cold_start), to)
+    else:
+        figures, page = publish(read_summary(folder / name), to)
     if as_json:
         emit_json({"figures": str(figures), "page": str(page)})
         return

@@ -23,15 +23,15 @@ from fedrec.evaluation.cold_start import (
     withhold_users,
 )
 from fedrec.evaluation.protocol import Scorer
-from fedrec.model.adapter import AdapterState
 from fedrec.model.adapter_folder import adapter_shape
+from fedrec.model.new_items import admit_new_items
 from fedrec.model.recommender import read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
+from fedrec_sim.cold_start_page import RESULT
 from fedrec_sim.rows import RowContext, run_row
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_json, write_json
 from fedrec_sim.world import Corpus, Say, World
 
-RESULT = "cold_start.json"
 FLOORS = ("chance", "genre_popularity")
 _EXPERIMENTS = ("new_items", "new_users")
 _FIGURES = ("hr@10", "ndcg@10")
@@ -150,23 +150,14 @@ def _without(world: World, known: np.ndarray) -> World:
 
 
 def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: int) -> PeftModel:
-    """The trained adapter over the whole catalogue: what is kept per item starts untrained for the new ones.
-
-    New items come with their text alone, whatever the public did with them.
-    """
+    """The trained adapter over the whole catalogue. New items come without what the public did with them."""
     state, shape = read_state(trained), adapter_shape(trained)  # before the backbone is wrapped anew
     behaviour = np.zeros_like(world.features.behaviour)
     behaviour[known] = world.features.behaviour[known]
     world = replace(world, features=replace(world.features, behaviour=behaviour))
     whole = world.model(ShapeConfig(**asdict(shape)), seed)
-    tensors = dict(read_state(whole).tensors)
-    for name, value in tensors.items():
-        own = state.tensors[name]
-        if own.shape == value.shape:
-            tensors[name] = own
-        else:
-            value[known] = own
-    write_state(whole, AdapterState(tensors))
+    boost = world.config.cold_start.new_item_boost
+    write_state(whole, admit_new_items(state, read_state(whole), shape, world.features.vectors, known, boost))
     return whole
 
 

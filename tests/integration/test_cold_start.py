@@ -60,6 +60,22 @@ def test_every_row_is_asked_and_a_cold_start_goes_on(
     shown = capsys.readouterr().out
     assert all(words in shown for words in ("among new items", "the last 2", "genre_popularity"))
 
+    page = tmp_path / "page"
+    page.mkdir()
+    assert call("runs", "publish", "cold-start/tiny", "--runs", str(tmp_path), "--to", str(page)) == 0
+    written = json.loads((page / "cold-start.json").read_text(encoding="utf-8"))
+    assert written["new_items"] == again["new_items"]
+    section = (page / "LEADERBOARD.md").read_text(encoding="utf-8")
+    hits = again["new_items"]["federated"]["new_items"]["hr@10"]
+    assert all(
+        words in section
+        for words in (
+            "## cold-start",
+            f"| federated | {written['new_items']['federated']['known_items']['hr@10']:.4f} | {hits:.4f} |",
+            "new, the last 2",
+        )
+    )
+
 
 def test_new_items_join_a_trained_adapter(config_file: Path) -> None:
     world = load_world(load_config(config_file))
