@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.model.recommender import adapter_parameters, part_names, part_of, write_state
+from fedrec.model.recommender import adapter_parameters, part_names, reading_hash, write_state
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
@@ -191,12 +191,8 @@ class Worker:
 
     def _forget_stale_contexts(self, state: AdapterState) -> None:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
-        digest = hashlib.sha256()
-        for name in sorted(state.tensors):
-            if part_of(name) in ("lora", "projection"):
-                digest.update(state.tensors[name].tobytes())
-        if self._cache.key != digest.hexdigest():
-            self._cache.key, self._cache.contexts = digest.hexdigest(), {}
+        if self._cache.key != (key := reading_hash(state)):
+            self._cache.key, self._cache.contexts = key, {}
 
 
 def _plain_parts(part: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ A user's history becomes item tokens (`item_in`), the LLM's first layers with Lo
 turns the summary of the history into a vector that is compared with every item: one pass scores the catalogue.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -318,6 +319,15 @@ def part_of(name: str) -> str:
     rules = {".popularity.": "prior", ".score_head.": "head", ".item_emb.": "head", ".lora_": "lora"}
     rules |= {".item_in.": "projection", ".context_in.": "projection"}
     return next((part for mark, part in rules.items() if mark in name), "fixed")
+
+
+def reading_hash(state: AdapterState) -> str:
+    """SHA-256, hex, of what the LLM's reading of a history hangs on, LoRA and projections: it stays while this does."""
+    digest = hashlib.sha256()
+    for name in sorted(state.tensors):
+        if part_of(name) in ("lora", "projection"):
+            digest.update(state.tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def part_names(model: PeftModel, parts: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from fedrec.errors import DataError
-from fedrec.model.recommender import item_token_model
+from fedrec.model.recommender import ItemTokenModel, item_token_model, read_state, reading_hash
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,16 @@ class ModelRecommender:
     Args:
         model: with its adapter loaded.
         max_history: latest items that are read.
+        remember: keep the LLM's reading of every history in memory, `context_dim` floats each, until the adapter's
+            LoRA or projections change: for asking the same histories of several heads. Private, as histories are.
     """
 
-    def __init__(self, model: PeftModel, max_history: int) -> None:
+    def __init__(self, model: PeftModel, max_history: int, *, remember: bool = False) -> None:
         self._model = model
         self._max_history = max_history
+        self._remember = remember
+        self._remembered: dict[bytes, torch.Tensor] = {}
+        self._reading = ""
 
     @property
     def max_history(self) -> int:
@@ -67,6 +72,7 @@ class ModelRecommender:
         learnt = tokens.item_vectors(1)
         prior = tokens.popularity(tokens.shape.popularity_floor).cpu().numpy()
         scores = np.tile(prior, (len(histories), 1)).astype(np.float32)
+        self._forget_stale()
         lengths = np.array([min(len(h), self._max_history) for h in histories], dtype=np.int64)
         order = np.argsort(lengths, kind="stable")
         for group in _groups(order[lengths[order] > 0], lengths, max_tokens=3200):
@@ -75,9 +81,27 @@ class ModelRecommender:
                 row[: lengths[user]] = histories[user][-self._max_history :]
             items = torch.from_numpy(rows).to(tokens.features.device)
             last = torch.from_numpy(lengths[group] - 1).to(items.device)
-            summary = tokens.summary(items, tokens.context(items), learnt)[torch.arange(len(group)), last]
+            context = self._context(tokens, items, lengths[group])
+            summary = tokens.summary(items, context, learnt)[torch.arange(len(group)), last]
             scores[group] = tokens.scores(tokens.user_vectors(summary), learnt).float().cpu().numpy()
         return scores
+
+    def _forget_stale(self) -> None:
+        if self._remember and self._reading != (now := reading_hash(read_state(self._model))):
+            self._reading, self._remembered = now, {}
+
+    def _context(self, tokens: ItemTokenModel, items: torch.Tensor, lengths: np.ndarray) -> torch.Tensor:
+        """The LLM's reading of each row, right at its last item at least: `[users, positions, context_dim]`."""
+        if not self._remember:
+            return tokens.context(items)
+        keys = [row[:length].tobytes() for row, length in zip(items.cpu().numpy(), lengths, strict=True)]
+        last = torch.from_numpy(lengths - 1).to(items.device)
+        if any(key not in self._remembered for key in keys):
+            read = tokens.context(items)[torch.arange(len(items)), last]
+            self._remembered |= dict(zip(keys, read, strict=True))
+        context = torch.zeros(*items.shape, tokens.shape.context_dim, device=items.device)
+        context[torch.arange(len(items)), last] = torch.stack([self._remembered[key] for key in keys])
+        return context
 
     def rank(self, history: np.ndarray, k: int) -> RankedList:
         """The k best items that are not in the history."""

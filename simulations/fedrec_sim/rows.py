@@ -179,7 +179,7 @@ def _train_alone(
     """The adapter after each epoch that may be chosen, and these users' validation sums."""
     plain, max_history = context.world.config.plain, context.world.config.data.max_history
     histories = context.corpus.trained_on(users)
-    recommender = ModelRecommender(model, max_history)
+    recommender = ModelRecommender(model, max_history, remember=True)
     central = len(users) == len(context.corpus.histories)
     batch_users = plain.central_batch_users if central else plain.batch_users
     _set_prior(model, histories, len(context.world.catalog))
@@ -228,7 +228,7 @@ def _federated_plain(context: RowContext) -> Json:
     federation.run()
     if context.stop():
         raise Stopped
-    recommender = ModelRecommender(federation.model, context.world.config.data.max_history)
+    recommender = ModelRecommender(federation.model, context.world.config.data.max_history, remember=True)
     validations = {}
     rounds = len(federation.schedule)
     for number in _choices(rounds):
@@ -266,7 +266,7 @@ def _federation(context: RowContext, mode: Mode) -> Federation:
     def on_event(event: Json) -> None:
         event = {**event, "row": context.row, "seed": context.seed, "rounds": len(federation.schedule)}
         if event["event"] == "round_committed":
-            event |= _look(context, federation, int(event["round"]))
+            event |= _look(context, federation, watching, int(event["round"]))
         context.on_event(event)
 
     federation = federate(
@@ -280,10 +280,11 @@ def _federation(context: RowContext, mode: Mode) -> Federation:
         stop=context.stop,
         before_answer=context.before_answer,
     )
+    watching = ModelRecommender(federation.model, federation.config.data.max_history, remember=True)
     return federation
 
 
-def _look(context: RowContext, federation: Federation, number: int) -> Json:
+def _look(context: RowContext, federation: Federation, recommender: ModelRecommender, number: int) -> Json:
     """Epsilon spent, and validation on a fixed sample of users: for the person who watches, never for the adapter."""
     evaluation = context.world.config.evaluation
     found: Json = {"epsilon": federation.epsilon_after(number), "validation": None}
@@ -294,7 +295,6 @@ def _look(context: RowContext, federation: Federation, number: int) -> Json:
         watched = evaluation.watch_users or n_users
         users = np.random.default_rng(context.seed).permutation(n_users)[:watched]
         write_state(federation.model, federation.registry.load(number))
-        recommender = ModelRecommender(federation.model, federation.config.data.max_history)
         sums = context.sums(recommender, "validation", users)
         if sums.n_users:
             means = sums.means()

@@ -121,6 +121,30 @@ def test_batch_equals_single_despite_padding(tiny_llama: Path, features: ItemFea
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_remembered_reading_lasts_as_long_as_what_reads(
+    tiny_llama: Path, features: ItemFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shaken(fresh(tiny_llama, features))
+    passes = []
+    context = ItemTokenModel.context
+    monkeypatch.setattr(ItemTokenModel, "context", lambda self, items: passes.append(1) or context(self, items))
+    histories = [np.array(h, np.int32) for h in ([3, 1, 4, 1, 5], [9], [], [2, 6])]
+    remembering = ModelRecommender(model, 4, remember=True)
+
+    def moved(part: str) -> None:
+        for name, parameter in adapter_parameters(model).items():
+            parameter.data += 0.05 * (part_of(name) == part)
+
+    asked = []
+    for part in ("none", "head", "prior", "lora", "projection"):
+        moved(part)
+        before = len(passes)
+        scores = remembering.score(histories)
+        asked.append(len(passes) > before)
+        np.testing.assert_allclose(scores, ModelRecommender(model, 4).score(histories), rtol=1e-4, atol=1e-5)
+    assert asked == [True, False, False, True, True]
+
+
 def test_user_losses_is_a_vector_of_means_within_users() -> None:
     scores = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([[1, 2, 3], [4, -100, -100]])
