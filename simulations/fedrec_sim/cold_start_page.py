@@ -31,7 +31,7 @@ def cold_start_section(summary: Json) -> str:
     asked = summary["new_items"]["chance"]["new_items"]["users"], summary["new_users"]["chance"]["new_users"]["users"]
     facts = [
         f"protocol {summary['protocol']} ({summary['which']}), {summary['data']['name']}, seeds {summary['seeds']}, "
-        "mean ± standard deviation over seeds",
+        f"{'mean ± standard deviation over seeds' if n_seeds > 1 else 'one seed, so no spread is known'}",
         f"items: {settings['items_share']:.0%} of them withheld from training and catalogue; {_between(asked[0])} "
         "users asked for the last one that they turned to, among all items or among the new ones; new items join with "
         f"new_item_boost {settings['new_item_boost']}",
@@ -41,11 +41,20 @@ def cold_start_section(summary: Json) -> str:
         f"{in_time(summary['seconds'])} in all; commit {summary['commit']}, started {summary['created_at']}, "
         f"`{summary['command']}`",
     ]
+
+    def spread_of(one: Json, figure: str) -> str:
+        return with_spread(one[figure], one[f"{figure}_std"], n_seeds)
+
+    def with_share(one: Json, asked: Json) -> str:
+        whole = asked["known_users"]["ndcg@10"]
+        share = f" ({one['ndcg@10'] / whole:.0%})" if whole and one is not asked["known_users"] else ""
+        return spread_of(one, "ndcg@10") + share
+
     parts = [
         "Items that training never met (HR@10):\n",
-        *_table(summary["new_items"], _ITEMS, lambda one, _: with_spread(one["hr@10"], one["hr@10_std"], n_seeds)),
+        *_table(summary["new_items"], _ITEMS, lambda one, _: spread_of(one, "hr@10")),
         "\nUsers that training never met (NDCG@10):\n",
-        *_table(summary["new_users"], users, _with_share),
+        *_table(summary["new_users"], users, with_share),
         "",
         *(f"- {fact}" for fact in facts),
         "",
@@ -59,12 +68,6 @@ def _table(rows: Json, columns: dict[str, str], cell: Callable[[Json, Json], str
         cells = (cell(asked[key], asked) for key in columns)
         lines.append(" | ".join((f"| {name}", *cells, "")).strip())
     return lines
-
-
-def _with_share(one: Json, asked: Json) -> str:
-    whole = asked["known_users"]["ndcg@10"]
-    share = f" ({one['ndcg@10'] / whole:.0%})" if whole and one is not asked["known_users"] else ""
-    return f"{one['ndcg@10']:.4f}{share}"
 
 
 def _between(counts: list[int]) -> str:
