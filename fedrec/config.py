@@ -274,8 +274,8 @@ class SimulationConfig(_Section):
         data = self.data.model_copy(update={"max_history": private.max_history or self.data.max_history})
         return self.model_copy(update={"private": private, "data": data})
 
-    def _shapes(self) -> Iterator[tuple[str, ShapeConfig]]:
-        """Every shape that is trained with its place in the file."""
+    def shapes(self) -> Iterator[tuple[str, ShapeConfig]]:
+        """Every shape that is trained, with its place in the file."""
         yield "plain.shape", self.plain.shape
         yield "private.shape", self.private.shape
         for row in filter(is_private, self.rows):
@@ -299,7 +299,7 @@ class SimulationConfig(_Section):
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
         there = 0 if self.model.public_data == "none" else self.model.public_dim
-        for place, shape in self._shapes():
+        for place, shape in self.shapes():
             widest = max(shape.summary_dim, shape.score_dim)
             if widest > self.model.feature_dim:
                 problems.append(f"{place} needs {widest} components, model.feature_dim is {self.model.feature_dim}")

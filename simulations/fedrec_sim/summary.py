@@ -128,9 +128,9 @@ def _lost_turns(run: Run) -> Json:
 
 
 def _trained(world: World) -> Json:
-    """Parameters by part, for the plain and the private adapter."""
+    """Parameters by part, for the plain adapter, the private one, and those of rows that are tuned otherwise."""
     counts: Json = {}
-    for kind, shape in (("plain", world.config.plain.shape), ("private", world.config.private.shape)):
+    for kind, shape in ((place.removesuffix(".shape"), shape) for place, shape in world.config.shapes()):
         parts: dict[str, int] = {}
         for name, parameter in adapter_parameters(world.model(shape, seed=0)).items():
             parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
