@@ -72,7 +72,7 @@ def data_describe(
     as_json: AsJson = False,
 ) -> None:
     """Count what is there. For the data's owner: nothing here is noised. Example: `fedrec data describe ml-100k`"""
-    from fedrec_sim.world import generated_from, load_data
+    from fedrec_sim.datasets import generated_from, load_data
 
     catalog, table = load_data(source, lambda _: None)
     per_user, per_item, first, last = np.zeros(0, np.int64), np.zeros(table.n_items, np.int64), np.inf, -np.inf
@@ -119,7 +119,7 @@ def data_generate(
     """
     from fedrec.data.catalog import read_stored_catalog
     from fedrec.data.stored import StoredInteractions
-    from fedrec_sim.world import generate_folder
+    from fedrec_sim.datasets import generate_folder
 
     generate_folder(out, users, seed)
     table = StoredInteractions.open(out / "interactions.parquet", read_stored_catalog(out / "catalog.parquet"))
@@ -141,7 +141,7 @@ def data_compare(
     For the data's owners: nothing here is noised. Example: `fedrec data compare ml-100k data/made --json`
     """
     from fedrec_sim.compare import portrait
-    from fedrec_sim.world import load_data
+    from fedrec_sim.datasets import load_data
 
     loaded = {source: load_data(source, lambda _: None) for source in (one, other)}
     portraits = {source: portrait(table, catalog) for source, (catalog, table) in loaded.items()}

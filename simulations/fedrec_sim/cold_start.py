@@ -28,9 +28,10 @@ from fedrec.model.new_items import admit_new_items
 from fedrec.model.recommender import read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_sim.cold_start_page import RESULT
+from fedrec_sim.datasets import Say
 from fedrec_sim.rows import RowContext, run_row
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_json, write_json
-from fedrec_sim.world import Corpus, Say, World
+from fedrec_sim.world import Corpus, World
 
 FLOORS = ("chance", "genre_popularity")
 _EXPERIMENTS = ("new_items", "new_users")

@@ -8,8 +8,9 @@ import numpy as np
 
 from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec.rows import handed_on_row, is_private
+from fedrec_sim.datasets import generated_from
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
-from fedrec_sim.world import World, drawn_users, generated_from
+from fedrec_sim.world import World, drawn_users
 
 _PACKAGES = (
     "fedrec",

@@ -15,8 +15,8 @@ from fedrec.data.splits import leave_one_out
 from fedrec.data.stored import StoredInteractions
 from fedrec.evaluation.protocol import evaluate_users
 from fedrec_sim.baseline_rows import Bench, TrainedRow, TrainedSettings, train_floor
+from fedrec_sim.datasets import load_data
 from fedrec_sim.run import Json, commit_of_checkout, write_json
-from fedrec_sim.world import load_data
 
 FORMAT = 1
 Say = Callable[[str], None]

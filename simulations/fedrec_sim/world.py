@@ -1,6 +1,6 @@
 """What every row of a simulation shares: data, frozen model, item features. Loaded once a process."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,25 +9,18 @@ import torch
 from peft import PeftModel
 
 from fedrec.config import ModelConfig, ShapeConfig, SimulationConfig
-from fedrec.data import generator
-from fedrec.data.catalog import ItemCatalog, read_stored_catalog, write_catalog
-from fedrec.data.columns import parquet_facts
-from fedrec.data.interactions import BY_USER, InteractionTable, read_stored_interactions
-from fedrec.data.movielens_small import load_movielens_small
+from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sequences import UserSequence, build_sequences
-from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
+from fedrec.data.sources import cache_dir, fetch, list_sources
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
 from fedrec.data.stored import Derived, StoredInteractions
-from fedrec.errors import ConfigError, ModelError, PrivacyError
-from fedrec.files import new_folder
+from fedrec.errors import ConfigError, ModelError
 from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
-from fedrec.model.behaviour import behaviour_vectors
 from fedrec.model.features import ItemFeatures, item_features
 from fedrec.model.recommender import AdapterShape, build_model
+from fedrec_sim.datasets import GENERATED, Interactions, Say, load_data
+from fedrec_sim.public_data import with_public_behaviour
 
-Say = Callable[[str], None]
-Interactions = InteractionTable | StoredInteractions
-GENERATED = "generated"
 _COUNTED_USERS = 4096
 
 
@@ -71,7 +64,7 @@ class World:
 
     config: SimulationConfig
     catalog: ItemCatalog
-    table: InteractionTable | StoredInteractions = field(repr=False)
+    table: Interactions = field(repr=False)
     backbone: Backbone = field(repr=False)
     features: ItemFeatures = field(repr=False)
 
@@ -144,82 +137,14 @@ def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
         cache=cache_dir(),
     )
     if config.model.public_data != "none":
-        public_catalog, public = load_public(config.model.public_data, table, say)
-        dim = config.model.public_dim
-        behaviour = behaviour_vectors(catalog, public_catalog, public.tables(), dim)
-        features = features.with_behaviour(behaviour, f"{public_catalog.hash}|{public.hash}|{dim}")
+        public, dim = config.model.public_data, config.model.public_dim
+        features = with_public_behaviour(features, catalog, public, dim, table, say)
     return World(config, catalog, table, backbone, features)
-
-
-def load_public(source: str, private: Interactions, say: Say) -> tuple[ItemCatalog, Interactions]:
-    """Interactions that are published, of people whom no partner must protect: a known data set, or a folder.
-
-    Raises:
-        PrivacyError: they are the partners' own rows, which would leave uncharged. Only the whole table is recognised:
-            that none of its users is among the partners' is for whoever names it to know.
-        ConfigError: made users.
-    """
-    catalog, table = load_data(source, say)
-    if table.hash == private.hash:
-        raise PrivacyError(
-            "model.public_data names the partners' own data, and would hand them out without noise or charge",
-            'name data that are published, or "none"',
-        )
-    if generated_from(table):
-        raise ConfigError("model.public_data names made users", "name a data set of real people, or none")
-    return catalog, table
 
 
 def drawn_users(config: SimulationConfig) -> int:
     """How many of the data's users take part, if not all; 0 for all, and for users who were made."""
     return 0 if config.data.source == GENERATED else config.data.users
-
-
-def load_data(source: str, say: Say, users: int = 0) -> tuple[ItemCatalog, Interactions]:
-    """A known data set, a folder written by `fedrec data import` or `generate`, or made users."""
-    if source == "ml-100k":
-        say("MovieLens-100K")
-        return load_ml100k(fetch("ml-100k"))
-    if source == "movielens-small":
-        say("MovieLens latest-small")
-        return load_movielens_small(fetch("movielens-small"))
-    folder = generated_folder(users, say) if source == GENERATED else Path(source)
-    if not folder.is_dir():
-        known = ", ".join(s.name for s in list_sources() if s.kind == "data")
-        raise ConfigError(f"data.source {source!r} is neither a folder nor one of: {known}", "run `fedrec data import`")
-    catalog, path = read_stored_catalog(folder / "catalog.parquet"), folder / "interactions.parquet"
-    if BY_USER.items() <= parquet_facts(path, "interactions").items():
-        return catalog, StoredInteractions.open(path, catalog)
-    return catalog, read_stored_interactions(path, catalog)
-
-
-def generated_from(table: Interactions) -> str | None:
-    """In words, what made users were made from; None if they are real."""
-    made = table.generated if isinstance(table, StoredInteractions) else None
-    return f"generated users, fitted to {made['fitted_to']}, seed {made['seed']}" if made else None
-
-
-def generated_folder(users: int, say: Say) -> Path:
-    """Made users, kept in the cache from the first time on: those of `fedrec data generate --users USERS`."""
-    folder = cache_dir() / "generated" / f"{generator.SCHEME}-{users}"
-    if not folder.is_dir():
-        say(f"making {users} users after MovieLens-100K")
-        generate_folder(folder, users)
-    return folder
-
-
-def generate_folder(folder: Path, users: int, seed: int = 1) -> None:
-    """Write made users, fitted to MovieLens-100K, as a folder that `data.source` may name; whole or not at all.
-
-    Raises: ConfigError: the folder is there. StorageError.
-    """
-    if folder.exists():
-        raise ConfigError(f"{folder}: exists already", "name a new folder")
-    catalog, table = load_ml100k(fetch("ml-100k"))
-    fitted = generator.fit(table, catalog, source="ml-100k")
-    with new_folder(folder) as fresh:
-        write_catalog(catalog, fresh / "catalog.parquet")
-        generator.write_generated(fitted, fresh / "interactions.parquet", catalog, users=users, seed=seed)
 
 
 def model_folder(name: str, say: Say) -> Path:

@@ -1,4 +1,4 @@
-"""The one test on the real data and model, which `make setup` has fetched: a private round and a list."""
+"""Tests on the real data and model, which `make setup` has fetched."""
 
 from pathlib import Path
 
@@ -9,10 +9,14 @@ from fedrec.config import load_config
 from fedrec.data import generator
 from fedrec.data.sequences import build_sequences
 from fedrec.data.sources import cache_dir, load_ml100k
+from fedrec.errors import PrivacyError
+from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import part_names, read_state
 from fedrec.privacy.noise import NoiseSource
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.training.local import ContextCache, PrivateStep, private_step
+from fedrec_sim import public_data
+from fedrec_sim.datasets import load_data
 from fedrec_sim.world import load_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,3 +57,31 @@ def test_nobody_of_movielens_is_among_the_generated_users() -> None:
         len(mine & theirs) / len(mine | theirs) for s in made for mine in [set(s.items.tolist())] for theirs in real
     )
     assert likeness < 0.6
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not FETCHED, reason="run `make setup` first: it fetches data and models")
+def test_public_behaviour_is_decomposed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, private = load_data("ml-100k", lambda _: None)
+    texts = ItemFeatures.of_text(np.zeros((len(catalog), 2), np.float32), np.zeros((len(catalog), 2), np.float32), "t")
+    reads: list[str] = []
+    monkeypatch.setattr(public_data, "cache_dir", lambda: tmp_path)
+
+    def asked() -> ItemFeatures:
+        return public_data.with_public_behaviour(texts, catalog, "movielens-small", 4, private, reads.append)
+
+    first, again = asked(), asked()
+    assert len(reads) == 1
+    assert first.hash == again.hash
+    np.testing.assert_array_equal(first.behaviour, again.behaviour)
+    assert np.ptp(first.behaviour) > 0.1
+    (kept,) = (tmp_path / "features").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-8])
+    np.testing.assert_array_equal(asked().behaviour, first.behaviour)
+    assert len(reads) == 2  # a damaged one is made anew
+    asked()
+    assert len(reads) == 2
+    _, own = load_data("movielens-small", lambda _: None)
+    with pytest.raises(PrivacyError, match="partners' own data"):
+        public_data.with_public_behaviour(texts, catalog, "movielens-small", 4, own, reads.append)
+    assert len(reads) == 2
