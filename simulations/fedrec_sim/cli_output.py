@@ -31,5 +31,12 @@ def emit_json(value: Any) -> None:
 
 
 def command_line() -> str:
-    """What a person typed, without the path of the executable."""
-    return shlex.join(["fedrec", *sys.argv[1:]])
+    """What a person typed, without what changes no figure and names places: the executable's path, and `--runs`."""
+    typed = iter(sys.argv[1:])
+    kept = []
+    for word in typed:
+        if word == "--runs":
+            next(typed, None)
+        elif not word.startswith("--runs="):
+            kept.append(word)
+    return shlex.join(["fedrec", *kept])

@@ -65,6 +65,8 @@ def test_every_row_is_asked_and_a_cold_start_goes_on(
     assert call("runs", "publish", "cold-start/tiny", "--runs", str(tmp_path), "--to", str(page)) == 0
     written = json.loads((page / "cold-start.json").read_text(encoding="utf-8"))
     assert written["new_items"] == again["new_items"]
+    assert written["command"].startswith(f"fedrec cold-start --config {config_file} --set")
+    assert "--runs" not in written["command"]
     section = (page / "LEADERBOARD.md").read_text(encoding="utf-8")
     hits = again["new_items"]["federated"]["new_items"]["hr@10"]
     assert all(
