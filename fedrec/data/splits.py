@@ -24,12 +24,12 @@ _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EvaluationSplit:
-    """One user's items by what they are for, each part oldest first. Private.
+    """One user's items by what they are for, each part oldest first, or in random order under A and D. Private.
 
     Attributes:
         user: id.
         train, validation, test: int32 catalogue codes, each may be empty.
-        before_test: training and validation items together, oldest first; None where all validation came after.
+        before_test: training and validation items together, in that order; None where all validation came after.
     Raises: DataError: a part that is no row of whole numbers, or `before_test` of other items.
     """
 
@@ -116,8 +116,8 @@ def random_8_1_1(sequences: Sequence[UserSequence], seed: int) -> list[Evaluatio
     """Protocol A: of each user's items a random tenth is the test and another the validation.
 
     Both are rounded down, but of three items or more one at least is for each; fewer go wholly to training. An item
-    that a user had several times stays in one part. Each part is oldest first, but what is asked for may be older
-    than what is known: that is how the published figures are made.
+    that a user had several times stays in one part. What is asked for comes from all times, so each part is in
+    random order (RecBole's `RO_RS`), for models that read an order too: the next item is any other item.
 
     Privacy: a user's draw depends on the user's id, own items and the seed alone.
     Reference: RecBole, `split: {RS: [.8, .1, .1]}, group_by: user`, arXiv:2011.01731.
@@ -132,7 +132,7 @@ def _draw_tenths(sequence: UserSequence, key: int) -> EvaluationSplit:
     parts = np.full(len(distinct), _TRAIN)
     drawn = np.random.default_rng(key).permutation(len(distinct))[: 2 * n_each]
     parts[drawn[:n_each]], parts[drawn[n_each:]] = _TEST, _VALIDATION
-    return _by_parts(sequence, parts[of])
+    return _by_parts(sequence, parts[of], _no_order(len(sequence), key))
 
 
 def stratified_by_item(sequences: Sequence[UserSequence], seed: int) -> list[EvaluationSplit]:
@@ -141,7 +141,7 @@ def stratified_by_item(sequences: Sequence[UserSequence], seed: int) -> list[Eva
     Shares are rounded to the nearest whole user, so an item of one or two users is training only. The published
     protocol has no validation part; here it is cut from the training part in the same way, and models are not trained
     on it afterwards, so our figures under D are those of 67.5% of the data. Whoever has no training item is nobody's
-    training user. Past and future mix as under A.
+    training user. Parts are in random order, as under A.
 
     Privacy: which of an item's users are drawn depends on the item's other users: for evaluation only. The order in
     which they are drawn comes from each user's id, the item's code and the seed.
@@ -156,7 +156,8 @@ def stratified_by_item(sequences: Sequence[UserSequence], seed: int) -> list[Eva
     keys = id_keys([sequence.user for sequence in sequences], seed)
     draws = mix_bits(keys[pair_users] ^ mix_bits(pair_items.astype(np.uint64)))
     parts = _parts_within(pair_items, draws)[of]
-    return [_by_parts(*one) for one in zip(sequences, np.split(parts, np.cumsum(lengths)[:-1]), strict=True)]
+    orders = [_no_order(length, int(key)) for length, key in zip(lengths, keys, strict=True)]
+    return [_by_parts(*one) for one in zip(sequences, np.split(parts, np.cumsum(lengths)[:-1]), orders, strict=True)]
 
 
 def _parts_within(items: NDArray[np.integer], draws: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -189,8 +190,17 @@ def global_time(sequences: Sequence[UserSequence]) -> list[EvaluationSplit]:
     return [_by_parts(sequence, np.searchsorted(moments, sequence.timestamps)) for sequence in sequences]
 
 
-def _by_parts(sequence: UserSequence, parts: NDArray[np.int64]) -> EvaluationSplit:
-    """Deal a user's rows, which are in order of time, to the parts, int `[rows]`."""
+def _no_order(n_rows: int, key: int) -> NDArray[np.int64]:
+    """A random order of a user's rows: where the items asked for are drawn from all times, time tells nothing."""
+    return np.random.default_rng([key, 1]).permutation(n_rows)
+
+
+def _by_parts(
+    sequence: UserSequence, parts: NDArray[np.int64], order: NDArray[np.int64] | None = None
+) -> EvaluationSplit:
+    """Deal a user's rows, which are in order of time, to the parts, int `[rows]`; in that order or in another."""
     items = sequence.items
+    if order is not None:
+        items, parts = items[order], parts[order]
     train, validation, test = (items[parts == part] for part in (_TRAIN, _VALIDATION, _TEST))
     return EvaluationSplit(sequence.user, train, validation, test, before_test=items[parts != _TEST])

@@ -123,3 +123,15 @@ def test_two_moments_for_everybody() -> None:
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'C'"):
         split_by("C", [sequence(4)], seed=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", ["A", "D"])
+def test_drawn_parts_tell_nothing_of_time(protocol: str) -> None:
+    users = [UserSequence(f"u{n}", np.arange(40, dtype=np.int32), np.arange(40.0)) for n in range(30)]
+    found = split_by(protocol, users, seed=3)  # type: ignore[arg-type]
+    assert [s.train.tolist() for s in found] == [s.train.tolist() for s in split_by(protocol, users, seed=3)]  # type: ignore[arg-type]
+    for one in found:
+        for part in (one.train, one.history("test")):
+            assert not np.array_equal(part, np.sort(part))
+    # The last item of a history is as old as any other.
+    assert 10 < np.mean([one.history("test")[-1] for one in found]) < 30
