@@ -35,7 +35,8 @@ def admit_new_items(
         texts: float32 `[items, feature_dim]`, the whole catalogue's text features.
         known: int64 `[known items]`, their codes in the whole catalogue, in the order in which they were trained.
         boost: >= 0, in nats: added to the logarithm of a new item's popularity.
-    Raises: ModelError: a tensor that is neither of one shape in both nor has a row for every item.
+    Raises: ModelError: a tensor that is neither of one shape in both nor has a row for every item; fewer popular items
+        than `item_rows`.
     Privacy: reads the adapter and public texts only; costs no epsilon.
     Reference: Gantner et al. 2010, "Learning Attribute-to-Feature Mappings for Cold-Start Recommendations".
     """
@@ -90,5 +91,7 @@ def _below_those_with_vector(popularity: np.ndarray, shape: AdapterShape) -> flo
     """Less than the least popular item that has a vector of its own, so that the vectors stay those of their items."""
     if not 0 < shape.item_rows < len(popularity):
         return math.inf
-    least = max(0.0, float(np.sort(popularity)[-shape.item_rows]))
+    least = float(np.sort(popularity)[-shape.item_rows])
+    if least <= 0:  # items of no popularity are told apart by code alone, and new codes would move the vectors
+        raise ModelError(f"fewer than {shape.item_rows} items have any popularity", "train the prior first")
     return least * _BELOW

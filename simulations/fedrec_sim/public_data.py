@@ -84,7 +84,7 @@ def _read(path: Path) -> _Behaviour | None:
     """What is kept; None if nothing is, or it is damaged and has to be made anew."""
     if path.is_file():
         with suppress(SafetensorError, KeyError), safe_open(path, "numpy") as held:
-            told = held.metadata()
+            told = held.metadata() or {}
             return _Behaviour(held.get_tensor("vectors"), told["table_hash"], told["catalog_hash"])
     return None
 

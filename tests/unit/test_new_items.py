@@ -62,3 +62,10 @@ def test_codes_of_another_catalogue_are_refused() -> None:
     trained, fresh, shape, texts = made()
     with pytest.raises(ModelError, match="known items"):
         admit_new_items(trained, fresh, shape, texts, KNOWN[1:], 0.0)
+
+
+def test_vectors_of_items_without_popularity_are_refused() -> None:
+    trained, fresh, shape, texts = made(item_rows=10)
+    silent = AdapterState({**trained.tensors, PRIOR: np.zeros_like(trained.tensors[PRIOR])})
+    with pytest.raises(ModelError, match="fewer than 10 items"):
+        admit_new_items(silent, fresh, shape, texts, KNOWN, 0.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedrec.config import ProtocolName
 from fedrec.data.sequences import UserSequence
 from fedrec.data.splits import (
     EvaluationSplit,
@@ -126,10 +127,10 @@ def test_an_unknown_protocol_is_refused() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["A", "D"])
-def test_drawn_parts_tell_nothing_of_time(protocol: str) -> None:
+def test_drawn_parts_tell_nothing_of_time(protocol: ProtocolName) -> None:
     users = [UserSequence(f"u{n}", np.arange(40, dtype=np.int32), np.arange(40.0)) for n in range(30)]
-    found = split_by(protocol, users, seed=3)  # type: ignore[arg-type]
-    assert [s.train.tolist() for s in found] == [s.train.tolist() for s in split_by(protocol, users, seed=3)]  # type: ignore[arg-type]
+    found = split_by(protocol, users, seed=3)
+    assert [s.train.tolist() for s in found] == [s.train.tolist() for s in split_by(protocol, users, seed=3)]
     for one in found:
         for part in (one.train, one.history("test")):
             assert not np.array_equal(part, np.sort(part))
