@@ -30,7 +30,7 @@ def data_fetch(name: str = typer.Argument("ml-100k"), quiet: Quiet = False, as_j
 @model.command("fetch")
 def model_fetch(name: str = typer.Argument("smollm2-135m"), quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Fetch a known model, checked by SHA-256, and convert it once. Example: `fedrec model fetch smollm2-135m`"""
-    from fedrec_sim.world import model_folder
+    from fedrec.model.shared import model_folder
 
     _fetched(name, model_folder(_known(name, "model"), lambda _: None), quiet, as_json)
 
@@ -72,7 +72,7 @@ def data_describe(
     as_json: AsJson = False,
 ) -> None:
     """Count what is there. For the data's owner: nothing here is noised. Example: `fedrec data describe ml-100k`"""
-    from fedrec_sim.datasets import generated_from, load_data
+    from fedrec.data.datasets import generated_from, load_data
 
     catalog, table = load_data(source, lambda _: None)
     per_user, per_item, first, last = np.zeros(0, np.int64), np.zeros(table.n_items, np.int64), np.inf, -np.inf
@@ -118,8 +118,8 @@ def data_generate(
     fitted to its test items too. Example: `fedrec data generate --users 100000 --seed 1 --out data/made`
     """
     from fedrec.data.catalog import read_stored_catalog
+    from fedrec.data.datasets import generate_folder
     from fedrec.data.stored import StoredInteractions
-    from fedrec_sim.datasets import generate_folder
 
     generate_folder(out, users, seed)
     table = StoredInteractions.open(out / "interactions.parquet", read_stored_catalog(out / "catalog.parquet"))
@@ -140,8 +140,8 @@ def data_compare(
 
     For the data's owners: nothing here is noised. Example: `fedrec data compare ml-100k data/made --json`
     """
+    from fedrec.data.datasets import load_data
     from fedrec_sim.compare import portrait
-    from fedrec_sim.datasets import load_data
 
     loaded = {source: load_data(source, lambda _: None) for source in (one, other)}
     portraits = {source: portrait(table, catalog) for source, (catalog, table) in loaded.items()}

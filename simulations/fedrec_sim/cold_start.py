@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from fedrec.config import ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog
+from fedrec.data.datasets import Say
 from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ConfigError
 from fedrec.evaluation.cold_scorers import Chance, GenrePopularity, NewItemsLast
@@ -28,7 +29,6 @@ from fedrec.model.new_items import admit_new_items
 from fedrec.model.recommender import read_state, write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_sim.cold_start_page import RESULT
-from fedrec_sim.datasets import Say
 from fedrec_sim.rows import RowContext, run_row
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_json, write_json
 from fedrec_sim.world import Corpus, World
@@ -147,7 +147,7 @@ def _without(world: World, known: np.ndarray) -> World:
     columns = (old.ids, old.titles, old.texts, old.categories, old.years)
     catalog = ItemCatalog(*(tuple(column[item] for item in known) for column in columns))  # type: ignore[arg-type]
     name = hashlib.sha256(f"{features.hash}|{catalog.hash}".encode()).hexdigest()
-    return replace(world, catalog=catalog, features=features.of_items(known, name))
+    return replace(world, catalog=catalog, shared=replace(world.shared, features=features.of_items(known, name)))
 
 
 def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: int) -> PeftModel:
@@ -155,7 +155,7 @@ def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: i
     state, shape = read_state(trained), adapter_shape(trained)  # before the backbone is wrapped anew
     behaviour = np.zeros_like(world.features.behaviour)
     behaviour[known] = world.features.behaviour[known]
-    world = replace(world, features=replace(world.features, behaviour=behaviour))
+    world = replace(world, shared=replace(world.shared, features=replace(world.features, behaviour=behaviour)))
     whole = world.model(ShapeConfig(**asdict(shape)), seed)
     boost = world.config.cold_start.new_item_boost
     write_state(whole, admit_new_items(state, read_state(whole), shape, world.features.vectors, known, boost))

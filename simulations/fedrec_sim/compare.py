@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from fedrec.data.catalog import ItemCatalog
+from fedrec.data.datasets import Interactions, generated_from
 from fedrec.data.sequences import build_sequences
 from fedrec.data.splits import leave_one_out
 from fedrec.data.stored import StoredInteractions
 from fedrec.evaluation.baselines.linear import EASE, ItemKNN, Popularity
 from fedrec.evaluation.protocol import evaluate
-from fedrec_sim.datasets import Interactions, generated_from
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _MOST_POPULAR = (0.01, 0.05, 0.1, 0.3)

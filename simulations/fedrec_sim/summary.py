@@ -6,9 +6,9 @@ from importlib import metadata
 
 import numpy as np
 
+from fedrec.data.datasets import generated_from
 from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec.rows import handed_on_row, is_private
-from fedrec_sim.datasets import generated_from
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
 from fedrec_sim.world import World, drawn_users
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from fedrec.config import FedMFConfig, PFedRecConfig, SASRecConfig, SimulationConfig
+from fedrec.data.datasets import load_data
 from fedrec.data.sequences import build_sequences
 from fedrec.data.splits import leave_one_out
 from fedrec.data.stored import StoredInteractions
 from fedrec.evaluation.protocol import evaluate_users
 from fedrec_sim.baseline_rows import Bench, TrainedRow, TrainedSettings, train_floor
-from fedrec_sim.datasets import load_data
 from fedrec_sim.run import Json, commit_of_checkout, write_json
 
 FORMAT = 1

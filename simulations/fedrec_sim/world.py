@@ -2,24 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from peft import PeftModel
 
-from fedrec.config import ModelConfig, ShapeConfig, SimulationConfig
+from fedrec.config import ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog
+from fedrec.data.datasets import GENERATED, Interactions, Say, load_data
 from fedrec.data.sequences import UserSequence, build_sequences
-from fedrec.data.sources import cache_dir, fetch, list_sources
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
 from fedrec.data.stored import Derived, StoredInteractions
-from fedrec.errors import ConfigError, ModelError
-from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_device, pick_dtype
-from fedrec.model.features import ItemFeatures, item_features
-from fedrec.model.recommender import AdapterShape, build_model
-from fedrec_sim.datasets import GENERATED, Interactions, Say, load_data
-from fedrec_sim.public_data import with_public_behaviour
+from fedrec.errors import ConfigError
+from fedrec.model.backbone import Backbone, pick_device, pick_dtype
+from fedrec.model.features import ItemFeatures
+from fedrec.model.shared import SharedModel, load_shared
 
 _COUNTED_USERS = 4096
 
@@ -65,8 +62,17 @@ class World:
     config: SimulationConfig
     catalog: ItemCatalog
     table: Interactions = field(repr=False)
-    backbone: Backbone = field(repr=False)
-    features: ItemFeatures = field(repr=False)
+    shared: SharedModel = field(repr=False)
+
+    @property
+    def backbone(self) -> Backbone:
+        """Frozen."""
+        return self.shared.backbone
+
+    @property
+    def features(self) -> ItemFeatures:
+        """Of the catalogue's items."""
+        return self.shared.features
 
     def sequences(self, seed: int) -> Sequence[UserSequence]:
         """Every user's whole history, ties in time broken by the seed; or of as many users as are drawn."""
@@ -90,14 +96,7 @@ class World:
 
     def model(self, shape: ShapeConfig, seed: int) -> PeftModel:
         """A fresh adapter around the shared frozen backbone. LoRA layers of an earlier adapter are taken off first."""
-        adapter_shape = AdapterShape(**shape.model_dump())
-        backbone = load_backbone(
-            model_folder(self.config.model.backbone, lambda _: None),
-            self.config.model.layers,
-            pick_device(self.config.model.device),
-            next(self.backbone.module.parameters()).dtype,
-        )
-        return build_model(backbone, self.features, adapter_shape, seed).to(pick_device(self.config.model.device))
+        return self.shared.with_adapter(shape, seed)
 
 
 def settle_hardware(config: SimulationConfig) -> SimulationConfig:
@@ -121,44 +120,11 @@ def on_any_device(config: SimulationConfig) -> SimulationConfig:
 
 def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     """Fetch (or take from the cache) and load everything that the rows share; this process gets the run's threads."""
-    if config.model.threads:
-        torch.set_num_threads(config.model.threads)
     catalog, table = load_data(config.data.source, say, config.data.users)
-    device = pick_device(config.model.device)
-    folder = model_folder(config.model.backbone, say)
-    backbone = load_backbone(folder, config.model.layers, device, pick_dtype(config.model.dtype, device))
-    say(f"reading the catalogue's {len(catalog)} texts")
-    features = item_features(
-        catalog,
-        folder,
-        encoder_folder(config.model),
-        layer=config.model.feature_layer,
-        dim=config.model.feature_dim,
-        cache=cache_dir(),
-    )
-    if config.model.public_data != "none":
-        public, dim = config.model.public_data, config.model.public_dim
-        features = with_public_behaviour(features, catalog, public, dim, table, say)
-    return World(config, catalog, table, backbone, features)
+    shared = load_shared(config.model, catalog, table, say)
+    return World(config, catalog, table, shared)
 
 
 def drawn_users(config: SimulationConfig) -> int:
     """How many of the data's users take part, if not all; 0 for all, and for users who were made."""
     return 0 if config.data.source == GENERATED else config.data.users
-
-
-def model_folder(name: str, say: Say) -> Path:
-    """A known model, fetched and converted once, or a Hugging Face folder. A folder cannot pass for a known model."""
-    if name not in {s.name for s in list_sources() if s.kind == "model"}:
-        if Path(name).is_dir():
-            return Path(name)
-        raise ModelError(f"model {name!r} is neither a folder nor known", "see `fedrec model list`")
-    say(f"{name}")
-    folder = fetch(name)
-    ggufs = sorted(folder.glob("*.gguf"))
-    return convert_gguf(ggufs[0], cache_dir() / "converted" / name) if ggufs else folder
-
-
-def encoder_folder(config: ModelConfig) -> Path | None:
-    """The sentence encoder's folder, or None."""
-    return None if config.sentence_encoder == "none" else model_folder(config.sentence_encoder, lambda _: None)

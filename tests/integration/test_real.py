@@ -7,16 +7,16 @@ import pytest
 
 from fedrec.config import load_config
 from fedrec.data import generator
+from fedrec.data.datasets import load_data
 from fedrec.data.sequences import build_sequences
 from fedrec.data.sources import cache_dir, load_ml100k
 from fedrec.errors import PrivacyError
+from fedrec.model import public_data
 from fedrec.model.features import ItemFeatures
 from fedrec.model.recommender import part_names, read_state
 from fedrec.privacy.noise import NoiseSource
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.training.local import ContextCache, PrivateStep, private_step
-from fedrec_sim import public_data
-from fedrec_sim.datasets import load_data
 from fedrec_sim.world import load_world
 
 ROOT = Path(__file__).resolve().parents[2]

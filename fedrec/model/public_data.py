@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedrec.data.catalog import ItemCatalog
+from fedrec.data.datasets import Interactions, Say, generated_from, load_data
 from fedrec.data.sources import cache_dir, list_sources
 from fedrec.errors import ConfigError, PrivacyError
 from fedrec.files import replace_file, storage_errors
 from fedrec.model.behaviour import behaviour_vectors
 from fedrec.model.features import ItemFeatures
-from fedrec_sim.datasets import Interactions, Say, generated_from, load_data
 
 # Changes when reading or decomposing changes, so that old vectors are never taken for new ones.
 _RECIPE = "public-behaviour/1"
