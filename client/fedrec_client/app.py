@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
-from fedrec.wire import RoundPlan
+from fedrec.wire import RoundPlan, Signature
 from fedrec_client.link import connect
 
 # Flower's Error wants a number; ours are above the range that Flower uses itself.
@@ -50,7 +50,9 @@ def train(message: Message, context: Context) -> Message:
     try:
         plan = RoundPlan.from_record(dict(message.content["plan"]))
         state = _adapter.read(message.content["adapter"])  # type: ignore[arg-type]
-        header, adapter_delta = connect(str(context.node_config["worker"])).train(plan, state)
+        signed = message.content.get("signature")
+        signature = Signature.from_record(dict(signed)).value if isinstance(signed, ConfigRecord) else ""
+        header, adapter_delta, own = connect(str(context.node_config["worker"])).answer(plan, state, signature)
     except (PrivacyError, ProtocolError) as error:
         reason = f"{type(error).__name__}: {error.problem}"
         return Message(error=Error(ERROR_CODE_OFFSET + error.exit_code, reason), reply_to=message)
@@ -59,7 +61,9 @@ def train(message: Message, context: Context) -> Message:
         code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
         return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
     arrays = ArrayRecord({name: Array(value) for name, value in adapter_delta.tensors.items()})
-    content = RecordDict({"header": ConfigRecord(header.to_record()), "adapter_delta": arrays})  # type: ignore[arg-type]
+    content = RecordDict({"header": ConfigRecord({**header.to_record()}), "adapter_delta": arrays})
+    if own:
+        content["signature"] = ConfigRecord({**Signature(own).to_record()})
     return Message(content=content, reply_to=message)
 
 

@@ -1,21 +1,47 @@
 """How the thin ClientApp reaches the partner's worker. No torch here: Flower starts it anew for each message."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.wire import RoundPlan, UpdateHeader
 
+UNIX = "unix:"  # begins the address of a worker's socket
+Answer = tuple[UpdateHeader, AdapterDelta, str]
+"""Header, difference, and the partner's signature over the header; empty inside one process."""
+
+
+class Desk(Protocol):
+    """The one question that may be asked of a partner from outside."""
+
+    def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:
+        """Answer a round that the coordinator signed.
+
+        Raises: FedrecError: refused, with a reason that names no private value.
+        """
+
 
 class WorkerLink(Protocol):
-    """The one question that code sent by the coordinator may ask."""
+    """A worker of this process, whom nobody else can reach: nothing is signed."""
 
     def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
         """Answer a round with a noised adapter difference.
 
         Raises: FedrecError: the worker refuses, with a reason that names no private value.
         """
+
+
+@dataclass(frozen=True)
+class _Unsigned:
+    """A worker of this process as a desk."""
+
+    worker: WorkerLink
+
+    def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:  # noqa: ARG002  # see above
+        return *self.worker.train(plan, state), ""
 
 
 _in_process: dict[str, WorkerLink] = {}
@@ -35,11 +61,15 @@ def register_all(place: str, find: Callable[[str], WorkerLink] | None) -> None:
         _finders[place] = find
 
 
-def connect(address: str) -> WorkerLink:
-    """The worker behind an address. Raises ProtocolError if nobody listens there."""
+def connect(address: str) -> Desk:
+    """The desk behind an address. Raises ProtocolError if nobody listens there."""
+    if address.startswith(UNIX):
+        from fedrec_client.socket_link import SocketDesk
+
+        return SocketDesk(Path(address.removeprefix(UNIX)))
     place, _, name = address.rpartition("/")
     if address in _in_process:
-        return _in_process[address]
+        return _Unsigned(_in_process[address])
     if place in _finders:
-        return _finders[place](name)
+        return _Unsigned(_finders[place](name))
     raise ProtocolError(f"no worker listens at {address!r}", "start the partner's worker first")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -11,13 +12,37 @@ from flwr.serverapp import Grid
 from fedrec.aggregation.mean import PartnerUpdate, Running, check_reply
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
-from fedrec.wire import RoundPlan
+from fedrec.signing import SigningKey, verify
+from fedrec.wire import RoundPlan, UpdateHeader
 from fedrec_server.records import adapter_record, questions, read_answer
 
 # Between two looks for answers.
 _POLL_S = 0.2
 _MAX_REASON = 300
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """What is signed on a network, and by whom.
+
+    Attributes:
+        own: the coordinator's key.
+        partners: each partner's public key, by name.
+    """
+
+    own: SigningKey
+    partners: Mapping[str, bytes] = field(repr=False)
+
+    def sign(self, plan: RoundPlan) -> str:
+        """The coordinator's, over a plan."""
+        return self.own.sign("round-plan", plan.to_record())
+
+    def check(self, partner: str, header: UpdateHeader, signature: str) -> None:
+        """Raises ProtocolError unless the partner signed the header."""
+        if partner not in self.partners:
+            raise ProtocolError("has no key here")
+        verify(self.partners[partner], "answer", header.to_record(), signature)
 
 
 class Exchange:
@@ -35,6 +60,7 @@ class Exchange:
         running: takes the good answers.
         on_event: told about every answer.
         in_flight: questions that are open, or answered ahead of a slower partner, at once; bounds memory. 0: all.
+        signatures: keys, where a network lies between; None in one process.
     """
 
     def __init__(
@@ -48,14 +74,16 @@ class Exchange:
         running: Running,
         on_event: OnEvent,
         in_flight: int = 0,
+        signatures: Signatures | None = None,
     ) -> None:
+        self._signatures = signatures
         self._grid, self._plan, self._spec, self._max_norm = grid, plan, spec, max_norm
         self._partners, self._running, self._on_event = partners, running, on_event
         self._order = sorted(partners, key=lambda node: partners[node])
         self._names = frozenset(partners.values())
         self._asked, self._folded = 0, 0  # places in the order
         self._most = in_flight or len(partners)
-        self._adapter = ArrayRecord()
+        self._adapter, self._signature = ArrayRecord(), ""
         self._waiting: dict[str, int] = {}  # message id -> node
         self._overtook: dict[str, AdapterDelta] = {}  # good, but somebody before it in the order is still open
         self._good: dict[str, int] = {}  # partner -> bytes of its answer
@@ -77,6 +105,7 @@ class Exchange:
         """Send the round to the cohort, or as many questions as may be open at once; `collect` sends the others."""
         self._bytes_down = state.n_bytes
         self._adapter = adapter_record(state)
+        self._signature = self._signatures.sign(self._plan) if self._signatures else ""
         self._ask_more()
 
     def collect(self, stop: Callable[[], bool]) -> bool:
@@ -104,7 +133,7 @@ class Exchange:
         """Fill up with questions what is not open any more."""
         self._fold()
         while nodes := self._order[self._asked : self._folded + self._most]:
-            numbers = self._grid.push_messages(questions(self._plan, self._adapter, nodes))
+            numbers = self._grid.push_messages(questions(self._plan, self._adapter, nodes, self._signature))
             self._asked += len(nodes)
             for node, number in zip_longest(nodes, numbers):
                 if number:
@@ -162,7 +191,9 @@ class Exchange:
             raise ProtocolError(f"error {reply.error.code}: {reply.error.reason or 'no reason given'}")
         if reply.metadata.src_node_id != node:
             raise ProtocolError("another node answered")
-        header, adapter_delta = read_answer(reply.content, self._spec.part(self._plan.part))
+        header, adapter_delta, signature = read_answer(reply.content, self._spec.part(self._plan.part))
+        if self._signatures:
+            self._signatures.check(self._partners[node], header, signature)
         check_reply(
             header,
             adapter_delta,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState, Shape
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import RoundPlan, Signature, UpdateHeader
 
 # numpy's file format, version 1.0, as Flower's arrays carry it.
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -20,12 +20,14 @@ def adapter_record(state: AdapterState) -> ArrayRecord:
     return ArrayRecord({name: Array(tensor) for name, tensor in state.tensors.items()})
 
 
-def questions(plan: RoundPlan, adapter: ArrayRecord, nodes: Iterable[int]) -> list[Message]:
+def questions(plan: RoundPlan, adapter: ArrayRecord, nodes: Iterable[int], signature: str = "") -> list[Message]:
     """A round for each node. Flower drops a question, and the answer to it, after the round's deadline."""
-    asked = ConfigRecord({**plan.to_record()})
+    asked = {"plan": ConfigRecord({**plan.to_record()})}
+    if signature:
+        asked["signature"] = ConfigRecord({**Signature(signature).to_record()})
     return [
         Message(
-            RecordDict({"plan": asked, "adapter": adapter}),
+            RecordDict({**asked, "adapter": adapter}),
             node,
             MessageType.TRAIN,
             ttl=plan.deadline_s,
@@ -35,8 +37,8 @@ def questions(plan: RoundPlan, adapter: ArrayRecord, nodes: Iterable[int]) -> li
     ]
 
 
-def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[UpdateHeader, AdapterDelta]:
-    """Header and difference of an answer.
+def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[UpdateHeader, AdapterDelta, str]:
+    """Header, difference and signature of an answer; the signature is not checked here, and may be empty.
 
     Args:
         content: from outside.
@@ -44,12 +46,16 @@ def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[Updat
     Raises: ProtocolError: in words, without values.
     """
     header, arrays = content.get("header"), content.get("adapter_delta")
-    if content.keys() != {"header", "adapter_delta"} or not isinstance(header, ConfigRecord):
+    signed = content.get("signature", ConfigRecord())
+    extra = content.keys() - {"header", "adapter_delta", "signature"}
+    if extra or not isinstance(header, ConfigRecord) or not isinstance(signed, ConfigRecord):
         raise ProtocolError("the answer is not a header and an adapter_delta")
     if not isinstance(arrays, ArrayRecord) or arrays.keys() != shapes.keys():
         raise ProtocolError("the answer has other tensors than the round's part")
     read = UpdateHeader.from_record(dict(header))
-    return read, AdapterDelta({name: _decode(arrays[name], name, shape) for name, shape in shapes.items()})
+    signature = Signature.from_record(dict(signed)).value if signed else ""
+    tensors = {name: _decode(arrays[name], name, shape) for name, shape in shapes.items()}
+    return read, AdapterDelta(tensors), signature
 
 
 def _decode(array: Array, name: str, shape: Shape) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from fedrec.errors import ConfigError, PrivacyError, QuorumError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
 from fedrec.wire import Mode, RoundPlan
-from fedrec_server.exchange import Exchange, OnEvent, wait_for_quorum
+from fedrec_server.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
 
 # Partners that an event or an error names one by one; of more it tells how many.
 _NAMED = 100
@@ -57,6 +57,9 @@ class RoundSession:
         on_event: takes `round_started`, `partner_done`, `partner_refused`, `round_failed`, `round_committed`,
             `stopped`; each a flat dict with at least `event`, `round` and `part`.
         stop: true once a person asked to stop; the round under way is dropped.
+        signatures: keys, where a network lies between; None in one process.
+        attempts_before: attempts at a round that an earlier process began; their numbers are not used again, since
+            partners refuse a plan that they have seen.
         result: the adapter of the last committed round, once the loop has ended.
     Raises:
         ConfigError: naming all that does not fit together.
@@ -82,6 +85,8 @@ class RoundSession:
     stop: Callable[[], bool] = field(repr=False)
     partners_per_round: int = 0
     in_flight: int = 0
+    signatures: Signatures | None = field(default=None, repr=False)
+    attempts_before: Callable[[int], int] = field(default=lambda _: 0, repr=False)
     result: AdapterState | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +126,23 @@ def run_rounds(grid: Grid, session: RoundSession) -> AdapterState:
         StorageError: a round could not be committed; all before it are.
         RunError: the registry is damaged. ModelError: its adapter is another model's.
     """
+    number, state, server_state = begin(session)
+    while number <= len(session.schedule):
+        committed = run_round(grid, session, number, state, server_state)
+        if committed is None:
+            part = session.schedule[number - 1].part
+            session.on_event({"event": "stopped", "round": number, "part": part})
+            break
+        state, server_state = committed
+        number += 1
+    return state
+
+
+def begin(session: RoundSession) -> tuple[int, AdapterState, ServerState]:
+    """The next round's number and what it starts from; the first adapter is committed as round 0.
+
+    Raises: StorageError, RunError, ModelError: as `run_rounds`.
+    """
     registry = session.registry
     head = registry.head() or registry.commit(
         session.initial_state,
@@ -132,20 +154,13 @@ def run_rounds(grid: Grid, session: RoundSession) -> AdapterState:
     )
     state, server_state = registry.load(head.round), registry.load_server_state(head.round)
     state.check(session.spec)
-    for number in range(head.round + 1, len(session.schedule) + 1):
-        committed = _run_round(grid, session, number, state, server_state)
-        if committed is None:
-            part = session.schedule[number - 1].part
-            session.on_event({"event": "stopped", "round": number, "part": part})
-            break
-        state, server_state = committed
-    return state
+    return head.round + 1, state, server_state
 
 
-def _run_round(
+def run_round(
     grid: Grid, session: RoundSession, number: int, state: AdapterState, server_state: ServerState
 ) -> tuple[AdapterState, ServerState] | None:
-    """The next state, committed; None if a person asked to stop."""
+    """The next state, committed; None if a person asked to stop. Raises as `run_rounds`."""
     started = time.monotonic()
     asked = _ask_until_quorum(grid, session, number, state)
     if asked is None:
@@ -187,7 +202,8 @@ def _ask_until_quorum(
     A failed attempt's answers are dropped: under secure aggregation nobody could open the sum of so few.
     """
     cohort = session.cohort(number)
-    for attempt in range(1, session.max_attempts + 1):
+    begun = session.attempts_before(number)
+    for attempt in range(begun + 1, begun + session.max_attempts + 1):
         plan, running = _plan(session, number, attempt, state), session.aggregator.running()
         wait_for_quorum(grid, plan, cohort, session.stop)
         if session.stop():
@@ -202,6 +218,7 @@ def _ask_until_quorum(
             running=running,
             on_event=session.on_event,
             in_flight=session.in_flight,
+            signatures=session.signatures,
         )
         exchange.ask(state)
         if not exchange.collect(session.stop):

@@ -17,10 +17,11 @@ PACKAGES = {
 FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))]
 
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
-BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows"}
+BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
+    "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
     "fedrec.wire": BASE,
     "fedrec.data": BASE,
     "fedrec.privacy": BASE,

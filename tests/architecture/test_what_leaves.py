@@ -11,13 +11,13 @@ from flwr.supercore.run import Run
 
 from fedrec import wire
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.wire import FIELD_DISCLOSURE, RoundPlan, UpdateHeader
+from fedrec.wire import FIELD_DISCLOSURE, RoundPlan, Signature, UpdateHeader
 from fedrec_client.app import app
 from fedrec_client.link import register
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-RECORDS = {"plan": RoundPlan, "header": UpdateHeader}
+RECORDS = {"plan": RoundPlan, "header": UpdateHeader, "signature": Signature}
 
 
 def fields_of(kind: type) -> set[str]:
@@ -43,7 +43,7 @@ def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCL
 
 
 def test_every_field_of_every_message_is_declared() -> None:
-    assert {RoundPlan, UpdateHeader} <= set(OURS)
+    assert {RoundPlan, UpdateHeader, Signature} <= set(OURS)
     assert undeclared([*OURS, Metadata, Error]) == set()
 
 
@@ -54,7 +54,7 @@ def test_nothing_is_declared_that_no_message_has() -> None:
 
 def test_what_is_charged() -> None:
     charged = {name for name, disclosure in FIELD_DISCLOSURE.items() if disclosure == "charged"}
-    assert charged == {"UpdateHeader.delta_hash", "adapter_delta"}
+    assert charged == {"UpdateHeader.delta_hash", "adapter_delta", "Signature.value"}
 
 
 def mutant_of(kind: type, name: str) -> type:
