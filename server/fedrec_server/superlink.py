@@ -1,0 +1,250 @@
+"""Flower's SuperLink as a subprocess on the loopback, and everything that is ever asked of it.
+
+Its one port carries every API, and the one that starts runs and registers nodes asks for no password: so nobody but
+this machine may reach it, and the gateway passes on what partners need and nothing else.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from fedrec.errors import RunError
+
+# Flower's task is given up after two missed heartbeats of 30 s each.
+_HEARTBEAT_S = 10.0
+_ACQUIRE_TIMEOUT_S = 20.0
+_POLL_S = 0.1
+
+# What Flower calls the app. Neither side ever loads code from it: both have fedrec installed.
+_APP = b"""[project]
+name = "fedrec"
+version = "1.0.0"
+description = "Names the installed fedrec; carries no code."
+license = "Apache-2.0"
+
+[tool.flwr.app]
+publisher = "fedrec"
+
+[tool.flwr.app.components]
+serverapp = "fedrec_server.app:app"
+clientapp = "fedrec_client.app:app"
+"""
+
+
+@dataclass(frozen=True)
+class SuperLinkPlace:
+    """Where the SuperLink listens and what it needs.
+
+    Attributes:
+        port: on 127.0.0.1.
+        certificates: folder with `ca.pem`, `server.pem`, `server.key`.
+        executor_secret: file that only this machine's driver may read; without it nobody takes a run's task.
+        database: Flower's own state; nodes and messages outlive a crash there.
+    """
+
+    port: int
+    certificates: Path
+    executor_secret: Path
+    database: Path
+
+    @property
+    def address(self) -> str:
+        """As Flower's clients want it."""
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """The subprocess. Its ServerApp runs in another process, ours; it reports nothing to anybody."""
+        options = {
+            "--ssl-certfile": self.certificates / "server.pem",
+            "--ssl-keyfile": self.certificates / "server.key",
+            "--ssl-ca-certfile": self.certificates / "ca.pem",
+            "--isolation": "process",
+            "--superexec-auth-secret-file": self.executor_secret,
+            "--database": self.database,
+            "--host": "127.0.0.1",
+            "--port": self.port,
+        }
+        flags = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+        start = [sys.executable, "-c", "from flwr.superlink.cli import flower_superlink; flower_superlink()"]
+        return [*start, *flags, *(str(word) for option in options.items() for word in option)]
+
+    def start(self, log: Path) -> subprocess.Popen[bytes]:
+        """Start it, its output appended to a file."""
+        from fedrec_server.processes import start_process
+
+        return start_process(self.command(), log)
+
+
+class SuperLinkControl:
+    """What only this machine may ask: nodes and runs.
+
+    Raises, in every method: RunError: the SuperLink does not answer, or refuses.
+    """
+
+    def __init__(self, place: SuperLinkPlace) -> None:
+        self._place = place
+        authority = (place.certificates / "ca.pem").read_bytes()
+        self._client = ControlHttpClient.from_server_address(
+            place.address, False, authority, [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        )
+
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        with suppress(httpx.HTTPError):
+            self._client.ListNodes(ListNodesRequest())
+            return True
+        return False
+
+    def wait_until_up(self, timeout_s: float = 60.0) -> None:
+        """Raises RunError if it does not answer in time."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_up():
+            if time.monotonic() > deadline:
+                raise RunError(f"Flower's SuperLink does not answer on {self._place.address}", "read superlink.log")
+            time.sleep(_POLL_S)
+
+    def register(self, public_key: bytes) -> int:
+        """Let a node with this key connect; its id. A key that is known keeps its node."""
+        with _as_run_error():
+            for node in self._client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key == public_key and not node.unregistered_at:
+                    return int(node.node_id)
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
+
+    def unregister(self, node: int) -> None:
+        """Never again. One that is not there is no matter."""
+        with suppress(httpx.HTTPStatusError), _as_run_error(but=httpx.HTTPStatusError):
+            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+
+    def start_run(self) -> int:
+        """A new run of Flower's; ours goes on over as many of them as crashes make necessary."""
+        content, _ = build_fab_from_files({"pyproject.toml": _APP})
+        with _as_run_error():
+            response = self._client.StartRun(StartRunRequest(fab=Fab(content=content)))
+        if not response.run_id:
+            raise RunError("Flower's SuperLink starts no run", "read superlink.log")
+        return int(response.run_id)
+
+    def stop_run(self, run: int) -> None:
+        """End one. One that has ended is no matter."""
+        with suppress(httpx.HTTPError):
+            self._client.StopRun(StopRunRequest(run_id=run))
+
+
+@dataclass
+class OpenRun:
+    """A run of Flower's whose task this process has taken: the grid, kept alive by a heartbeat in a thread.
+
+    Attributes:
+        grid: for `run_rounds`.
+        run_id: Flower's.
+        lost: set once the SuperLink says that the run is over, or does not answer for long.
+    """
+
+    grid: HttpGrid
+    run_id: int
+    lost: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def close(self, *, completed: bool) -> None:
+        """Tell Flower how it ended, if it still listens."""
+        self._ended.set()
+        status = SubStatus.COMPLETED if completed else SubStatus.FAILED
+        with suppress(httpx.HTTPError):
+            self.grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+        self.grid.close()
+
+    def keep_alive(self) -> None:
+        """Until closed; three heartbeats in a row that fail mean that the run is lost."""
+        failed = 0
+        while not self._ended.wait(_HEARTBEAT_S):
+            try:
+                alive = self.grid._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+                failed = 0 if alive else 3
+            except httpx.HTTPError:
+                failed += 1
+            if failed >= 3:
+                self.lost.set()
+                return
+
+
+def open_run(place: SuperLinkPlace, control: SuperLinkControl) -> OpenRun:
+    """Start a run and take its task, as Flower's SuperExec would, but into this process.
+
+    Raises: RunError: the SuperLink does not answer, or gives the task to nobody.
+    """
+    authority = (place.certificates / "ca.pem").read_bytes()
+    run_id = control.start_run()
+    token = _acquire(place, authority, run_id)
+    grid = HttpGrid(place.address, insecure=False, root_certificates=authority, token=token)
+    with _as_run_error():
+        given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
+    TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+    TaskIdentity.node_id = given.context.node_id
+    grid.set_run(run_from_proto(given.run))
+    opened = OpenRun(grid, run_id)
+    threading.Thread(target=opened.keep_alive, name="flower-heartbeat", daemon=True).start()
+    return opened
+
+
+def _acquire(place: SuperLinkPlace, authority: bytes, run_id: int) -> str:
+    secret = SuperExecAuthHttpInterceptor(
+        master_secret=place.executor_secret.read_bytes(), protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+    )
+    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+    with RuntimeHttpClient.from_server_address(place.address, False, authority, [version, secret]) as client:
+        deadline = time.monotonic() + _ACQUIRE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with _as_run_error():
+                given = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            # A task of an earlier run may still lie there: it is taken off the pile and left to end.
+            if given.token and given.task.run_id == run_id:
+                return str(given.token)
+            time.sleep(_POLL_S)
+    raise RunError("Flower's SuperLink gives nobody the new run's task", "read superlink.log")
+
+
+class _as_run_error:  # noqa: N801  # reads like suppress
+    """Turns what Flower's client raises into words."""
+
+    def __init__(self, but: type[Exception] | None = None) -> None:
+        self._but = but
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, httpx.HTTPStatusError) and not (self._but and isinstance(error, self._but)):
+            words = f"{error.response.status_code} at {error.request.url.path}"
+            raise RunError(f"Flower's SuperLink refuses: {words}", "read superlink.log") from error
+        if isinstance(error, httpx.TransportError):
+            raise RunError(f"Flower's SuperLink does not answer: {type(error).__name__}") from error

@@ -1,0 +1,66 @@
+"""The coordinator's state as tables: partners, invitations, rounds, the audit log. No interaction is ever near them."""
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Integer, MetaData, String, Table, UniqueConstraint
+
+# Named, so that a later migration can drop them on every database.
+METADATA = MetaData(naming_convention={"uq": "uq_%(table_name)s", "pk": "pk_%(table_name)s"})
+
+PARTNERS = Table(
+    "partners",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("node_key", String(400), nullable=False, unique=True),  # PEM of Flower's node authentication, base64
+    Column("signing_key", String(64), nullable=False, unique=True),  # Ed25519, hex
+    Column("status", String(16), nullable=False),  # pending, approved, suspended, removed
+    Column("node_id", String(20), nullable=False),  # Flower's, 64 bits unsigned; empty before approval
+    Column("enrolled_at", String(32), nullable=False),
+    Column("last_seen", String(32), nullable=False),  # empty: never
+    Column("reason", String(300), nullable=False),  # why the last answer did not count; public
+)
+
+INVITES = Table(
+    "invites",
+    METADATA,
+    Column("secret_hash", String(64), primary_key=True),  # SHA-256: whoever reads this table can enrol nobody
+    Column("name", String(64), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=False),
+    Column("used_at", String(32), nullable=False),  # empty: not yet
+    Column("is_approved", Boolean, nullable=False),  # the partner is approved as soon as it enrols
+)
+
+ROUNDS = Table(
+    "rounds",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run", String(200), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("part", String(64), nullable=False),
+    Column("status", String(16), nullable=False),  # asked, committed, failed
+    Column("started_at", String(32), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("partners", JSON, nullable=False),  # who gave a good answer
+    Column("reasons", JSON, nullable=False),  # partner -> why its turn was lost
+    Column("bytes_up", BigInteger, nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+    Column("adapter_hash", String(64), nullable=False),
+    UniqueConstraint("run", "round", "attempt"),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", String(32), nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("what", String(64), nullable=False),
+    Column("detail", JSON, nullable=False),
+)
+
+SETTINGS = Table(
+    "settings",
+    METADATA,
+    Column("key", String(64), primary_key=True),
+    Column("value", String(200), nullable=False),
+)
