@@ -3,12 +3,13 @@
 import logging
 import traceback
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
-from fedrec.wire import RoundPlan, Signature
+from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, Signature
 from fedrec_client.link import connect
 
 # Flower's Error wants a number; ours are above the range that Flower uses itself.
@@ -26,15 +27,15 @@ class _LastAdapter:
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[str, bytes] = {}
+        self._content = b""
         self._state: AdapterState | None = None
 
     def read(self, record: ArrayRecord) -> AdapterState:
-        arrays = {name: array.data for name, array in record.items()}
-        same = arrays.keys() == self._arrays.keys() and all(self._arrays[name] is arrays[name] for name in arrays)
-        if self._state is None or not same:
-            self._state = AdapterState({name: array.numpy() for name, array in record.items()})
-            self._arrays = arrays
+        if record.keys() != {SAFETENSORS}:
+            raise ProtocolError(f"the question's adapter is not one array {SAFETENSORS!r}")
+        content = record[SAFETENSORS].data
+        if self._state is None or content is not self._content:
+            self._state, self._content = AdapterState.from_bytes(content), content
         return self._state
 
 
@@ -60,7 +61,8 @@ def train(message: Message, context: Context) -> Message:
         _log.error("a round failed here: %s", _in_own_words(error))
         code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
         return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
-    arrays = ArrayRecord({name: Array(value) for name, value in adapter_delta.tensors.items()})
+    flat = np.concatenate([tensor.reshape(-1) for tensor in adapter_delta.tensors.values()])
+    arrays = ArrayRecord({FLAT: Array(flat)})
     content = RecordDict({"header": ConfigRecord({**header.to_record()}), "adapter_delta": arrays})
     if own:
         content["signature"] = ConfigRecord({**Signature(own).to_record()})

@@ -98,14 +98,18 @@ class PartnerBook:
             raise ConfigError(f"no partner {name!r}", "`flower-server partner list` names them")
         return found[0]
 
-    def set_status(self, name: str, status: Status, *, who: str, node_id: str | None = None) -> Partner:
+    def give_node(self, name: str, node_id: str) -> None:
+        """Note the number under which Flower knows a partner; empty once it does no more."""
+        with self._database.begin() as connection:
+            connection.execute(update(PARTNERS).where(PARTNERS.c.name == name).values(node_id=node_id))
+
+    def set_status(self, name: str, status: Status, *, who: str) -> Partner:
         """Approve, suspend or remove. Raises ConfigError: unknown, or removed for good."""
         before = self.partner(name)
         if before.status == "removed":
             raise ConfigError(f"partner {name!r} was removed", "invite it under a new name")
         with self._database.begin() as connection:
-            values = {"status": status, **({} if node_id is None else {"node_id": node_id})}
-            connection.execute(update(PARTNERS).where(PARTNERS.c.name == name).values(**values))
+            connection.execute(update(PARTNERS).where(PARTNERS.c.name == name).values(status=status))
             write_audit(connection, who, f"partner {status}", {"partner": name})
         return self.partner(name)
 

@@ -186,6 +186,7 @@ def run_round(
             **_place(plan),
             "partners": answers.partners if len(answers.partners) <= _NAMED else len(answers.partners),
             "adapter_hash": version.adapter_hash,
+            "reasons": dict(sorted(answers.reasons.items())[:_NAMED]),
             "seconds": time.monotonic() - started,
             "bytes_up": answers.bytes_up,
             "bytes_down": state.n_bytes * len(session.cohort(number)),

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from flwr.app import Message
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
@@ -99,7 +101,7 @@ class SuperLinkPlace:
 
     def start(self, log: Path) -> subprocess.Popen[bytes]:
         """Start it, its output appended to a file."""
-        from fedrec_server.processes import start_process
+        from fedrec.processes import start_process
 
         return start_process(self.command(), log)
 
@@ -197,15 +199,31 @@ class OpenRun:
                 return
 
 
-def open_run(place: SuperLinkPlace, control: SuperLinkControl) -> OpenRun:
+class _RingingGrid(HttpGrid):
+    """Tells the gateway when questions wait."""
+
+    after_push: Callable[[], None] = staticmethod(lambda: None)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand over, then ring."""
+        numbers = super().push_messages(messages)
+        self.after_push()
+        return numbers
+
+
+def open_run(place: SuperLinkPlace, control: SuperLinkControl, after_push: Callable[[], None]) -> OpenRun:
     """Start a run and take its task, as Flower's SuperExec would, but into this process.
+
+    Args:
+        after_push: called when questions were handed to the SuperLink.
 
     Raises: RunError: the SuperLink does not answer, or gives the task to nobody.
     """
     authority = (place.certificates / "ca.pem").read_bytes()
     run_id = control.start_run()
     token = _acquire(place, authority, run_id)
-    grid = HttpGrid(place.address, insecure=False, root_certificates=authority, token=token)
+    grid = _RingingGrid(place.address, insecure=False, root_certificates=authority, token=token)
+    grid.after_push = after_push
     with _as_run_error():
         given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
     TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id

@@ -20,7 +20,7 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import bench, cli_cold_start, cli_data, cli_privacy, cli_runs, cli_tune
+from fedrec_sim import bench, cli_cold_start, cli_data, cli_federation, cli_privacy, cli_runs, cli_tune
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
     DEMO,
@@ -47,6 +47,7 @@ app.add_typer(cli_data.model, name="model")
 app.add_typer(cli_runs.runs, name="runs")
 app.add_typer(cli_privacy.privacy, name="privacy")
 app.add_typer(bench.bench, name="bench")
+app.add_typer(cli_federation.federation, name="federation")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)

@@ -18,11 +18,13 @@ FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*
 
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
 BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
+BASE |= {"fedrec.invitation", "fedrec.logs", "fedrec.processes", "fedrec.toml"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
     "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
     "fedrec.wire": BASE,
+    "fedrec.terms": BASE | {"fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.data": BASE,
     "fedrec.privacy": BASE,
     "fedrec.model": BASE | {"fedrec.data"},
@@ -32,9 +34,11 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.registry": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec_server": BASE
-    | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation", "fedrec.registry"},
+    | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
+    | {"fedrec.registry"},
     "fedrec_client": BASE
-    | {"fedrec.wire", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training", "fedrec.recommend"},
+    | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
+    | {"fedrec.recommend"},
 }
 
 

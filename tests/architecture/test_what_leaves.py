@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
 from flwr.supercore.run import Run
 
 from fedrec import wire
@@ -14,6 +14,7 @@ from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.wire import FIELD_DISCLOSURE, RoundPlan, Signature, UpdateHeader
 from fedrec_client.app import app
 from fedrec_client.link import register
+from fedrec_server.records import adapter_record
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
@@ -94,7 +95,7 @@ def exchange() -> tuple[Message, Message]:
     values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(RoundPlan)}
     texts = dict.fromkeys(("run", "part", "parent_hash", "privacy_plan_hash"), "x")
     plan = RoundPlan(**{**values, **texts, "mode": "none"})
-    arrays = ArrayRecord({"w": Array(np.ones(2, np.float32))})
+    arrays = adapter_record(AdapterState({"w": np.ones(2, np.float32)}))
     question = grid.create_message(
         RecordDict({"plan": ConfigRecord(plan.to_record()), "adapter": arrays}), "train", 2, "1"
     )

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.aggregation.mean import PartnerUpdate
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, UpdateHeader
 from fedrec_server import exchange
 from fedrec_server.exchange import Exchange, wait_for_quorum
 
@@ -34,17 +34,21 @@ def honest(message: Message, partner: str, tensors: Tensors = GOOD, /, **changed
     assert isinstance(asked, ConfigRecord)
     assert isinstance(arrays, ArrayRecord)
     read = RoundPlan.from_record(dict(asked))
-    assert AdapterState({k: a.numpy() for k, a in arrays.items()}).hash == read.parent_hash
+    assert AdapterState.from_bytes(arrays[SAFETENSORS].data).hash == read.parent_hash
     is_delta = all(tensor.dtype == np.float32 for tensor in tensors.values())
     delta_hash = AdapterDelta(tensors).hash if is_delta else "0" * 64
     header = UpdateHeader(read.run, read.round, read.attempt, partner, delta_hash, read.privacy_plan_hash)
     content = RecordDict(
         {
             "header": ConfigRecord({**header.to_record(), **changed}),
-            "adapter_delta": ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()}),
+            "adapter_delta": ArrayRecord({FLAT: Array(flat(tensors))}),
         }
     )
     return Message(content, reply_to=message)
+
+
+def flat(tensors: Tensors) -> np.ndarray:
+    return np.concatenate([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 
 def sends(tensors: Tensors) -> Answer:
@@ -60,16 +64,37 @@ def says(reason: str) -> Answer:
 
 
 def with_bytes(data: bytes) -> Answer:
-    """An answer whose tensor v is any bytes."""
+    """An answer whose one array is any bytes."""
 
     def answer(message: Message, partner: str) -> Message:
         good = honest(message, partner)
         arrays = good.content["adapter_delta"]
         assert isinstance(arrays, ArrayRecord)
-        arrays["v"] = Array("float32", (1,), "numpy.ndarray", data)
+        arrays[FLAT] = Array("float32", (5,), "numpy.ndarray", data)
         return good
 
     return answer
+
+
+def with_array(name: str) -> Answer:
+    """An answer whose array has another name."""
+
+    def answer(message: Message, partner: str) -> Message:
+        good = honest(message, partner)
+        arrays = good.content["adapter_delta"]
+        assert isinstance(arrays, ArrayRecord)
+        good.content["adapter_delta"] = ArrayRecord({name: arrays[FLAT]})
+        return good
+
+    return answer
+
+
+def reversed_names(message: Message, partner: str) -> Message:
+    """An answer whose numbers are joined in another order."""
+    good = honest(message, partner)
+    joined = np.concatenate([GOOD[name].reshape(-1) for name in sorted(GOOD, reverse=True)])
+    good.content["adapter_delta"] = ArrayRecord({FLAT: Array(joined)})
+    return good
 
 
 def with_extra_record(message: Message, partner: str) -> Message:
@@ -165,26 +190,27 @@ def test_good_answers_come_in_the_order_of_names() -> None:
 
 
 MAGIC = b"\x93NUMPY\x01\x00\x76\x00"
-HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
-A_TERABYTE = HEADER.replace(b"(1,), }           ", b"(999999999999,), }")
-NOT_V = "'v' is not a float32 array of shape [1]"
+HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }".ljust(117) + b"\n"
+A_TERABYTE = HEADER.replace(b"(5,), }           ", b"(999999999999,), }")
+NOT_V = "adapter_delta is not 5 float32 numbers"
 FAULTS: dict[str, tuple[Answer, str]] = {
     "error": (says("BudgetError: spent"), "error 1007: BudgetError: spent"),
     "terminal codes": (says("\x1b[2J\nround\t1 ok" + "x" * 999), "error 1007: [2J round 1 ok"),
     "unpackable": (explode, "answer cannot be fetched: MemoryError"),
     "nan": (sends({"v": np.array([np.nan], np.float32)}), "not finite"),
     "huge": (sends({"v": np.array([101], np.float32)}), "norm above 100"),
-    "missing": (lambda m, p: honest(m, p, {"w": GOOD["w"]}), "other tensors"),
-    "too many": (sends({"bias": np.zeros(3, np.float32)}), "other tensors"),
-    "shape": (sends({"w": np.zeros(4, np.float32)}), "'w' is not a float32 array of shape [2, 2]"),
-    "order": (sends({"w": np.asfortranarray(GOOD["w"])}), "'w' is not a float32 array"),
+    "missing": (lambda m, p: honest(m, p, {"w": GOOD["w"]}), NOT_V),
+    "too many": (sends({"bias": np.zeros(3, np.float32)}), NOT_V),
+    "another name": (with_array("w"), "not one array"),
+    "shape": (sends({"w": np.zeros(3, np.float32)}), NOT_V),
+    "order": (reversed_names, "delta_hash is not that of the tensors"),
     "float64": (sends({"v": np.zeros(1)}), NOT_V),
     "int32": (sends({"v": np.zeros(1, np.int32)}), NOT_V),
     "empty": (with_bytes(b""), NOT_V),
-    "claims a terabyte": (with_bytes(MAGIC + A_TERABYTE + bytes(4)), NOT_V),
-    "cut": (with_bytes(MAGIC + HEADER + bytes(3)), NOT_V),
-    "longer": (with_bytes(MAGIC + HEADER + bytes(8)), NOT_V),
-    "another version": (with_bytes(MAGIC.replace(b"\x01", b"\x02") + HEADER + bytes(4)), NOT_V),
+    "claims a terabyte": (with_bytes(MAGIC + A_TERABYTE + bytes(20)), NOT_V),
+    "cut": (with_bytes(MAGIC + HEADER + bytes(19)), NOT_V),
+    "longer": (with_bytes(MAGIC + HEADER + bytes(24)), NOT_V),
+    "another version": (with_bytes(MAGIC.replace(b"\x01", b"\x02") + HEADER + bytes(20)), NOT_V),
     "hash": (claims(delta_hash="0" * 64), "delta_hash"),
     "round": (claims(round=2), "round is not the round's"),
     "name": (claims(partner="anna"), "another partner's name"),
@@ -212,7 +238,7 @@ def test_a_fault_costs_its_sender_the_turn_and_nobody_else(fault: str) -> None:
 
 def test_numpy_writes_what_is_compared_with() -> None:
     """So that the faults above are refused for what they change, and for nothing else."""
-    attempt, _ = run(MemoryGrid(bert=with_bytes(MAGIC + HEADER + GOOD["v"].tobytes())))
+    attempt, _ = run(MemoryGrid(bert=with_bytes(MAGIC + HEADER + flat(GOOD).tobytes())))
     assert attempt.reasons == {}
 
 

@@ -18,7 +18,7 @@ from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from fedrec.errors import ConfigError, ModelError, PrivacyError, QuorumError, RunError, StorageError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, UpdateHeader
 from fedrec_server import exchange
 from fedrec_server.app import make_server_app
 from fedrec_server.rounds import RoundSession, RoundSpec, run_rounds
@@ -85,13 +85,14 @@ class MemoryGrid:
         self.plans.append(plan)
         if reason := self.fault(plan, partner):
             return Message(Error(1007, reason), reply_to=message)
-        state = AdapterState({name: array.numpy() for name, array in arrays.items()})
+        state = AdapterState.from_bytes(arrays[SAFETENSORS].data)
         assert state.hash == plan.parent_hash
         adapter_delta = honest_delta(plan, state, partner)
         header = UpdateHeader(plan.run, plan.round, plan.attempt, partner, adapter_delta.hash, "none")
+        flat = np.concatenate([tensor.ravel() for tensor in adapter_delta.tensors.values()])
         content = {
             "header": ConfigRecord({**header.to_record()}),
-            "adapter_delta": ArrayRecord({name: Array(t) for name, t in adapter_delta.tensors.items()}),
+            "adapter_delta": ArrayRecord({FLAT: Array(flat)}),
         }
         return Message(RecordDict(content), reply_to=message)  # type: ignore[arg-type]  # its values are invariant
 

@@ -1,0 +1,27 @@
+"""`python -m fedrec_client FOLDER`: the warm worker that `flower-client start` keeps running."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from fedrec.errors import FedrecError
+from fedrec.logs import log_json
+
+
+def main() -> None:
+    """Run it; a named error ends it with its exit code."""
+    log_json()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are fetched by `fedrec model fetch`, which checks hashes
+    from fedrec_client.settings import Node
+    from fedrec_client.worker_process import run_worker
+
+    try:
+        run_worker(Node(Path(sys.argv[1])))
+    except FedrecError as error:
+        logging.getLogger("fedrec_client").error("%s: %s", type(error).__name__, error.problem)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a partner agreed to: the coordinator's signed terms, held against the partner's own policy, kept on its disk."""
+
+import json
+from dataclasses import dataclass, field
+
+from fedrec.errors import PrivacyError, ProtocolError, RunError
+from fedrec.files import json_bytes, read_json, replace_file, sha256, storage_errors
+from fedrec.privacy.accounting import epsilon_pld
+from fedrec.privacy.plan import PartPlan
+from fedrec.signing import verify
+from fedrec.terms import FederationTerms, read_terms
+from fedrec_client.coordinator_link import CoordinatorLink
+from fedrec_client.settings import Node, PolicySettings
+
+FORMAT = 1
+_TERMS, _CATALOG = "terms.json", "catalog.parquet"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Terms and catalogue as they were agreed to; both are checked whenever they are read.
+
+    Attributes:
+        catalog: bytes of the public catalogue.
+    """
+
+    terms: FederationTerms
+    catalog: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, node: Node) -> "Agreement":
+        """Raises RunError: nothing was agreed to yet, or a file is damaged. ProtocolError: the signature is wrong."""
+        path = node.state / _TERMS
+        if not path.is_file():
+            raise RunError(f"{node.folder}: no terms are agreed to yet", "flower-client agree")
+        values, _ = read_json(path, FORMAT)
+        terms = _signed_terms(node, values)
+        catalog = (node.state / _CATALOG).read_bytes()
+        if sha256(catalog) != values["catalog_sha256"]:
+            raise RunError(f"{node.state / _CATALOG}: damaged", "flower-client agree")
+        return cls(terms, catalog)
+
+
+def agree(node: Node, link: CoordinatorLink, *, anew: bool = False) -> Agreement:
+    """Fetch the terms, hold them against the policy, and keep them.
+
+    Args:
+        anew: take terms that differ from those agreed to before.
+    Raises:
+        PrivacyError: the policy does not allow them: every reason at once; or they changed.
+        ProtocolError, UnreachableError: as `CoordinatorLink`; a signature that is not the coordinator's.
+    """
+    told = link.terms()
+    terms = _signed_terms(node, told)
+    if problems := policy_problems(terms, node.settings.policy):
+        raise PrivacyError.of_all(problems, "ask the coordinator, or change client.toml", "terms")
+    path = node.state / _TERMS
+    if path.is_file() and not anew and read_json(path, FORMAT)[0]["terms"] != told["terms"]:
+        raise PrivacyError("the coordinator's terms have changed", "read them, then flower-client agree")
+    catalog = link.catalog(str(told["catalog_sha256"]))
+    kept = {name: told[name] for name in ("terms", "signature", "catalog_sha256")}
+    with storage_errors(node.state):
+        replace_file(node.state / _CATALOG, catalog)
+        replace_file(path, json_bytes({"format": FORMAT, **kept}))
+    return Agreement(terms, catalog)
+
+
+def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]:
+    """Everything in terms that a policy does not allow; in words, without private values."""
+    problems = []
+    if terms.mode not in policy.modes:
+        problems.append(f"mode {terms.mode} is not among the allowed {', '.join(policy.modes)}")
+    if policy.backbones and terms.model.backbone_hash not in policy.backbones:
+        problems.append(f"backbone {terms.model.config.backbone} has a hash that is not allowed")
+    if (plan := terms.plan) is not None:
+        if (whole := epsilon_pld(plan.events(), policy.delta)) > policy.epsilon_total:
+            problems.append(f"costs epsilon {whole:.2f} in all, {policy.epsilon_total:g} is allowed")
+        costs = {part.part: round_epsilon(part, policy.delta) for part in plan.parts}
+        allowed = f"{policy.epsilon_round:g} is allowed"
+        problems += [f"a round of {n} costs {c:.2f}, {allowed}" for n, c in costs.items() if c > policy.epsilon_round]
+    return problems
+
+
+def round_epsilon(part: PartPlan, delta: float) -> float:
+    """Epsilon of one step of a part alone."""
+    return epsilon_pld([(part.part, part.sampling_prob, part.noise_multiplier, 1)], delta)
+
+
+def _signed_terms(node: Node, told: dict[str, object]) -> FederationTerms:
+    values, signature = told.get("terms"), told.get("signature")
+    if not isinstance(values, dict) or not isinstance(signature, str):
+        raise ProtocolError("the coordinator sent no signed terms")
+    values = json.loads(json.dumps(values))
+    verify(bytes.fromhex(node.settings.coordinator.key), "federation-terms", values, signature)
+    return read_terms(values, "terms")

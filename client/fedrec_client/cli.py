@@ -1,0 +1,182 @@
+"""`flower-client`: a partner's node, from the invitation on."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedrec.errors import FedrecError
+
+console, errors = Console(), Console(stderr=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Take part in a federation: rows, keys and budget stay in this node's folder. Start with "
+    "`flower-client init DIR --invite TOKEN`. Not to be mixed up with `flower-client-app` of old Flower releases. "
+    "Exit codes: docs/errors.md.",
+)
+Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_CLIENT", help="The node's folder.")]
+HERE = Path()
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    invite: Annotated[str, typer.Option(help="What the coordinator's `flower-server invite` printed.")],
+    port: Annotated[int, typer.Option(help="Of Flower's SuperNode, on the loopback.")] = 9094,
+    as_json: AsJson = False,
+) -> None:
+    """Make this node's keys, check that the coordinator is the one of the invitation, and enrol.
+
+    Example: `flower-client init /srv/fedrec-node --invite fedrec1.eyJ...`
+    """
+    from fedrec.invitation import Invitation
+    from fedrec.signing import fingerprint
+    from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority
+    from fedrec_client.settings import make_node
+
+    invitation = Invitation.from_token(invite)
+    node = make_node(folder, invitation, fetch_authority(invitation), port)
+    told = CoordinatorLink(node).enrol(node, invitation.secret)
+    key = fingerprint(node.signing_key().public)
+    values = {"folder": str(folder), "partner": invitation.name, "status": told["status"], "fingerprint": key}
+    _say(values, as_json, f"{folder}: enrolled as {invitation.name} ({told['status']}); this node's key is {key}")
+
+
+@app.command()
+def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Fetch the federation's terms, hold them against this node's policy, and keep them."""
+    from fedrec_client.agreement import agree as take
+    from fedrec_client.coordinator_link import CoordinatorLink
+
+    node = _node(folder)
+    terms = take(node, CoordinatorLink(node), anew=True).terms
+    values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
+    _say(values, as_json, f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Interactions: CSV, TSV, Parquet or JSON lines.")],
+    folder: Folder = HERE,
+    user: Annotated[str, typer.Option(help="Column of the user.")] = "user",
+    item: Annotated[str, typer.Option(help="Column of the item.")] = "item",
+    timestamp: Annotated[str, typer.Option(help="Column of the time: Unix seconds or ISO 8601.")] = "timestamp",
+    rating: Annotated[str | None, typer.Option(help="Column of the rating, if there is one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check and store this partner's rows; they never leave this folder. Makes the ledger with the policy's budget."""
+    from fedrec.data.interactions import ColumnMapping
+    from fedrec_client.importing import import_rows
+
+    found = import_rows(_node(folder), file, ColumnMapping(user, item, rating, timestamp))
+    _say(found, as_json, f"{found['users']} users, {found['rows']} interactions")
+
+
+@app.command()
+def start(folder: Folder = HERE) -> None:
+    """Run the SuperNode and the warm worker until stopped; answers rounds that the policy allows."""
+    from fedrec.logs import log_json
+    from fedrec_client.node import RunningNode
+
+    log_json()
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    running = RunningNode(_node(folder))
+    running.stop_on_signals()
+    running.run()
+
+
+@app.command()
+def stop(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """End a node that runs on this machine."""
+    number = _running(_node(folder))
+    if number is not None:
+        os.kill(number, signal.SIGTERM)
+    _say({"stopped": number is not None}, as_json, "stopping" if number else "nothing runs here")
+
+
+@app.command()
+def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """What runs, the latest round, the adapter that is held, why the last round was refused."""
+    from fedrec_client.glance import glance
+
+    told = glance(_node(folder))
+    words = f"{told['partner']}: {'running' if told['running'] else 'not running'}, round {told['round']}"
+    adapter = told["adapter"]["round"]
+    _say(told, as_json, f"{words}, adapter {'none' if adapter is None else 'of round ' + str(adapter)}")
+
+
+@app.command()
+def budget(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """What the ledger says was spent, and what is left."""
+    from fedrec_client.worker_process import open_ledger
+
+    ledger = open_ledger(_node(folder))
+    epsilon, delta = ledger.spent()
+    values = {"epsilon_spent": epsilon, "epsilon_left": ledger.remaining(), "delta": delta}
+    _say(values, as_json, f"epsilon {epsilon:.3f} spent, {values['epsilon_left']:.3f} left, at delta {delta:g}")
+
+
+@app.command()
+def pause(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Refuse rounds until `resume`."""
+    from fedrec_client.worker_process import PAUSED
+
+    (_node(folder).state / PAUSED).touch(mode=0o600)
+    _say({"paused": True}, as_json, "paused")
+
+
+@app.command()
+def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Answer rounds again."""
+    from fedrec_client.worker_process import PAUSED
+
+    (_node(folder).state / PAUSED).unlink(missing_ok=True)
+    _say({"paused": False}, as_json, "goes on")
+
+
+@app.command()
+def leave(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Tell the coordinator that this partner takes no further part. Rows, ledger and adapter stay here."""
+    from fedrec_client.coordinator_link import CoordinatorLink
+
+    node = _node(folder)
+    told = CoordinatorLink(node).leave()
+    _say(told, as_json, f"{node.settings.name}: {told['status']}")
+
+
+def main() -> None:
+    """Entry point: a named error is printed without a traceback and sets its exit code."""
+    try:
+        app()
+    except FedrecError as error:
+        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+def _node(folder: Path) -> Any:
+    from fedrec_client.settings import Node
+
+    node = Node(folder)
+    node.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
+    return node
+
+
+def _running(node: Any) -> int | None:
+    from fedrec.processes import holder_of
+
+    return holder_of(node.state / "running.lock")
+
+
+def _say(told: dict[str, Any], as_json: bool, words: str) -> None:
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        console.print(words, soft_wrap=True, highlight=False, markup=False)

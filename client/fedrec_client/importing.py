@@ -1,0 +1,54 @@
+"""`flower-client import`: rows are checked and stored beside their own privacy ledger, once."""
+
+import tempfile
+from pathlib import Path
+
+from fedrec.data.catalog import ItemCatalog, read_stored_catalog
+from fedrec.data.interactions import ColumnMapping, read_interactions, write_interactions
+from fedrec.errors import ConfigError
+from fedrec.files import json_bytes, new_folder
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec_client.agreement import Agreement
+from fedrec_client.settings import Node
+
+INTERACTIONS, FACTS = "interactions.parquet", "facts.json"
+
+
+def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int]:
+    """Check all rows against the agreed catalogue and store them; nothing is written unless all are right.
+
+    Returns: how many users and rows; private.
+    Raises: ConfigError: there are rows already. RunError: no terms are agreed to yet. DataError: naming every bad line.
+    """
+    if node.data.exists():
+        raise ConfigError(
+            f"{node.data}: there are rows already",
+            "their ledger knows what was released of them; another data set needs a folder of its own",
+        )
+    catalog = read_catalog_bytes(Agreement.read(node).catalog)
+    table = read_interactions(path, columns, catalog)
+    found = {"users": table.n_users, "rows": table.n_rows}
+    _make_ledger(node)
+    with new_folder(node.data) as fresh:
+        write_interactions(table, fresh / INTERACTIONS)
+        (fresh / FACTS).write_bytes(json_bytes(found))
+    node.data.chmod(0o700)
+    return found
+
+
+def _make_ledger(node: Node) -> None:
+    """One for the data's whole life, with the partner's own budget. One that a crash left behind is gone on with."""
+    path, policy = node.state / "ledger.sqlite", node.settings.policy
+    if path.exists():
+        PrivacyLedger.open(path, partner=node.settings.name, dataset="data")
+        return
+    budget = {"budget_epsilon": policy.epsilon_total, "budget_delta": policy.delta}
+    PrivacyLedger.create(path, partner=node.settings.name, dataset="data", **budget)
+
+
+def read_catalog_bytes(content: bytes) -> ItemCatalog:
+    """The catalogue that travelled. Raises DataError: damaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalog.parquet"
+        path.write_bytes(content)
+        return read_stored_catalog(path)

@@ -1,0 +1,136 @@
+"""`flower-client start`: SuperNode and warm worker as processes, the executor and the adapter's fetcher as threads."""
+
+import logging
+import random
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrec.errors import FedrecError
+from fedrec.processes import Child, only_one, stop_process
+from fedrec_client.adapters import Adapters
+from fedrec_client.agreement import Agreement, agree
+from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
+from fedrec_client.executor import Executor
+from fedrec_client.link import UNIX
+from fedrec_client.settings import Node
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.2
+_LONGEST_WAIT_S = 60.0
+
+
+@dataclass
+class RunningNode:
+    """Keeps a partner's node running until it is told to stop.
+
+    Attributes:
+        stop: set to end.
+    """
+
+    node: Node
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Until stopped. Raises RunError: it runs already. As `Agreement`, if the policy refuses."""
+        with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
+            agreement = self._agree()
+            if agreement is None:
+                return
+            threads = [
+                threading.Thread(target=self._execute, name="executor", daemon=True),
+                threading.Thread(target=self._fetch_forever, args=(agreement,), name="adapters", daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
+            self._keep_running()
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and Ctrl-C end it in order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def _agree(self) -> Agreement | None:
+        """What was agreed to; before that, wait for the coordinator and for its approval. None if stopped first."""
+        failures = 0
+        while not self.stop.is_set():
+            try:
+                return Agreement.read(self.node) if self._has_agreed() else self._agree_now()
+            except UnreachableError as error:
+                _log.warning("%s", error.problem, extra={"event": "unreachable"})
+            failures += 1
+            self.stop.wait(min(_LONGEST_WAIT_S, 2.0**failures) * random.uniform(0.5, 1.0))
+        return None
+
+    def _has_agreed(self) -> bool:
+        return (self.node.state / "terms.json").is_file()
+
+    def _agree_now(self) -> Agreement:
+        link = CoordinatorLink(self.node)
+        try:
+            while (status := link.me()["status"]) == "pending" and not self.stop.wait(2.0):
+                _log.info("waiting for the coordinator's approval", extra={"event": "pending"})
+            _log.info("this partner is %s", status, extra={"event": str(status)})
+            return agree(self.node, link)
+        finally:
+            link.close()
+
+    def _keep_running(self) -> None:
+        children = [
+            Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),
+            Child("supernode", self._supernode(), self._log("supernode")),
+        ]
+        try:
+            while not self.stop.wait(_LOOK_S):
+                for child in children:
+                    child.look()
+        finally:
+            for child in reversed(children):
+                if child.process is not None:
+                    stop_process(child.process)
+
+    def _supernode(self) -> list[str]:
+        """Flower's, with node authentication; it starts no app, and installs nothing."""
+        settings, keys, run = self.node.settings, self.node.keys, self.node.run
+        options = {
+            "--superlink": settings.coordinator.address,
+            "--root-certificates": keys / "ca.pem",
+            "--auth-supernode-private-key": keys / "node.key",
+            "--isolation": "process",
+            "--superexec-auth-secret-file": run / "executor.secret",
+            "--host": "127.0.0.1",
+            "--port": settings.local.supernode_port,
+            "--node-config": f'worker="{UNIX}{run.resolve()}"',
+        }
+        start = [sys.executable, "-c", "from flwr.supernode.cli import flower_supernode; flower_supernode()"]
+        return [*start, *(str(word) for option in options.items() for word in option)]
+
+    def _execute(self) -> None:
+        address = f"127.0.0.1:{self.node.settings.local.supernode_port}"
+        Executor(address, self.node.run / "executor.secret", self.stop).run()
+
+    def _fetch_forever(self, agreement: Agreement) -> None:
+        """Keep the newest adapter; without the coordinator the one that is held stays."""
+        adapters = adapters_of(self.node, agreement)
+        link, every, failures = CoordinatorLink(self.node), self.node.settings.local.adapter_every_s, 0
+        while not self.stop.is_set():
+            try:
+                held = adapters.fetch(link)
+                failures = 0
+                if held is not None:
+                    _log.info("adapter of round %d", held.round, extra={"event": "adapter", "round": held.round})
+            except FedrecError as error:
+                failures += 1
+                _log.warning("no newer adapter: %s", error.problem, extra={"event": "no_adapter"})
+            self.stop.wait(min(_LONGEST_WAIT_S, every * 2.0 ** min(failures, 6)) * random.uniform(0.75, 1.0))
+
+    def _log(self, name: str) -> Path:
+        return self.node.logs / f"{name}.log"
+
+
+def adapters_of(node: Node, agreement: Agreement) -> Adapters:
+    """The adapter folder of a node."""
+    key = bytes.fromhex(node.settings.coordinator.key)
+    return Adapters(node.folder / "adapter", key, agreement.terms.name, agreement.terms.spec)

@@ -1,0 +1,157 @@
+"""A partner's folder and its `client.toml`."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedrec.errors import ConfigError
+from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.invitation import Invitation
+from fedrec.signing import SigningKey
+from fedrec.toml import Section, read_toml
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Epsilon = Annotated[float, Field(gt=0, le=100)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class CoordinatorSettings(Section):
+    """`[coordinator]`: the one that is listened to."""
+
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]+:\d{1,5}$")]
+    authority: Sha256
+    key: Sha256
+
+
+class PolicySettings(Section):
+    """`[policy]`: what may be asked for."""
+
+    modes: tuple[Literal["none", "inspect", "secagg"], ...] = ("inspect",)
+    epsilon_total: Epsilon = 8.0
+    epsilon_round: Epsilon = 8.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    min_users: Annotated[int, Field(ge=1)] = 100
+    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d$")] = "00:00-24:00"
+    backbones: tuple[Sha256, ...] = ()
+
+
+class MachineSettings(Section):
+    """`[model]`: where the model runs."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
+
+
+class LocalSettings(Section):
+    """`[local]`: of this machine."""
+
+    supernode_port: Port = 9094
+    adapter_every_s: Annotated[float, Field(ge=0.5)] = 10.0
+
+
+class RehearsalSettings(Section):
+    """`[rehearsal]`: for `fedrec rehearse`."""
+
+    power: Annotated[int, Field(ge=-1, le=20)] = -1
+
+
+class ClientSettings(Section):
+    """All of `client.toml`."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    coordinator: CoordinatorSettings
+    policy: PolicySettings = PolicySettings()
+    model: MachineSettings = MachineSettings()
+    local: LocalSettings = LocalSettings()
+    rehearsal: RehearsalSettings = RehearsalSettings()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A partner's folder.
+
+    Attributes:
+        folder: made by `flower-client init`; its owner alone may read it.
+    """
+
+    folder: Path
+
+    @cached_property
+    def settings(self) -> ClientSettings:
+        """Raises ConfigError: no such folder, or `client.toml` is wrong."""
+        return read_toml(
+            self.folder / "client.toml", ClientSettings, "run `flower-client init`; every key stands there"
+        )
+
+    @property
+    def keys(self) -> Path:
+        """The partner's own keys, and the coordinator's CA certificate."""
+        return self.folder / "keys"
+
+    @property
+    def data(self) -> Path:
+        """Imported rows. Private."""
+        return self.folder / "data"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and secrets of what runs."""
+        return self.folder / "run"
+
+    @property
+    def state(self) -> Path:
+        """Ledger, agreed terms, rounds seen."""
+        return self.folder / "state"
+
+    @property
+    def logs(self) -> Path:
+        """Of every process."""
+        return self.folder / "logs"
+
+    def signing_key(self) -> SigningKey:
+        """Raises ConfigError: missing or readable by others."""
+        return SigningKey.load(self.keys / "signing.key")
+
+
+def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int) -> Node:
+    """Write configuration and keys into a new folder; the keys never leave it.
+
+    Args:
+        authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
+    Raises: ConfigError: the folder is a node's already. StorageError.
+    """
+    if (folder / "client.toml").exists():
+        raise ConfigError(f"{folder}: is a partner's folder already", "name a new one")
+    text = (files("fedrec_client") / "client.toml").read_text(encoding="utf-8")
+    told = {"ADDRESS": invitation.address, "AUTHORITY": invitation.authority, '"KEY"': f'"{invitation.coordinator}"'}
+    for word, value in {**told, "SUPERNODE_PORT": str(port), '"NAME"': f'"{invitation.name}"'}.items():
+        text = text.replace(word, value)
+    node = Node(folder)
+    with storage_errors(folder):
+        for part in (folder, node.keys, node.state, node.run, node.logs):
+            make_folders(part)
+            part.chmod(0o700)
+        replace_file(node.keys / "ca.pem", authority)
+        SigningKey.create(node.keys / "signing.key")
+        replace_file(node.keys / "node.key", _node_key())
+        replace_file(node.keys / "noise.key", os.urandom(32))
+        replace_file(node.run / "worker.secret", os.urandom(32))
+        replace_file(node.run / "executor.secret", os.urandom(32))
+        replace_file(folder / "client.toml", text.encode())
+    return node
+
+
+def _node_key() -> bytes:
+    """Of Flower's node authentication, in the form that its SuperNode reads."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP384R1())
+    form, none = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, none)

@@ -1,0 +1,57 @@
+"""A partner's worker from its folder: agreed model, imported rows, own ledger and keys. Loads torch."""
+
+import numpy as np
+
+from fedrec.data.catalog import ItemCatalog
+from fedrec.data.interactions import read_stored_interactions
+from fedrec.data.sequences import build_sequences
+from fedrec.errors import ModelError
+from fedrec.model.shared import SharedModel, load_shared
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.signing import read_secret
+from fedrec.terms import FederationTerms
+from fedrec.training.local import PlainSettings
+from fedrec_client.agreement import Agreement
+from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
+from fedrec_client.settings import Node
+from fedrec_client.worker import PartnerData, Worker
+
+
+def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tuple[Worker, int]:
+    """The worker, and how many users the partner has.
+
+    Raises: ModelError: this machine's model, catalogue or features are not those of the terms. As what it reads.
+    """
+    terms, machine = agreement.terms, node.settings.model
+    catalog = read_catalog_bytes(agreement.catalog)
+    rows = read_stored_interactions(node.data / INTERACTIONS, catalog)
+    config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
+    shared = load_shared(config, catalog, rows)
+    _refuse_other_model(shared, catalog, terms)
+    histories = [sequence.items for sequence in build_sequences(rows, _tie_break(node))]
+    work = terms.work
+    settings = PlainSettings(1e-3, work.weight_decay, work.batch_users, work.max_history)
+    worker = Worker(
+        partner=node.settings.name,
+        model=shared.with_adapter(terms.model.shape, terms.seed),
+        data=PartnerData.of([np.asarray(items) for items in histories]),
+        plan=terms.plan,
+        ledger=ledger if terms.plan else None,
+        noise_root=read_secret(node.keys / "noise.key", 32),
+        plain=settings,
+    )
+    return worker, len(histories)
+
+
+def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: FederationTerms) -> None:
+    model = terms.model
+    found = {"backbone": shared.backbone.hash, "catalogue": catalog.hash, "item features": shared.features.hash}
+    wanted = {"backbone": model.backbone_hash, "catalogue": model.catalog_hash, "item features": model.feature_hash}
+    problems = [f"{name}: this machine has another one than the terms" for name in found if found[name] != wanted[name]]
+    if problems:
+        raise ModelError.of_all(problems, "fetch the same models; both sides must run the same fedrec", "model")
+
+
+def _tie_break(node: Node) -> int:
+    """Rows of one second are ordered by chance, but always alike here, so that a repeated round has the same data."""
+    return int.from_bytes(read_secret(node.keys / "noise.key", 32)[:4], "big")

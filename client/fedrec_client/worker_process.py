@@ -1,0 +1,164 @@
+"""The warm worker of a partner's node: loads data and model once, then answers on a socket of its own user."""
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
+from typing import Any
+
+import numpy as np
+
+from fedrec.errors import DataError, FedrecError, PrivacyError, ProtocolError
+from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.signing import read_secret
+from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec_client.agreement import Agreement
+from fedrec_client.desk import NodeDesk, SeenRounds
+from fedrec_client.link import WorkerLink
+from fedrec_client.settings import Node
+from fedrec_client.socket_link import SECRET, SOCKET, pack, unpack
+
+_log = logging.getLogger(__name__)
+PAUSED = "paused"
+
+
+def run_worker(node: Node) -> None:
+    """Load, then serve until terminated. Raises as what it loads."""
+    desk = make_desk(node)
+    path = node.run / SOCKET
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)  # the socket is for this user from the first moment
+    try:
+        listener = Listener(str(path), "AF_UNIX", authkey=read_secret(node.run / SECRET))
+    finally:
+        os.umask(before)
+    _log.info("the worker listens", extra={"event": "worker_up"})
+    with listener:
+        while True:
+            try:
+                connection = listener.accept()
+            except (AuthenticationError, EOFError, OSError):
+                _log.warning("somebody without the secret knocked", extra={"event": "stranger"})
+                continue
+            threading.Thread(target=_serve, args=(connection, desk), daemon=True).start()
+
+
+def make_desk(node: Node) -> NodeDesk:
+    """Everything that a round needs, from the partner's folder."""
+    agreement, settings = Agreement.read(node), node.settings
+    worker, n_users = _rehearsing(node, agreement) if settings.rehearsal.power >= 0 else _training(node, agreement)
+    if n_users < settings.policy.min_users:  # said here and not to the coordinator: how many there are is private
+        raise DataError("fewer users than policy.min_users", "lower it, or stay out until there are more")
+    return NodeDesk(
+        partner=settings.name,
+        coordinator=bytes.fromhex(settings.coordinator.key),
+        key=node.signing_key(),
+        terms=agreement.terms,
+        policy=settings.policy,
+        worker=worker,
+        seen=SeenRounds(node.state / "rounds.json"),
+        is_paused=lambda: (node.state / PAUSED).exists(),
+    )
+
+
+def open_ledger(node: Node) -> PrivacyLedger:
+    """The one ledger of the partner's data, made when rows were first imported. Raises LedgerError."""
+    return PrivacyLedger.open(node.state / "ledger.sqlite", partner=node.settings.name, dataset="data")
+
+
+def _training(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:
+    from fedrec_client.trained import make_worker
+
+    return make_worker(node, agreement, open_ledger(node))
+
+
+def _rehearsing(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:
+    """Rows are counted and a ledger is charged, but what is answered is a public number."""
+    facts = json.loads((node.data / "facts.json").read_text())
+    ledger = open_ledger(node) if agreement.terms.plan else None
+    return PowerOfTwo(node.settings.name, node.settings.rehearsal.power, agreement, ledger), int(facts["users"])
+
+
+class PowerOfTwo:
+    """Stands in for a worker in rehearsals: its answer is 2**power in one number and 0 elsewhere.
+
+    Every subset of partners has another sum, so that a sum shows whose answer is missing or counted twice. It pays in
+    the ledger like the worker that it stands in for.
+    """
+
+    def __init__(self, partner: str, power: int, agreement: Agreement, ledger: PrivacyLedger | None) -> None:
+        self._partner, self._power, self._ledger = partner, power, ledger
+        self._terms = agreement.terms
+
+    def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
+        """See `WorkerLink`."""
+        if state.hash != plan.parent_hash:
+            raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
+        tensors = {name: np.zeros(shape, np.float32) for name, shape in self._terms.parts[plan.part].items()}
+        next(iter(tensors.values())).flat[0] = np.float32(2.0**self._power)
+        adapter_delta = AdapterDelta(tensors)
+        if self._ledger is not None:
+            self._pay(plan, adapter_delta, self._ledger)
+        names = {"run": plan.run, "round": plan.round, "attempt": plan.attempt, "partner": self._partner}
+        header = UpdateHeader(**names, delta_hash=adapter_delta.hash, plan_hash=plan.privacy_plan_hash)  # type: ignore[arg-type]
+        return header, adapter_delta
+
+    def _pay(self, plan: RoundPlan, adapter_delta: AdapterDelta, ledger: PrivacyLedger) -> None:
+        agreed = self._terms.plan
+        assert agreed is not None  # a ledger is only handed in with a plan
+        part = next((p for p in agreed.parts if p.part == plan.part), None)
+        if part is None:
+            raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")
+        event = hashlib.sha256(f"{plan.run}|{plan.round}|{plan.part}|any attempt".encode()).hexdigest()
+        ledger.reserve(
+            event,
+            plan_hash=plan.privacy_plan_hash,
+            run=plan.run,
+            part=part.part,
+            sampling_prob=part.sampling_prob,
+            noise_multiplier=part.noise_multiplier,
+            steps=plan.local_steps,
+            most_steps=part.total_steps,
+            note=f"rehearsal of run {plan.run} round {plan.round}",
+        )
+        ledger.release(event, adapter_delta.hash)
+
+
+def _serve(connection: Connection, desk: NodeDesk) -> None:
+    """One question of one caller. Whatever fails, only our refusals' words go back, and of others the class."""
+    with connection:
+        try:
+            head, body = unpack(connection.recv_bytes())
+            answer, content = _answers()[str(head.get("ask"))](desk, head, body)
+        except (PrivacyError, ProtocolError) as error:
+            kind = "PrivacyError" if isinstance(error, PrivacyError) else "ProtocolError"
+            answer, content = {"refused": kind, "problem": error.problem}, b""
+            _log.warning("refused: %s", error.problem, extra={"event": "refused", "reason": error.problem})
+        except Exception as error:  # noqa: BLE001  # see above
+            words = error.problem if isinstance(error, FedrecError) else type(error).__name__
+            _log.error("a question failed here: %s", words, exc_info=True, extra={"event": "failed"})
+            answer, content = {"refused": "FedrecError", "problem": type(error).__name__}, b""
+        try:
+            connection.send_bytes(pack(answer, content))
+        except OSError:
+            _log.warning("nobody waits for the answer", extra={"event": "caller_gone"})
+
+
+def _answers() -> dict[str, Callable[[NodeDesk, dict[str, Any], bytes], tuple[dict[str, Any], bytes]]]:
+    return {"round": _round, "status": lambda desk, _head, _body: (desk.status(), b"")}
+
+
+def _round(desk: NodeDesk, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    import time
+
+    started = time.monotonic()
+    plan, state = RoundPlan.from_record(head["plan"]), AdapterState.from_bytes(body)
+    header, adapter_delta, signature = desk.answer(plan, state, str(head["signature"]))
+    place = {"round": plan.round, "attempt": plan.attempt, "part": plan.part}
+    _log.info("answered", extra={"event": "answered", **place, "seconds": round(time.monotonic() - started, 3)})
+    return {"header": header.to_record(), "signature": signature}, adapter_delta.to_bytes()

@@ -1,0 +1,128 @@
+"""What a federation asks of its partners, signed by the coordinator: model, catalogue, privacy plan. Public.
+
+A partner holds every round against the terms that it agreed to, and the terms against its own `client.toml`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedrec.config import ModelConfig, ShapeConfig
+from fedrec.errors import PrivacyError, ProtocolError
+from fedrec.model.adapter import AdapterSpec
+from fedrec.privacy.plan import PrivacyPlan
+
+FORMAT = 1
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelTerms(_Part):
+    """The frozen model and what is trained on it.
+
+    Attributes:
+        config: which backbone, encoders and public data, by name; device, dtype and threads are each partner's own.
+        backbone_hash, catalog_hash, feature_hash: what those names must lead to. Features of other hardware may
+            differ in last bits, so that their hash is that of what they are made from.
+        shape: of the adapter.
+    """
+
+    config: ModelConfig
+    backbone_hash: Sha256
+    catalog_hash: Sha256
+    feature_hash: Sha256
+    shape: ShapeConfig
+
+
+class WorkTerms(_Part):
+    """How a partner trains where the plan of a round does not say it.
+
+    Attributes:
+        max_history: a user's latest items that are read.
+        weight_decay, batch_users: without privacy.
+    """
+
+    max_history: Annotated[int, Field(ge=2, le=2000)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    batch_users: Annotated[int, Field(ge=1, le=4096)]
+
+
+class FederationTerms(_Part):
+    """All of it.
+
+    Attributes:
+        name: of the federation.
+        mode: of every round.
+        privacy_plan: `PrivacyPlan.to_dict()`, or None in mode `none`.
+        parts: tensor -> shape, by part of the adapter: what an answer of that part holds.
+        initial_hash: of the adapter of round 0.
+        seed: of what may be random without privacy; never of noise.
+    """
+
+    format: Literal[1]
+    name: Name
+    mode: Literal["none", "inspect", "secagg"]
+    privacy_plan: dict[str, Any] | None
+    model: ModelTerms
+    work: WorkTerms
+    parts: dict[str, dict[str, tuple[int, ...]]]
+    initial_hash: Sha256
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _plan_fits_mode(self) -> Self:
+        if (self.privacy_plan is None) != (self.mode == "none"):
+            raise ValueError("privacy_plan must be there exactly if a mode other than none is")
+        if self.privacy_plan is not None:
+            try:
+                plan = PrivacyPlan.from_dict(self.privacy_plan)
+            except PrivacyError as error:
+                raise ValueError(f"privacy_plan: {error.problem}") from error
+            if plan.mode != self.mode:
+                raise ValueError(f"privacy_plan is for mode {plan.mode}, the terms say {self.mode}")
+        return self
+
+    @property
+    def plan(self) -> PrivacyPlan | None:
+        """The privacy plan as noise and ledger read it."""
+        return None if self.privacy_plan is None else PrivacyPlan.from_dict(self.privacy_plan)
+
+    @property
+    def plan_hash(self) -> str:
+        """As rounds name it."""
+        return plan.hash if (plan := self.plan) else "none"
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """What answers are checked against."""
+        model = self.model
+        hashes = (model.backbone_hash, model.catalog_hash, model.feature_hash)
+        return AdapterSpec(model.config.backbone, *hashes, parts=self.parts)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON and for a signature."""
+        return self.model_dump(mode="json")
+
+
+def read_terms(values: Mapping[str, Any], place: str) -> FederationTerms:
+    """Validate terms from outside. Raises ProtocolError: naming every field that is missing, unknown or malformed."""
+    try:
+        return FederationTerms.model_validate(values)
+    except ValidationError as error:
+        problems = [".".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors()]
+        raise ProtocolError.of_all(problems, "both sides must run the same version of fedrec", place) from error

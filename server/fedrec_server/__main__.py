@@ -1,0 +1,40 @@
+"""`python -m fedrec_server gateway|drive FOLDER`: the processes that `flower-server start` keeps running."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from fedrec.errors import FedrecError
+from fedrec.logs import log_json
+from fedrec_server.settings import Coordinator
+
+
+def main() -> None:
+    """Run one of them; a named error ends it with its exit code."""
+    log_json()
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    try:
+        if kind == "gateway":
+            from fedrec_server.front import run_front
+
+            run_front(Coordinator(folder))
+        else:
+            _drive(Coordinator(folder))
+    except FedrecError as error:
+        logging.getLogger("fedrec_server").error("%s: %s", type(error).__name__, error.problem)
+        sys.exit(error.exit_code)
+
+
+def _drive(coordinator: Coordinator) -> None:
+    from fedrec_server.driver import Driver
+    from fedrec_server.front import BellRope
+
+    driver = Driver(coordinator, coordinator.open_database(), ring=BellRope(coordinator).pull)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: driver.stop.set())
+    driver.run()
+
+
+if __name__ == "__main__":
+    main()

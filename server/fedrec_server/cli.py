@@ -1,0 +1,259 @@
+"""`flower-server`: a coordinator from the first day on."""
+
+import json
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedrec.errors import ConfigError, FedrecError
+from fedrec.invitation import Invitation
+from fedrec.logs import log_json
+
+console, errors = Console(), Console(stderr=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Coordinate a federation: rounds, partners, adapter versions. Start with `flower-server init DIR`. "
+    "Not to be mixed up with `flower-server-app` of old Flower releases, which ran a ServerApp. "
+    "Exit codes: docs/errors.md.",
+)
+partner = typer.Typer(no_args_is_help=True, help="Who takes part.")
+app.add_typer(partner, name="partner")
+
+Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_SERVER", help="The coordinator's folder.")]
+HERE = Path()
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Name = Annotated[str, typer.Argument(help="The partner's name.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    name: Annotated[str, typer.Option(help="What partners see: small letters, digits, hyphens.")] = "federation",
+    host: Annotated[list[str] | None, typer.Option(help="Name or address that partners use; repeat it.")] = None,
+    port: Annotated[int, typer.Option(help="Of the gateway.")] = 8443,
+    superlink_port: Annotated[int, typer.Option(help="Of Flower's SuperLink, on the loopback.")] = 9191,
+    admin_port: Annotated[int, typer.Option(help="Of the admin API, on the loopback.")] = 8444,
+    as_json: AsJson = False,
+) -> None:
+    """Write `server.toml`, a certificate authority, a server certificate and the coordinator's signing key.
+
+    Example: `flower-server init /srv/fedrec --name films --host coordinator.example`
+    """
+    from fedrec_server.settings import make_coordinator
+
+    ports = {"GATEWAY_PORT": port, "SUPERLINK_PORT": superlink_port, "ADMIN_PORT": admin_port}
+    made = make_coordinator(folder, name=name, hosts=tuple(host or ["localhost"]), ports=ports)
+    told = {"folder": str(folder), "coordinator": made.signing_key().public.hex(), "authority": _authority(made)}
+    _say(told, as_json, f"{folder}: ready. Next: flower-server use FEDERATION --dir {folder}")
+
+
+@app.command()
+def use(
+    federation: Annotated[Path, typer.Argument(help="A folder that `fedrec federation make` wrote.")],
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Take a federation to train: its terms are signed, and partners agree to them."""
+    from fedrec_server.federation import Federation
+
+    taken = Federation.read(federation)
+    _coordinator(folder).use(taken)
+    told = {"federation": taken.terms.name, "terms": taken.terms.hash, "rounds": len(taken.schedule)}
+    _say(told, as_json, f"{taken.terms.name}: {len(taken.schedule)} rounds. Next: flower-server invite NAME")
+
+
+@app.command()
+def invite(
+    name: Name,
+    folder: Folder = HERE,
+    hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01)] = 72.0,
+    approve: Annotated[bool, typer.Option("--approve", help="Approve as soon as it enrols.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time invitation for a partner; send it like a password."""
+    from fedrec.terms import NAME
+    from fedrec_server.partner_book import PartnerBook
+
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no partner's name", "use small letters, digits and hyphens")
+    made = _coordinator(folder)
+    book = PartnerBook(made.open_database())
+    secret = book.invite(name, valid_for=timedelta(hours=hours), is_approved=approve)
+    address = f"{made.settings.gateway.public_hosts[0]}:{made.settings.gateway.port}"
+    key = made.signing_key().public.hex()
+    token = Invitation(address, name, secret, _authority(made), key).to_token()
+    _say({"partner": name, "invitation": token, "valid_hours": hours}, as_json, token)
+
+
+@app.command()
+def start(folder: Folder = HERE) -> None:
+    """Run the SuperLink, the gateway, the rounds and the admin API until stopped."""
+    from fedrec_server.supervisor import Supervisor
+
+    log_json()
+    supervisor = Supervisor(_coordinator(folder))
+    supervisor.stop_on_signals()
+    supervisor.run()
+
+
+@app.command()
+def stop(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """End a coordinator that runs on this machine; committed rounds stay."""
+    from fedrec_server.supervisor import running_pid
+
+    number = running_pid(_coordinator(folder))
+    if number is not None:
+        os.kill(number, signal.SIGTERM)
+    _say({"stopped": number is not None}, as_json, "stopping" if number else "nothing runs here")
+
+
+@app.command()
+def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """What runs, who takes part, how far training is."""
+    from fedrec_server.overview import overview
+
+    told = overview(_coordinator(folder))
+    if as_json:
+        _say(told, True, "")
+        return
+    console.print(f"{told['federation']}: round {told['round']} of {told['rounds']}, ", end="")
+    console.print("running" if told["running"] else "not running", ", paused" if told["paused"] else "")
+    _print_partners(told["partners"])
+
+
+@app.command()
+def rounds(
+    folder: Folder = HERE,
+    limit: Annotated[int, typer.Option(help="How many attempts.", min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The latest attempts at rounds, newest first."""
+    from fedrec_server.round_book import RoundBook
+
+    found = RoundBook(_coordinator(folder).open_database()).latest(limit)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    table = Table("round", "attempt", "part", "status", "seconds", "partners", "lost")
+    for one in found:
+        lost = "; ".join(f"{name}: {reason}" for name, reason in one["reasons"].items())
+        partners = one["partners"] if isinstance(one["partners"], int) else ", ".join(one["partners"])
+        cells = (one["round"], one["attempt"], one["part"], one["status"], f"{one['seconds']:.1f}", partners, lost)
+        table.add_row(*map(str, cells))
+    console.print(table)
+
+
+@app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(metavar="ROUND", help="A committed round.", min=0)],
+    folder: Folder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Let partners serve an earlier version again, and train on from it. Nothing is deleted. Pause or stop first."""
+    from fedrec_server.overview import roll_back
+
+    head = roll_back(_coordinator(folder), number)
+    _say(head.to_dict(), as_json, f"round {head.round}, generation {head.generation}")
+
+
+@app.command()
+def pause(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Begin no further round; the one under way is dropped."""
+    _set_paused(folder, "yes", as_json)
+
+
+@app.command()
+def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Go on."""
+    _set_paused(folder, "no", as_json)
+
+
+@partner.command("list")
+def list_partners(folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Everybody who ever enrolled."""
+    from fedrec_server.overview import partners_told
+
+    found = partners_told(_coordinator(folder))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_partners(found)
+
+
+@partner.command()
+def approve(name: Name, folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Let a partner take part. Compare the fingerprint of its key with it first."""
+    _set_status(folder, name, "approved", as_json)
+
+
+@partner.command()
+def suspend(name: Name, folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Keep a partner out until it is approved again."""
+    _set_status(folder, name, "suspended", as_json)
+
+
+@partner.command()
+def remove(name: Name, folder: Folder = HERE, as_json: AsJson = False) -> None:
+    """Keep a partner out for good."""
+    _set_status(folder, name, "removed", as_json)
+
+
+def main() -> None:
+    """Entry point: a named error is printed without a traceback and sets its exit code."""
+    try:
+        app()
+    except FedrecError as error:
+        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+def _coordinator(folder: Path) -> Any:
+    from fedrec_server.settings import Coordinator
+
+    made = Coordinator(folder)
+    made.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
+    return made
+
+
+def _authority(made: Any) -> str:
+    from fedrec_server.certificates import authority_fingerprint
+
+    return authority_fingerprint((made.keys / "ca.pem").read_bytes())
+
+
+def _set_status(folder: Path, name: str, status: Any, as_json: bool) -> None:
+    from fedrec_server.partner_book import PartnerBook
+
+    found = PartnerBook(_coordinator(folder).open_database()).set_status(name, status, who="cli")
+    _say({"partner": found.name, "status": found.status}, as_json, f"{name}: {found.status}")
+
+
+def _set_paused(folder: Path, value: str, as_json: bool) -> None:
+    from fedrec_server.driver import PAUSED
+    from fedrec_server.store import Office
+
+    Office(_coordinator(folder).open_database()).set_setting(PAUSED, value, who="cli")
+    _say({"paused": value == "yes"}, as_json, "paused" if value == "yes" else "goes on")
+
+
+def _print_partners(found: list[dict[str, Any]]) -> None:
+    table = Table("partner", "status", "key", "last seen", "last reason")
+    for one in found:
+        table.add_row(one["name"], one["status"], one["fingerprint"], one["last_seen"] or "never", one["reason"])
+    console.print(table)
+
+
+def _say(told: dict[str, Any], as_json: bool, words: str) -> None:
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        console.print(words, soft_wrap=True, highlight=False, markup=False)

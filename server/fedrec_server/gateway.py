@@ -1,0 +1,277 @@
+"""All that partners can reach: Flower's fleet API for those who are approved, enrolment, terms and adapters. TLS.
+
+Flower's SuperLink answers everything on one port and asks for no password where runs are started. So it listens on
+the loopback, and what is not named here does not exist out there.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+import httpx
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from google.protobuf.message import DecodeError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fedrec.errors import FedrecError, ProtocolError, StorageError
+from fedrec.signing import verify
+from fedrec_server.limits import Buckets, CallError, read_body
+from fedrec_server.partner_book import Partner
+from fedrec_server.partner_desk import PartnerDesk
+
+# Of Flower's fleet API; that nodes register themselves is not among them.
+FLEET_CALLS = (
+    "activate-node",
+    "deactivate-node",
+    "send-node-heartbeat",
+    "pull-messages",
+    "push-messages",
+    "get-run",
+    "get-fab",
+    "push-object",
+    "pull-object",
+    "confirm-message-received",
+)
+_PASSED_ON = ("content-type", "accept", "user-agent")
+_FLOWER_HEADER = "flwr-"
+_SMALL_BYTES = 1 << 20
+_CLOCKS_MAY_DIFFER_S = 60.0
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class GatewayLimits:
+    """What one partner, or a stranger, may take.
+
+    Attributes:
+        object_bytes: of one tensor on its way.
+        calls_per_s, burst: of one partner.
+        strangers_per_s: calls of one address without a partner's key.
+        held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
+            after each such answer, and gives up a call after 30 s.
+        look_s: how often the SuperLink is asked while one is held, if nobody says that there is work.
+    """
+
+    object_bytes: int = 256 << 20
+    calls_per_s: float = 200.0
+    burst: int = 4000
+    strangers_per_s: float = 20.0
+    held_s: float = 20.0
+    look_s: float = 10.0
+
+
+class Bell:
+    """Rung when questions were handed to the SuperLink, so that a node that waits gets its own at once."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        self._rung.set()
+        self._rung = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until it rings, or for so long."""
+        rung = self._rung
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rung.wait(), timeout_s)
+
+
+@dataclass
+class Gateway:
+    """What the routes share.
+
+    Attributes:
+        upstream: a client of the SuperLink on the loopback.
+        desk: answers what is ours.
+        authority: `ca.pem`, public.
+    """
+
+    upstream: httpx.AsyncClient
+    desk: PartnerDesk
+    authority: bytes
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
+    bell: Bell = field(default_factory=Bell)
+    counts: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
+        self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        ours: dict[tuple[str, str], Handler] = {
+            ("GET", "/health"): self._health,
+            ("GET", "/fedrec/v1/authority"): self._authority,
+            ("POST", "/fedrec/v1/enrol"): self._enrol,
+            ("GET", "/fedrec/v1/me"): self._me,
+            ("POST", "/fedrec/v1/leave"): self._leave,
+            ("GET", "/fedrec/v1/terms"): self._terms,
+            ("GET", "/fedrec/v1/catalog"): self._catalog,
+            ("GET", "/fedrec/v1/adapter"): self._adapter,
+            ("GET", "/fedrec/v1/adapter/tensors"): self._tensors,
+        }
+        routes = [Route(path, self._guarded(path, do), methods=[method]) for (method, path), do in ours.items()]
+        for name in FLEET_CALLS:
+            path = f"/v1/fleet/{name}"
+            routes.append(Route(path, self._guarded(path, partial(self._fleet, name)), methods=["POST"]))
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        await self.upstream.aclose()
+
+    def _guarded(self, path: str, do: Handler) -> Handler:
+        """Errors become short JSON without inner words, and every call is counted by path and status."""
+
+        async def guarded(request: Request) -> Response:
+            response = await self._answered(request, do)
+            key = (path, response.status_code)
+            self.counts[key] = self.counts.get(key, 0) + 1
+            return response
+
+        return guarded
+
+    async def _answered(self, request: Request, do: Handler) -> Response:
+        try:
+            return await do(request)
+        except CallError as error:
+            return JSONResponse({"error": error.problem}, error.status)
+        except StorageError:
+            return JSONResponse({"error": "the coordinator cannot write now; try again later"}, 503)
+        except FedrecError as error:
+            return JSONResponse({"error": error.problem}, 403)
+        except httpx.TransportError:
+            return JSONResponse({"error": "the coordinator is starting; try again"}, 503)
+
+    # For anybody
+
+    async def _health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _authority(self, request: Request) -> Response:
+        self._spare_strangers(request)
+        return Response(self.authority, media_type="application/x-pem-file")
+
+    async def _enrol(self, request: Request) -> Response:
+        self._spare_strangers(request)
+        body = await read_body(request, _SMALL_BYTES)
+        return JSONResponse(await run_in_threadpool(self.desk.enrol, body))
+
+    # For partners, by their signature
+
+    async def _me(self, request: Request) -> Response:
+        partner = await self._signed(request, also_pending=True)
+        return JSONResponse(await run_in_threadpool(self.desk.tell, partner))
+
+    async def _leave(self, request: Request) -> Response:
+        partner = await self._signed(request, also_pending=True)
+        return JSONResponse(await run_in_threadpool(self.desk.leave, partner))
+
+    async def _terms(self, request: Request) -> Response:
+        await self._signed(request)
+        return JSONResponse(self.desk.terms())
+
+    async def _catalog(self, request: Request) -> Response:
+        await self._signed(request)
+        return Response(self.desk.federation.catalog, media_type="application/octet-stream")
+
+    async def _adapter(self, request: Request) -> Response:
+        await self._signed(request)
+        return JSONResponse(await run_in_threadpool(self.desk.adapter))
+
+    async def _tensors(self, request: Request) -> Response:
+        await self._signed(request)
+        content = await run_in_threadpool(self.desk.tensors, request.query_params.get("hash", ""))
+        return Response(content, media_type="application/octet-stream")
+
+    async def _signed(self, request: Request, *, also_pending: bool = False) -> Partner:
+        """The partner that signed the request. Strangers and signatures that fail get one and the same answer."""
+        self._spare_strangers(request)
+        name, at = request.headers.get("fedrec-partner", ""), request.headers.get("fedrec-time", "")
+        partner = await run_in_threadpool(self.desk.known, name)
+        try:
+            if partner is None or abs((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) > (
+                _CLOCKS_MAY_DIFFER_S
+            ):
+                raise ProtocolError("stale, or from a stranger")
+            values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
+            signature = request.headers.get("fedrec-signature", "")
+            verify(bytes.fromhex(partner.signing_key), "request", values, signature)
+        except (ProtocolError, ValueError, TypeError) as error:
+            raise CallError(401, "no partner's signature, or clocks differ by over a minute") from error
+        if partner.status != "approved" and not (also_pending and partner.status in ("pending", "suspended")):
+            raise CallError(403, f"this partner is {partner.status}")
+        self._spend(partner.name)
+        return partner
+
+    # Flower's fleet API
+
+    async def _fleet(self, name: str, request: Request) -> Response:
+        partner = await self._holder(request)
+        self._spend(partner.name)
+        limit = self.limits.object_bytes if name == "push-object" else _SMALL_BYTES
+        body = await read_body(request, limit)
+        await run_in_threadpool(self.desk.see, partner.name)
+        if name == "pull-messages":
+            return await self._held(request, body)
+        return await self._forward(request, body)
+
+    async def _holder(self, request: Request) -> Partner:
+        """Whose key the call names; that its owner made the call, the SuperLink finds out from the signature."""
+        named = request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, "")
+        partner = await run_in_threadpool(self.desk.holder, named)
+        if partner is None:
+            self._spare_strangers(request)
+            raise CallError(401, "no partner's key")
+        if partner.status != "approved":
+            raise CallError(403, f"this partner is {partner.status}")
+        return partner
+
+    async def _held(self, request: Request, body: bytes) -> Response:
+        """Answer a node that asks for work when there is some, or after a while with nothing."""
+        try:
+            PullMessagesRequest.FromString(body)
+        except DecodeError as error:
+            raise CallError(400, "not protobuf") from error
+        end = time.monotonic() + self.limits.held_s
+        while True:
+            response = await self._forward(request, body)
+            left = end - time.monotonic()
+            if response.status_code != 200 or left <= 0 or _has_work(bytes(response.body)):
+                return response
+            await self.bell.wait(min(left, self.limits.look_s))
+            if await request.is_disconnected():
+                return response
+
+    async def _forward(self, request: Request, body: bytes) -> Response:
+        kept = {k: v for k, v in request.headers.items() if k in _PASSED_ON or k.startswith(_FLOWER_HEADER)}
+        answer = await self.upstream.post(request.url.path, content=body, headers=kept)
+        headers = {k: v for k, v in answer.headers.items() if k.startswith(_FLOWER_HEADER) or k == "content-type"}
+        return Response(answer.content, answer.status_code, headers)
+
+    def _spend(self, partner: str) -> None:
+        if not self._partners.take(partner):
+            raise CallError(429, "too many calls; slow down")
+
+    def _spare_strangers(self, request: Request) -> None:
+        if not self._strangers.take(request.client.host if request.client else "?"):
+            raise CallError(429, "too many calls; slow down")
+
+
+def _has_work(content: bytes) -> bool:
+    try:
+        return bool(PullMessagesResponse.FromString(content).messages_list)
+    except DecodeError:
+        return True

@@ -1,0 +1,66 @@
+"""Bounds on what a caller may take: calls a second, bytes of a body, seconds until it is there."""
+
+import asyncio
+import time
+
+from starlette.requests import ClientDisconnect, Request
+
+from fedrec.errors import FedrecError
+
+_BODY_S = 60.0
+# Of callers that are remembered; beyond it the ones that have their full allowance back are forgotten.
+_MOST_CALLERS = 10_000
+
+
+class CallError(FedrecError):
+    """A call that is not answered; `status` is HTTP's. The caller reads the words."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+class Buckets:
+    """A token bucket for each caller.
+
+    Args:
+        per_s: tokens that come back a second.
+        burst: that a caller has at most.
+    """
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._left: dict[str, tuple[float, float]] = {}  # caller -> tokens, when
+
+    def take(self, caller: str) -> bool:
+        """Whether the caller has one left; it is spent then."""
+        moment = time.monotonic()
+        left = self._now(caller, moment)
+        if len(self._left) >= _MOST_CALLERS:
+            self._left = {c: v for c, v in self._left.items() if self._now(c, moment) < self._burst}
+        if left < 1 or (caller not in self._left and len(self._left) >= _MOST_CALLERS):
+            return False
+        self._left[caller] = (left - 1, moment)
+        return True
+
+    def _now(self, caller: str, moment: float) -> float:
+        left, since = self._left.get(caller, (float(self._burst), moment))
+        return min(self._burst, left + (moment - since) * self._per_s)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """A body of at most `limit` bytes that comes within a minute. Raises CallError."""
+    claimed = request.headers.get("content-length", "0")
+    if claimed.isascii() and claimed.isdigit() and int(claimed) > limit:
+        raise CallError(413, f"the body is larger than {limit} bytes")
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise CallError(413, f"the body is larger than {limit} bytes")
+                parts.append(chunk)
+    except (TimeoutError, ClientDisconnect) as error:
+        raise CallError(408, "the body did not come in time") from error
+    return b"".join(parts)

@@ -1,0 +1,112 @@
+"""What the gateway tells partners and takes from them. It holds no signing key: what it hands out was signed before."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedrec.errors import ProtocolError
+from fedrec.files import sha256
+from fedrec_server.federation import Federation
+from fedrec_server.heads import SignedHeads
+from fedrec_server.partner_book import Partner, PartnerBook
+
+# How long a partner's status is taken for granted: a suspension takes so long to bite.
+_REMEMBERED_S = 1.0
+_SEEN_EVERY_S = 5.0
+
+
+class Enrolment(BaseModel):
+    """What a new partner sends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    secret: Annotated[str, Field(min_length=16, max_length=100)]
+    node_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=]{100,400}$")]
+    signing_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass
+class PartnerDesk:
+    """See the module.
+
+    Attributes:
+        federation: what is trained.
+        terms_signature: the coordinator's, over the terms.
+    """
+
+    book: PartnerBook
+    federation: Federation
+    terms_signature: str
+    heads: SignedHeads
+    _known: tuple[float, dict[str, Partner], dict[str, Partner]] = field(default=(0.0, {}, {}), repr=False)
+    _seen: dict[str, float] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def known(self, name: str) -> Partner | None:
+        """The partner of a name."""
+        return self._look()[1].get(name)
+
+    def holder(self, node_key: str) -> Partner | None:
+        """The partner of a node's key, as Flower's header has it."""
+        return self._look()[2].get(node_key)
+
+    def see(self, name: str) -> None:
+        """Note that a partner was heard of, every few seconds at most."""
+        if time.monotonic() - self._seen.get(name, -_SEEN_EVERY_S) >= _SEEN_EVERY_S:
+            self._seen[name] = time.monotonic()
+            self.book.see(name)
+
+    def enrol(self, body: bytes) -> dict[str, Any]:
+        """Use up an invitation. Raises ProtocolError: not valid; says no more than that."""
+        try:
+            asked = Enrolment.model_validate_json(body)
+        except ValidationError as error:
+            raise ProtocolError("not an enrolment", "use flower-client init") from error
+        keys = {"node_key": asked.node_key, "signing_key": asked.signing_key}
+        self.book.enrol(asked.name, asked.secret, **keys)
+        if self.book.is_preapproved(asked.name):
+            self.book.set_status(asked.name, "approved", who="invitation")
+        with self._lock:
+            self._known = (0.0, {}, {})
+        return self.tell(self.book.partner(asked.name))
+
+    def tell(self, partner: Partner) -> dict[str, Any]:
+        """How a partner stands."""
+        told = {"partner": partner.name, "status": partner.status, "node_id": partner.node_id}
+        return {**told, "federation": self.federation.terms.name, "reason": partner.reason}
+
+    def leave(self, partner: Partner) -> dict[str, Any]:
+        """A partner takes no further part, for good."""
+        return self.tell(self.book.set_status(partner.name, "removed", who=partner.name))
+
+    def terms(self) -> dict[str, Any]:
+        """Terms, signed, and the hash of the catalogue's file."""
+        federation = self.federation
+        signed = {"terms": federation.terms.to_dict(), "signature": self.terms_signature}
+        return {**signed, "catalog_sha256": federation.catalog_sha256}
+
+    def adapter(self) -> dict[str, Any]:
+        """The newest version's manifest, and what was signed of it. Raises RunError: none yet."""
+        head = self.heads.read()
+        return {"head": head.to_dict(), "manifest": json.loads(self.heads.manifest(head))}
+
+    def tensors(self, adapter_hash: str) -> bytes:
+        """The newest version's file. Raises ProtocolError: another one was asked for."""
+        head = self.heads.read()
+        content = self.heads.tensors(head)
+        if sha256(content) != adapter_hash:
+            raise ProtocolError("not the newest adapter", "ask for its manifest again")
+        return content
+
+    def _look(self) -> tuple[float, dict[str, Partner], dict[str, Partner]]:
+        with self._lock:
+            if time.monotonic() - self._known[0] > _REMEMBERED_S:
+                all_ = self.book.partners("pending", "approved", "suspended")
+                names, keys = {p.name: p for p in all_}, {p.node_key: p for p in all_}
+                self._known = (time.monotonic(), names, keys)
+            return self._known

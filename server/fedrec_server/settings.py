@@ -1,0 +1,168 @@
+"""The coordinator's folder and its `server.toml`."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedrec.errors import ConfigError
+from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.registry.registry import Registry
+from fedrec.signing import SigningKey
+from fedrec.toml import Section, read_toml
+from fedrec_server.certificates import make_authority, make_server_certificate
+from fedrec_server.federation import TERMS, Federation
+from fedrec_server.heads import SignedHeads
+from fedrec_server.store import Database, database_url
+from fedrec_server.superlink import SuperLinkPlace
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+_TERMS_SIGNATURE = "terms.sig"
+
+
+class GatewaySettings(Section):
+    """`[gateway]`: what partners reach."""
+
+    host: Host = "0.0.0.0"  # partners come from outside
+    port: Port = 8443
+    public_hosts: Annotated[tuple[Host, ...], Field(min_length=1)] = ("localhost",)
+    object_megabytes: Annotated[int, Field(ge=1, le=2000)] = 256
+    calls_per_s: Annotated[float, Field(gt=0)] = 200.0
+
+
+class LocalSettings(Section):
+    """`[local]`: ports on the loopback, for this machine alone."""
+
+    superlink_port: Port = 9191
+    admin_port: Port = 8444
+
+
+class StateSettings(Section):
+    """`[state]`: where the coordinator remembers."""
+
+    database: Annotated[str, Field(min_length=1, max_length=500)] = "sqlite"
+
+
+class RoundSettings(Section):
+    """`[rounds]`: when a round counts."""
+
+    quorum: Annotated[int, Field(ge=1)] = 2
+    partners_per_round: Annotated[int, Field(ge=0)] = 0
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    attempts: Annotated[int, Field(ge=1)] = 3
+    pause_s: Annotated[float, Field(ge=0)] = 30.0
+    max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
+
+
+class ServerSettings(Section):
+    """All of `server.toml`."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    gateway: GatewaySettings = GatewaySettings()
+    local: LocalSettings = LocalSettings()
+    state: StateSettings = StateSettings()
+    rounds: RoundSettings = RoundSettings()
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """A coordinator's folder.
+
+    Attributes:
+        folder: made by `flower-server init`.
+    """
+
+    folder: Path
+
+    @cached_property
+    def settings(self) -> ServerSettings:
+        """Raises ConfigError: no such folder, or `server.toml` is wrong."""
+        return read_toml(
+            self.folder / "server.toml", ServerSettings, "run `flower-server init`; every key stands there"
+        )
+
+    @property
+    def keys(self) -> Path:
+        """Certificates and keys."""
+        return self.folder / "keys"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of every process."""
+        return self.folder / "logs"
+
+    @cached_property
+    def superlink(self) -> SuperLinkPlace:
+        """Where Flower's SuperLink listens."""
+        database = self.folder / "state" / "flower.sqlite"
+        return SuperLinkPlace(self.settings.local.superlink_port, self.keys, self.keys / "executor.key", database)
+
+    def signing_key(self) -> SigningKey:
+        """The coordinator's own. Raises ConfigError: missing or readable by others."""
+        return SigningKey.load(self.keys / "signing.key")
+
+    def open_database(self) -> Database:
+        """Raises ConfigError: no usable address. StorageError: it does not answer."""
+        return Database.open(database_url(self.folder, self.settings.state.database))
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Committed versions."""
+        return Registry(self.folder / "registry")
+
+    @cached_property
+    def heads(self) -> SignedHeads:
+        """The newest version, signed."""
+        return SignedHeads(self.registry)
+
+    def federation(self) -> Federation:
+        """Raises RunError: none was given yet, or it is damaged."""
+        if not (self.folder / "federation" / TERMS).is_file():
+            raise ConfigError(f"{self.folder}: trains no federation yet", "flower-server use FEDERATION_FOLDER")
+        return Federation.read(self.folder / "federation")
+
+    def terms_signature(self) -> str:
+        """Over the federation's terms."""
+        return (self.folder / "federation" / _TERMS_SIGNATURE).read_text().strip()
+
+    def use(self, federation: Federation) -> None:
+        """Take a federation to train, and sign its terms. Raises ConfigError: there is one already. StorageError."""
+        place = self.folder / "federation"
+        if place.exists():
+            raise ConfigError(
+                f"{place}: there is a federation already", "a coordinator trains one; init another folder"
+            )
+        federation.write(place)
+        signature = self.signing_key().sign("federation-terms", federation.terms.to_dict())
+        with storage_errors(place):
+            replace_file(place / _TERMS_SIGNATURE, signature.encode() + b"\n")
+
+
+def make_coordinator(folder: Path, *, name: str, hosts: tuple[str, ...], ports: dict[str, int]) -> Coordinator:
+    """Write configuration, certificates and keys into a new folder. Raises ConfigError: it is there. StorageError."""
+    if (folder / "server.toml").exists():
+        raise ConfigError(f"{folder}: is a coordinator's folder already", "name a new one")
+    template = (files("fedrec_server") / "server.toml").read_text(encoding="utf-8")
+    text = template.replace("NAME", name).replace('"HOSTS"', ", ".join(f'"{host}"' for host in hosts))
+    for key, port in ports.items():
+        text = text.replace(key, str(port))
+    keys = folder / "keys"
+    with storage_errors(folder):
+        for part in (folder, keys, folder / "state", folder / "logs"):
+            make_folders(part)
+            part.chmod(0o700)
+        make_authority(keys, name)
+        make_server_certificate(keys, hosts)
+        SigningKey.create(keys / "signing.key")
+        replace_file(keys / "executor.key", os.urandom(32))
+        replace_file(keys / "admin.token", os.urandom(24).hex().encode())
+        replace_file(folder / "server.toml", text.encode())
+    coordinator = Coordinator(folder)
+    coordinator.open_database().close()
+    return coordinator

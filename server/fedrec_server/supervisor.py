@@ -1,0 +1,64 @@
+"""`flower-server start`: SuperLink, gateway and round driver as processes; one that dies is started anew."""
+
+import logging
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrec.processes import Child, holder_of, only_one, stop_process
+from fedrec_server.settings import Coordinator
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.2
+
+
+@dataclass
+class Supervisor:
+    """Keeps a coordinator's processes running until it is told to stop.
+
+    Attributes:
+        stop: set to end.
+    """
+
+    coordinator: Coordinator
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Until stopped. Raises RunError: another one runs here. ConfigError: the folder is not ready."""
+        self.coordinator.federation()  # refuse before anything is started
+        self.coordinator.signing_key()
+        with only_one(_lock(self.coordinator), "`flower-server stop` ends it"):
+            children = self._children()
+            try:
+                while not self.stop.wait(_LOOK_S):
+                    for child in children:
+                        child.look()
+            finally:
+                for child in reversed(children):
+                    if child.process is not None:
+                        stop_process(child.process)
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and Ctrl-C end it in order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def _children(self) -> list[Child]:
+        folder, logs = str(self.coordinator.folder), self.coordinator.logs
+        ours = [sys.executable, "-m", "fedrec_server"]
+        return [
+            Child("superlink", self.coordinator.superlink.command(), logs / "superlink.log"),
+            Child("gateway", [*ours, "gateway", folder], logs / "gateway.log"),
+            Child("driver", [*ours, "drive", folder], logs / "driver.log"),
+        ]
+
+
+def running_pid(coordinator: Coordinator) -> int | None:
+    """The process that `flower-server start` runs in, on this machine; None if there is none."""
+    return holder_of(_lock(coordinator))
+
+
+def _lock(coordinator: Coordinator) -> Path:
+    return coordinator.folder / "state" / "running.lock"

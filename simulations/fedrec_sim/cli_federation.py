@@ -1,0 +1,51 @@
+"""`fedrec federation`: what a coordinator trains, made on a machine that has the model."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.config import load_config
+from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
+
+federation = typer.Typer(no_args_is_help=True, help="Make what `flower-server use` takes.")
+
+
+@federation.command()
+def make(
+    to: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    name: Annotated[str, typer.Option(help="Of the federation: small letters, digits, hyphens.")],
+    config: Annotated[Path, typer.Option(help="A TOML file like simulations/configs/demo.toml.")] = DEMO,
+    row: Annotated[str, typer.Option(help="federated_eps8_inspect, say; federated is without privacy.")] = (
+        "federated_dp_inspect"
+    ),
+    users_per_partner: Annotated[int, typer.Option(help="That a partner is expected to have; public.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the first adapter.", min=0)] = 1,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write terms, schedule, first adapter and catalogue. A coordinator needs no model for what follows.
+
+    Example: `fedrec federation make films --name films --row federated_eps4_inspect --set partners=3`
+    """
+    from fedrec.data.catalog import write_catalog
+    from fedrec.data.datasets import load_data
+    from fedrec_sim.federation_maker import make_federation
+
+    settings = load_config(config, tuple(overrides or ()))
+    with tempfile.TemporaryDirectory() as folder:
+        write_catalog(
+            load_data(settings.data.source, lambda _: None, settings.data.users)[0], Path(folder) / "c.parquet"
+        )
+        catalog = (Path(folder) / "c.parquet").read_bytes()
+    made = make_federation(
+        settings, name=name, row=row, catalog=catalog, users_per_partner=users_per_partner, seed=seed
+    )
+    made.write(to)
+    told = {"folder": str(to), "terms": made.terms.hash, "rounds": len(made.schedule)}
+    told |= {"mode": made.terms.mode, "epsilon": made.statement.get("epsilon"), "adapter_bytes": made.initial.n_bytes}
+    if as_json:
+        emit_json(told)
+    else:
+        console.print(f"{to}: {told['rounds']} rounds, mode {told['mode']}, epsilon {told['epsilon']}")
