@@ -11,7 +11,7 @@ Mode = Literal["none", "inspect", "secagg"]
 Disclosure = Literal["public", "charged"]
 Record = dict[str, int | float | str | bool]
 
-# Names of the one array in a message: a whole adapter, or the numbers of a difference joined in the order of names.
+# Names of the one value that holds tensors: a whole adapter, or the numbers of a difference in the order of names.
 SAFETENSORS, FLAT = "safetensors", "flat"
 
 # Longer texts have no business in a header.

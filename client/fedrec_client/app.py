@@ -3,8 +3,7 @@
 import logging
 import traceback
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
@@ -30,10 +29,10 @@ class _LastAdapter:
         self._content = b""
         self._state: AdapterState | None = None
 
-    def read(self, record: ArrayRecord) -> AdapterState:
-        if record.keys() != {SAFETENSORS}:
-            raise ProtocolError(f"the question's adapter is not one array {SAFETENSORS!r}")
-        content = record[SAFETENSORS].data
+    def read(self, record: ConfigRecord) -> AdapterState:
+        content = record.get(SAFETENSORS)
+        if record.keys() != {SAFETENSORS} or not isinstance(content, bytes):
+            raise ProtocolError(f"the question's adapter is not one value {SAFETENSORS!r}")
         if self._state is None or content is not self._content:
             self._state, self._content = AdapterState.from_bytes(content), content
         return self._state
@@ -61,9 +60,8 @@ def train(message: Message, context: Context) -> Message:
         _log.error("a round failed here: %s", _in_own_words(error))
         code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
         return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
-    flat = np.concatenate([tensor.reshape(-1) for tensor in adapter_delta.tensors.values()])
-    arrays = ArrayRecord({FLAT: Array(flat)})
-    content = RecordDict({"header": ConfigRecord({**header.to_record()}), "adapter_delta": arrays})
+    flat = b"".join(tensor.astype("<f4", copy=False).tobytes() for tensor in adapter_delta.tensors.values())
+    content = RecordDict({"header": ConfigRecord({**header.to_record()}), "adapter_delta": ConfigRecord({FLAT: flat})})
     if own:
         content["signature"] = ConfigRecord({**Signature(own).to_record()})
     return Message(content=content, reply_to=message)

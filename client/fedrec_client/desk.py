@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ class NodeDesk:
             problems.append("names another privacy plan than was agreed to")
         if plan.part not in terms.parts:
             problems.append(f"asks for part {plan.part!r}")
-        problems += self._cost_problems(plan)
+        if self.round_costs.get(plan.part, 0.0) > policy.epsilon_round:
+            problems.append("costs more than a round may")
         try:
             state.check(terms.spec)
         except ModelError:
@@ -115,13 +117,11 @@ class NodeDesk:
             words = f"round {plan.round} attempt {plan.attempt}: {'; '.join(problems)}"
             raise PrivacyError(words, "the partner's client.toml says what it allows")
 
-    def _cost_problems(self, plan: RoundPlan) -> list[str]:
-        if (agreed := self.terms.plan) is None:
-            return []
-        part = next((part for part in agreed.parts if part.part == plan.part), None)
-        if part is not None and round_epsilon(part, self.policy.delta) > self.policy.epsilon_round:
-            return ["costs more than a round may"]
-        return []
+    @cached_property
+    def round_costs(self) -> dict[str, float]:
+        """Epsilon of one round of each part; computed once, which takes seconds the first time."""
+        plan = self.terms.plan
+        return {part.part: round_epsilon(part, self.policy.delta) for part in plan.parts} if plan else {}
 
     @staticmethod
     def _generation(plan: RoundPlan) -> int:

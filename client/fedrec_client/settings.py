@@ -58,6 +58,7 @@ class RehearsalSettings(Section):
     """`[rehearsal]`: for `fedrec rehearse`."""
 
     power: Annotated[int, Field(ge=-1, le=20)] = -1
+    garbage: bool = False
 
 
 class ClientSettings(Section):

@@ -1,25 +1,24 @@
 """The warm worker of a partner's node: loads data and model once, then answers on a socket of its own user."""
 
-import hashlib
 import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
-import numpy as np
-
 from fedrec.errors import DataError, FedrecError, PrivacyError, ProtocolError
-from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.model.adapter import AdapterState
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import RoundPlan
 from fedrec_client.agreement import Agreement
 from fedrec_client.desk import NodeDesk, SeenRounds
 from fedrec_client.link import WorkerLink
+from fedrec_client.rehearsing import Nonsense, PowerOfTwo
 from fedrec_client.settings import Node
 from fedrec_client.socket_link import SECRET, SOCKET, pack, unpack
 
@@ -30,6 +29,7 @@ PAUSED = "paused"
 def run_worker(node: Node) -> None:
     """Load, then serve until terminated. Raises as what it loads."""
     desk = make_desk(node)
+    _warm_up(desk, node)
     path = node.run / SOCKET
     path.unlink(missing_ok=True)
     before = os.umask(0o177)  # the socket is for this user from the first moment
@@ -46,6 +46,12 @@ def run_worker(node: Node) -> None:
                 _log.warning("somebody without the secret knocked", extra={"event": "stranger"})
                 continue
             threading.Thread(target=_serve, args=(connection, desk), daemon=True).start()
+
+
+def _warm_up(desk: NodeDesk, node: Node) -> None:
+    """What is slow the first time happens before the first round: accountants, and every record of the ledger."""
+    if desk.round_costs:
+        open_ledger(node).remaining()
 
 
 def make_desk(node: Node) -> NodeDesk:
@@ -81,52 +87,8 @@ def _rehearsing(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:
     """Rows are counted and a ledger is charged, but what is answered is a public number."""
     facts = json.loads((node.data / "facts.json").read_text())
     ledger = open_ledger(node) if agreement.terms.plan else None
-    return PowerOfTwo(node.settings.name, node.settings.rehearsal.power, agreement, ledger), int(facts["users"])
-
-
-class PowerOfTwo:
-    """Stands in for a worker in rehearsals: its answer is 2**power in one number and 0 elsewhere.
-
-    Every subset of partners has another sum, so that a sum shows whose answer is missing or counted twice. It pays in
-    the ledger like the worker that it stands in for.
-    """
-
-    def __init__(self, partner: str, power: int, agreement: Agreement, ledger: PrivacyLedger | None) -> None:
-        self._partner, self._power, self._ledger = partner, power, ledger
-        self._terms = agreement.terms
-
-    def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
-        """See `WorkerLink`."""
-        if state.hash != plan.parent_hash:
-            raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
-        tensors = {name: np.zeros(shape, np.float32) for name, shape in self._terms.parts[plan.part].items()}
-        next(iter(tensors.values())).flat[0] = np.float32(2.0**self._power)
-        adapter_delta = AdapterDelta(tensors)
-        if self._ledger is not None:
-            self._pay(plan, adapter_delta, self._ledger)
-        names = {"run": plan.run, "round": plan.round, "attempt": plan.attempt, "partner": self._partner}
-        header = UpdateHeader(**names, delta_hash=adapter_delta.hash, plan_hash=plan.privacy_plan_hash)  # type: ignore[arg-type]
-        return header, adapter_delta
-
-    def _pay(self, plan: RoundPlan, adapter_delta: AdapterDelta, ledger: PrivacyLedger) -> None:
-        agreed = self._terms.plan
-        assert agreed is not None  # a ledger is only handed in with a plan
-        part = next((p for p in agreed.parts if p.part == plan.part), None)
-        if part is None:
-            raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")
-        event = hashlib.sha256(f"{plan.run}|{plan.round}|{plan.part}|any attempt".encode()).hexdigest()
-        ledger.reserve(
-            event,
-            plan_hash=plan.privacy_plan_hash,
-            run=plan.run,
-            part=part.part,
-            sampling_prob=part.sampling_prob,
-            noise_multiplier=part.noise_multiplier,
-            steps=plan.local_steps,
-            most_steps=part.total_steps,
-            note=f"rehearsal of run {plan.run} round {plan.round}",
-        )
-        ledger.release(event, adapter_delta.hash)
+    worker = PowerOfTwo(node.settings.name, node.settings.rehearsal.power, agreement.terms, ledger)
+    return Nonsense(worker) if node.settings.rehearsal.garbage else worker, int(facts["users"])
 
 
 def _serve(connection: Connection, desk: NodeDesk) -> None:
@@ -154,8 +116,6 @@ def _answers() -> dict[str, Callable[[NodeDesk, dict[str, Any], bytes], tuple[di
 
 
 def _round(desk: NodeDesk, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    import time
-
     started = time.monotonic()
     plan, state = RoundPlan.from_record(head["plan"]), AdapterState.from_bytes(body)
     header, adapter_delta, signature = desk.answer(plan, state, str(head["signature"]))

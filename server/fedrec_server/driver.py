@@ -53,6 +53,8 @@ class Driver:
         self._control.wait_until_up()
         threading.Thread(target=self._register_forever, name="registrar", daemon=True).start()
         self._sign_head()
+        if not self._is_done():
+            self._grid()  # before the first round needs it
         while not self.stop.is_set():
             if self._is_done() or self._is_paused() or not self._is_quorum_there():
                 self.stop.wait(_LOOK_S)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import PartnerUpdate, Running, check_reply
@@ -83,7 +83,7 @@ class Exchange:
         self._names = frozenset(partners.values())
         self._asked, self._folded = 0, 0  # places in the order
         self._most = in_flight or len(partners)
-        self._adapter, self._signature = ArrayRecord(), ""
+        self._adapter, self._signature = ConfigRecord(), ""
         self._waiting: dict[str, int] = {}  # message id -> node
         self._overtook: dict[str, AdapterDelta] = {}  # good, but somebody before it in the order is still open
         self._good: dict[str, int] = {}  # partner -> bytes of its answer

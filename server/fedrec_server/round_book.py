@@ -41,3 +41,9 @@ class RoundBook:
         with self._database.begin() as connection:
             rows = connection.execute(select(ROUNDS).order_by(ROUNDS.c.id.desc()).limit(limit)).mappings()
             return [dict(row) for row in rows]
+
+    def attempts_of_round(self, number: int) -> int:
+        """How many attempts at a round were begun, in whatever run."""
+        with self._database.begin() as connection:
+            wanted = select(func.count()).select_from(ROUNDS).where(ROUNDS.c.round == number)
+            return int(connection.execute(wanted).scalar() or 0)

@@ -20,7 +20,7 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import bench, cli_cold_start, cli_data, cli_federation, cli_privacy, cli_runs, cli_tune
+from fedrec_sim import bench, cli_cold_start, cli_data, cli_federation, cli_privacy, cli_rehearse, cli_runs, cli_tune
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
     DEMO,
@@ -52,6 +52,7 @@ app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)
 app.command()(cli_tune.tune)
+app.command()(cli_rehearse.rehearse)
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -32,23 +32,23 @@ def honest(message: Message, partner: str, tensors: Tensors = GOOD, /, **changed
     """A partner's answer, if it can read the question."""
     asked, arrays = message.content["plan"], message.content["adapter"]
     assert isinstance(asked, ConfigRecord)
-    assert isinstance(arrays, ArrayRecord)
+    assert isinstance(arrays, ConfigRecord)
     read = RoundPlan.from_record(dict(asked))
-    assert AdapterState.from_bytes(arrays[SAFETENSORS].data).hash == read.parent_hash
+    assert AdapterState.from_bytes(arrays[SAFETENSORS]).hash == read.parent_hash
     is_delta = all(tensor.dtype == np.float32 for tensor in tensors.values())
     delta_hash = AdapterDelta(tensors).hash if is_delta else "0" * 64
     header = UpdateHeader(read.run, read.round, read.attempt, partner, delta_hash, read.privacy_plan_hash)
     content = RecordDict(
         {
             "header": ConfigRecord({**header.to_record(), **changed}),
-            "adapter_delta": ArrayRecord({FLAT: Array(flat(tensors))}),
+            "adapter_delta": ConfigRecord({FLAT: flat(tensors)}),
         }
     )
     return Message(content, reply_to=message)
 
 
-def flat(tensors: Tensors) -> np.ndarray:
-    return np.concatenate([tensors[name].reshape(-1) for name in sorted(tensors)])
+def flat(tensors: Tensors) -> bytes:
+    return b"".join(tensors[name].tobytes() for name in sorted(tensors))
 
 
 def sends(tensors: Tensors) -> Answer:
@@ -63,27 +63,27 @@ def says(reason: str) -> Answer:
     return lambda message, _: Message(Error(1007, reason), reply_to=message)
 
 
-def with_bytes(data: bytes) -> Answer:
-    """An answer whose one array is any bytes."""
+def with_bytes(data: bytes | str) -> Answer:
+    """An answer whose numbers are any bytes."""
 
     def answer(message: Message, partner: str) -> Message:
         good = honest(message, partner)
         arrays = good.content["adapter_delta"]
-        assert isinstance(arrays, ArrayRecord)
-        arrays[FLAT] = Array("float32", (5,), "numpy.ndarray", data)
+        assert isinstance(arrays, ConfigRecord)
+        arrays[FLAT] = data
         return good
 
     return answer
 
 
 def with_array(name: str) -> Answer:
-    """An answer whose array has another name."""
+    """An answer whose numbers have another name."""
 
     def answer(message: Message, partner: str) -> Message:
         good = honest(message, partner)
         arrays = good.content["adapter_delta"]
-        assert isinstance(arrays, ArrayRecord)
-        good.content["adapter_delta"] = ArrayRecord({name: arrays[FLAT]})
+        assert isinstance(arrays, ConfigRecord)
+        good.content["adapter_delta"] = ConfigRecord({name: arrays[FLAT]})
         return good
 
     return answer
@@ -92,8 +92,8 @@ def with_array(name: str) -> Answer:
 def reversed_names(message: Message, partner: str) -> Message:
     """An answer whose numbers are joined in another order."""
     good = honest(message, partner)
-    joined = np.concatenate([GOOD[name].reshape(-1) for name in sorted(GOOD, reverse=True)])
-    good.content["adapter_delta"] = ArrayRecord({FLAT: Array(joined)})
+    joined = b"".join(GOOD[name].tobytes() for name in sorted(GOOD, reverse=True))
+    good.content["adapter_delta"] = ConfigRecord({FLAT: joined})
     return good
 
 
@@ -189,9 +189,6 @@ def test_good_answers_come_in_the_order_of_names() -> None:
     assert (events[0]["bytes_up"], events[0]["bytes_down"]) == (4 * 5, 4 * 8)
 
 
-MAGIC = b"\x93NUMPY\x01\x00\x76\x00"
-HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }".ljust(117) + b"\n"
-A_TERABYTE = HEADER.replace(b"(5,), }           ", b"(999999999999,), }")
 NOT_V = "adapter_delta is not 5 float32 numbers"
 FAULTS: dict[str, tuple[Answer, str]] = {
     "error": (says("BudgetError: spent"), "error 1007: BudgetError: spent"),
@@ -201,16 +198,14 @@ FAULTS: dict[str, tuple[Answer, str]] = {
     "huge": (sends({"v": np.array([101], np.float32)}), "norm above 100"),
     "missing": (lambda m, p: honest(m, p, {"w": GOOD["w"]}), NOT_V),
     "too many": (sends({"bias": np.zeros(3, np.float32)}), NOT_V),
-    "another name": (with_array("w"), "not one array"),
+    "another name": (with_array("w"), "not one value"),
+    "text": (with_bytes("1 2 3 4 5"), "not one value"),
     "shape": (sends({"w": np.zeros(3, np.float32)}), NOT_V),
     "order": (reversed_names, "delta_hash is not that of the tensors"),
     "float64": (sends({"v": np.zeros(1)}), NOT_V),
-    "int32": (sends({"v": np.zeros(1, np.int32)}), NOT_V),
     "empty": (with_bytes(b""), NOT_V),
-    "claims a terabyte": (with_bytes(MAGIC + A_TERABYTE + bytes(20)), NOT_V),
-    "cut": (with_bytes(MAGIC + HEADER + bytes(19)), NOT_V),
-    "longer": (with_bytes(MAGIC + HEADER + bytes(24)), NOT_V),
-    "another version": (with_bytes(MAGIC.replace(b"\x01", b"\x02") + HEADER + bytes(20)), NOT_V),
+    "cut": (with_bytes(bytes(19)), NOT_V),
+    "longer": (with_bytes(bytes(24)), NOT_V),
     "hash": (claims(delta_hash="0" * 64), "delta_hash"),
     "round": (claims(round=2), "round is not the round's"),
     "name": (claims(partner="anna"), "another partner's name"),
@@ -234,12 +229,6 @@ def test_a_fault_costs_its_sender_the_turn_and_nobody_else(fault: str) -> None:
     assert "4711" not in refused["reason"]
     assert refused["reason"].isprintable()
     assert len(refused["reason"]) <= 300
-
-
-def test_numpy_writes_what_is_compared_with() -> None:
-    """So that the faults above are refused for what they change, and for nothing else."""
-    attempt, _ = run(MemoryGrid(bert=with_bytes(MAGIC + HEADER + flat(GOOD).tobytes())))
-    assert attempt.reasons == {}
 
 
 def test_silence_costs_the_turn_after_the_deadline() -> None:

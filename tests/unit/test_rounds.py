@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -80,19 +80,19 @@ class MemoryGrid:
         partner = PARTNERS[message.metadata.dst_node_id]
         asked, arrays = message.content["plan"], message.content["adapter"]
         assert isinstance(asked, ConfigRecord)
-        assert isinstance(arrays, ArrayRecord)
+        assert isinstance(arrays, ConfigRecord)
         plan = RoundPlan.from_record(dict(asked))
         self.plans.append(plan)
         if reason := self.fault(plan, partner):
             return Message(Error(1007, reason), reply_to=message)
-        state = AdapterState.from_bytes(arrays[SAFETENSORS].data)
+        state = AdapterState.from_bytes(arrays[SAFETENSORS])
         assert state.hash == plan.parent_hash
         adapter_delta = honest_delta(plan, state, partner)
         header = UpdateHeader(plan.run, plan.round, plan.attempt, partner, adapter_delta.hash, "none")
-        flat = np.concatenate([tensor.ravel() for tensor in adapter_delta.tensors.values()])
+        flat = b"".join(tensor.tobytes() for tensor in adapter_delta.tensors.values())
         content = {
             "header": ConfigRecord({**header.to_record()}),
-            "adapter_delta": ArrayRecord({FLAT: Array(flat)}),
+            "adapter_delta": ConfigRecord({FLAT: flat}),
         }
         return Message(RecordDict(content), reply_to=message)  # type: ignore[arg-type]  # its values are invariant
 

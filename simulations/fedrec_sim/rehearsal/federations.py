@@ -1,0 +1,73 @@
+"""The two federations of a rehearsal: a real model that is trained, and one number whose sum shows who is in it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from fedrec.aggregation.server_optimizer import ServerOptimizer
+from fedrec.config import ModelConfig, ShapeConfig
+from fedrec.data.catalog import read_stored_catalog, write_catalog
+from fedrec.data.datasets import load_data
+from fedrec.data.interactions import InteractionTable
+from fedrec.data.partition import deal_users
+from fedrec.errors import DataError
+from fedrec.model.adapter import AdapterState
+from fedrec.privacy.plan import PartPlan, PrivacyPlan
+from fedrec.privacy.statement import privacy_statement
+from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
+from fedrec_server.federation import Federation
+from fedrec_server.rounds import RoundSpec
+
+# So many numbers as the demo's private head has, so that as much travels.
+_NUMBERS = 120_000
+_NOISE = 20.0
+
+
+def sums_federation(catalog: Path, *, rounds: int, quorum: int) -> Federation:
+    """One tensor, a mean without any damping, and a privacy plan that partners pay for although nothing is trained."""
+    initial = AdapterState({"w": np.zeros(_NUMBERS, np.float32)})
+    part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=rounds)
+    plan = PrivacyPlan("user", "inspect", 1e-5, (part,), quorum)
+    nothing = "0" * 64
+    model = ModelTerms(
+        config=ModelConfig(),
+        backbone_hash=nothing,
+        catalog_hash=read_stored_catalog(catalog).hash,
+        feature_hash=nothing,
+        shape=ShapeConfig(),
+    )
+    terms = FederationTerms(
+        format=FORMAT,
+        name="sums",
+        mode="inspect",
+        privacy_plan=plan.to_dict(),
+        model=model,
+        work=WorkTerms(max_history=50, weight_decay=0.0, batch_users=8),
+        parts={"head": {"w": (_NUMBERS,)}},
+        initial_hash=initial.hash,
+        seed=1,
+    )
+    average = ServerOptimizer("sgd", server_learning_rate=1.0, momentum=0.0)
+    schedule = (RoundSpec("head", local_epochs=1, local_steps=1, learning_rate=1.0, optimizer=average),) * rounds
+    statement = privacy_statement(plan, noise_source="secret", simulated=False)
+    return Federation(terms, schedule, statement, initial, catalog.read_bytes())
+
+
+def deal_rows(folder: Path, names: list[str], seed: int = 1) -> tuple[Path, dict[str, Path]]:
+    """MovieLens-100K's catalogue, and its users dealt to the partners, as files that partners import."""
+    catalog, table = load_data("ml-100k", lambda _: None)
+    if not isinstance(table, InteractionTable):
+        raise DataError("MovieLens-100K is not held in memory")
+    write_catalog(catalog, folder / "catalog.parquet")
+    files = {}
+    for name, users in zip(names, deal_users(table.n_users, len(names), seed), strict=True):
+        files[name] = folder / f"{name}.csv"
+        mine = np.isin(table.user_codes, users)
+        rows = zip(table.user_codes[mine], table.item_codes[mine], table.timestamp[mine], strict=True)
+        with files[name].open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["user", "item", "timestamp"])
+            writer.writerows((table.user_ids[user], table.item_ids[item], at) for user, item, at in rows)
+        files[name].chmod(0o600)
+    return folder / "catalog.parquet", files

@@ -1,0 +1,163 @@
+"""A rehearsal from the first command to the last check."""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedrec.errors import RunError
+from fedrec_server.round_book import RoundBook
+from fedrec_sim.rehearsal import checks
+from fedrec_sim.rehearsal.faults import DISK_FULL_S, Fault
+from fedrec_sim.rehearsal.federations import deal_rows, sums_federation
+from fedrec_sim.rehearsal.outsider import outsider_gets
+from fedrec_sim.rehearsal.stage import Stage, set_stage, wait_until
+
+_RESTART_S = 1.0
+_DISK_BYTES = 4096
+_ROUND_TIMEOUT_S = 20.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Timeline:
+    """What happened when, told as it happens.
+
+    Attributes:
+        say: takes each line.
+    """
+
+    say: Say
+    started: float = field(default_factory=time.monotonic)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        """Now."""
+        at = time.monotonic() - self.started
+        self.lines.append({"s": round(at, 2), "what": what})
+        self.say(f"{at:7.1f} s  {what}")
+
+
+def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[Fault], say: Say) -> dict[str, Any]:
+    """Powers of two in place of training, with faults; what came of it, in figures."""
+    names = [f"client-{number}" for number in range(1, partners + 1)]
+    spoilers = {fault.whom for fault in faults if fault.kind == "garbage"}
+    quorum = max(1, min(2, partners - len(spoilers)))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    timeline = Timeline(say)
+    catalog, rows = deal_rows(folder, names)
+    sums_federation(catalog, rounds=rounds, quorum=quorum).write(folder / "federation")
+    stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
+    powers = {name: number for number, name in enumerate(names)}
+    try:
+        _rehearse_with_powers(stage, powers, spoilers)
+        seconds = _run_rounds(stage, rounds, faults, timeline)
+        tried = outsider_gets(stage)
+        wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
+        timeline.note("every partner holds the newest adapter")
+    finally:
+        stage.close()
+    committed = checks.committed_rounds(stage)
+    return {
+        "rounds_committed": len(committed),
+        "exact_sum": checks.sums_are_exact(stage, powers),
+        "overhead_s_per_round": round(seconds / rounds, 3),
+        "checks": {
+            "every_round_committed": sorted(committed) == list(range(1, rounds + 1)),
+            "adapters_verified": True,
+            "ledgers_whole": checks.ledgers_are_whole(stage),
+            "budgets_kept": checks.budgets_are_kept(stage),
+            "garbage_never_counted": not any(spoilers & set(told["partners"]) for told in committed.values()),
+            "outsider_gets_nothing": all(400 <= status < 500 for status in tried.values()),
+            "tls_and_node_auth": tried["activate an own node"] == 401,
+        },
+        "attempts": [_attempt(told) for told in reversed(RoundBook(stage.coordinator.open_database()).latest(1000))],
+        "outsider": tried,
+        "timeline": timeline.lines,
+    }
+
+
+def _rehearse_with_powers(stage: Stage, powers: dict[str, int], spoilers: set[str]) -> None:
+    settings = stage.server.folder / "server.toml"
+    text = settings.read_text().replace("timeout_s = 600.0", f"timeout_s = {_ROUND_TIMEOUT_S}")
+    settings.write_text(text.replace("pause_s = 30.0", "pause_s = 1.0"))
+    for name, power in powers.items():
+        path = stage.node(name).folder / "client.toml"
+        text = path.read_text().replace("power = -1", f"power = {power}")
+        path.write_text(text.replace("garbage = false", f"garbage = {str(name in spoilers).lower()}"))
+    stage.server.stop()  # so that the settings above are read
+    stage.server.start()
+
+
+def _run_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Timeline) -> float:
+    """From the first question to the last commit, in seconds."""
+    for client in stage.clients.values():
+        client.start()
+    wait_until(lambda: all_are_connected(stage), "every partner to connect")
+    timeline.note("every partner is connected")
+    threads = [threading.Thread(target=_inflict, args=(stage, fault, timeline), daemon=True) for fault in faults]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    stage.server_says("resume")
+    _follow(stage, rounds, timeline)
+    seconds = time.monotonic() - started
+    for thread in threads:
+        thread.join(60.0)
+    return seconds
+
+
+def all_are_connected(stage: Stage) -> bool:
+    """Whether the coordinator has heard of every partner's node, and every worker listens."""
+    heard = all(partner["last_seen"] for partner in stage.server_says("partner", "list"))
+    return heard and all((stage.node(name).run / "worker.sock").exists() for name in stage.clients)
+
+
+def _follow(stage: Stage, rounds: int, timeline: Timeline, timeout_s: float = 600.0) -> None:
+    """Until all rounds are committed; each is told as it comes."""
+    told, deadline = 0, time.monotonic() + timeout_s
+    while told < rounds:
+        for number, found in sorted(checks.committed_rounds(stage).items()):
+            if number == told + 1:
+                told = number
+                lost = "".join(f"; {name}: {reason}" for name, reason in found["reasons"].items())
+                timeline.note(f"round {number} committed in attempt {found['attempt']}: {len(found['partners'])}{lost}")
+        if time.monotonic() > deadline:
+            raise RunError(f"{told} of {rounds} rounds in {timeout_s:g} s", f"read the logs in {stage.folder}")
+        time.sleep(0.05)
+
+
+def _inflict(stage: Stage, fault: Fault, timeline: Timeline) -> None:
+    """Wait for the fault's round to be under way, then do it."""
+    if fault.kind == "garbage":
+        return
+    book = RoundBook(stage.coordinator.open_database())
+    while not book.attempts_of_round(fault.round):
+        time.sleep(0.02)
+    timeline.note(str(fault))
+    actor = stage.actor(fault.whom)
+    if fault.kind == "kill":
+        actor.kill()
+        time.sleep(_RESTART_S)
+        actor.start()
+        timeline.note(f"{fault.whom} started again")
+    elif fault.kind == "partition":
+        stage.relays[fault.whom].cut(fault.seconds)
+        time.sleep(fault.seconds)
+        timeline.note(f"{fault.whom} is reachable again")
+    else:
+        actor.limit_files(_DISK_BYTES)
+        time.sleep(DISK_FULL_S)
+        with contextlib.suppress(OSError):
+            actor.limit_files(-1)
+        timeline.note("the disk has room again")
+
+
+def _attempt(told: dict[str, Any]) -> dict[str, Any]:
+    kept = ("round", "attempt", "status", "seconds", "partners", "reasons", "bytes_up", "bytes_down")
+    return {name: told[name] for name in kept}
