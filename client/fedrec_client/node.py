@@ -20,6 +20,16 @@ from fedrec_client.settings import Node
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
 _LONGEST_WAIT_S = 60.0
+# After a broken TLS connection Flower's node leaves its loop, but a thread of its keeps the process alive and deaf.
+_SUPERNODE = """
+import os, sys
+from flwr.supernode.cli import flower_supernode
+try:
+    flower_supernode()
+finally:
+    sys.stdout.flush()
+    os._exit(1)
+"""
 
 
 @dataclass
@@ -104,8 +114,7 @@ class RunningNode:
             "--port": settings.local.supernode_port,
             "--node-config": f'worker="{UNIX}{run.resolve()}"',
         }
-        start = [sys.executable, "-c", "from flwr.supernode.cli import flower_supernode; flower_supernode()"]
-        return [*start, *(str(word) for option in options.items() for word in option)]
+        return [sys.executable, "-c", _SUPERNODE, *(str(word) for option in options.items() for word in option)]
 
     def _execute(self) -> None:
         address = f"127.0.0.1:{self.node.settings.local.supernode_port}"

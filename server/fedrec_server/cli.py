@@ -85,7 +85,7 @@ def invite(
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no partner's name", "use small letters, digits and hyphens")
     made = _coordinator(folder)
-    book = PartnerBook(made.open_database())
+    book = PartnerBook(made.database)
     secret = book.invite(name, valid_for=timedelta(hours=hours), is_approved=approve)
     address = f"{made.settings.gateway.public_hosts[0]}:{made.settings.gateway.port}"
     key = made.signing_key().public.hex()
@@ -138,7 +138,7 @@ def rounds(
     """The latest attempts at rounds, newest first."""
     from fedrec_server.round_book import RoundBook
 
-    found = RoundBook(_coordinator(folder).open_database()).latest(limit)
+    found = RoundBook(_coordinator(folder).database).latest(limit)
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -233,7 +233,7 @@ def _authority(made: Any) -> str:
 def _set_status(folder: Path, name: str, status: Any, as_json: bool) -> None:
     from fedrec_server.partner_book import PartnerBook
 
-    found = PartnerBook(_coordinator(folder).open_database()).set_status(name, status, who="cli")
+    found = PartnerBook(_coordinator(folder).database).set_status(name, status, who="cli")
     _say({"partner": found.name, "status": found.status}, as_json, f"{name}: {found.status}")
 
 
@@ -241,7 +241,7 @@ def _set_paused(folder: Path, value: str, as_json: bool) -> None:
     from fedrec_server.driver import PAUSED
     from fedrec_server.store import Office
 
-    Office(_coordinator(folder).open_database()).set_setting(PAUSED, value, who="cli")
+    Office(_coordinator(folder).database).set_setting(PAUSED, value, who="cli")
     _say({"paused": value == "yes"}, as_json, "paused" if value == "yes" else "goes on")
 
 

@@ -15,7 +15,7 @@ from fedrec_server.supervisor import running_pid
 def overview(coordinator: Coordinator) -> dict[str, Any]:
     """What runs, who takes part, how far training is. Public figures only."""
     federation, head = coordinator.federation(), coordinator.registry.head()
-    office = Office(coordinator.open_database())
+    office = Office(coordinator.database)
     return {
         "federation": federation.terms.name,
         "mode": federation.terms.mode,
@@ -35,7 +35,7 @@ def partners_told(coordinator: Coordinator) -> list[dict[str, Any]]:
     kept = ("name", "status", "enrolled_at", "last_seen", "reason")
     return [
         {**{name: getattr(p, name) for name in kept}, "fingerprint": fingerprint(bytes.fromhex(p.signing_key))}
-        for p in PartnerBook(coordinator.open_database()).partners()
+        for p in PartnerBook(coordinator.database).partners()
     ]
 
 
@@ -44,7 +44,7 @@ def roll_back(coordinator: Coordinator, number: int) -> SignedHead:
 
     Raises: ConfigError: rounds are under way. RunError: no such version. StorageError.
     """
-    office = Office(coordinator.open_database())
+    office = Office(coordinator.database)
     if running_pid(coordinator) is not None and office.setting(PAUSED) != "yes":
         raise ConfigError("rounds are under way", "flower-server pause, then roll back, then resume")
     coordinator.registry.rollback(number)

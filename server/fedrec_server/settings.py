@@ -107,8 +107,9 @@ class Coordinator:
         """The coordinator's own. Raises ConfigError: missing or readable by others."""
         return SigningKey.load(self.keys / "signing.key")
 
-    def open_database(self) -> Database:
-        """Raises ConfigError: no usable address. StorageError: it does not answer."""
+    @cached_property
+    def database(self) -> Database:
+        """One for this process. Raises ConfigError: no usable address. StorageError: it does not answer."""
         return Database.open(database_url(self.folder, self.settings.state.database))
 
     @cached_property
@@ -164,5 +165,5 @@ def make_coordinator(folder: Path, *, name: str, hosts: tuple[str, ...], ports: 
         replace_file(keys / "admin.token", os.urandom(24).hex().encode())
         replace_file(folder / "server.toml", text.encode())
     coordinator = Coordinator(folder)
-    coordinator.open_database().close()
+    coordinator.database.close()
     return coordinator

@@ -1,5 +1,6 @@
 """What the coordinator remembers between rounds and restarts: SQLite by default, PostgreSQL by one line."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -8,12 +9,16 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fedrec.errors import ConfigError, StorageError
 from fedrec_server.tables import AUDIT, SETTINGS
+
+_MIGRATING = threading.Lock()
 
 
 class Database:
@@ -120,10 +125,17 @@ def write_audit(connection: Connection, who: str, what: str, detail: Mapping[str
 
 
 def _migrate(connection: Connection) -> None:
+    """Only if there is something to do: alembic keeps state of its own, which threads must not share."""
     config = Config()
     config.set_main_option("script_location", "fedrec_server:migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _MIGRATING:
+        found = MigrationContext.configure(connection).get_current_revision()
+        known = ScriptDirectory.from_config(config)
+        if found is not None and found not in {script.revision for script in known.walk_revisions()}:
+            raise ConfigError("the database is of a newer fedrec", "update this one")
+        if found != known.get_current_head():
+            command.upgrade(config, "head")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

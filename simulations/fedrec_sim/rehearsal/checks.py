@@ -18,7 +18,7 @@ _NOTE = re.compile(r"run (\S+) round (\d+)")
 
 def committed_rounds(stage: Stage) -> dict[int, dict[str, Any]]:
     """The attempt by which each round was committed."""
-    found = RoundBook(stage.coordinator.open_database()).latest(100_000)
+    found = RoundBook(stage.coordinator.database).latest(100_000)
     return {one["round"]: one for one in found if one["status"] == "committed"}
 
 

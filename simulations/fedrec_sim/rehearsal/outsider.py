@@ -32,7 +32,7 @@ class Outsider:
         context = ssl.create_default_context(cafile=coordinator.keys / "ca.pem")
         address = f"https://localhost:{coordinator.settings.gateway.port}"
         self.client = httpx.Client(base_url=address, verify=context, timeout=30.0)
-        self.partner: Partner = PartnerBook(coordinator.open_database()).partners("approved")[0]
+        self.partner: Partner = PartnerBook(coordinator.database).partners("approved")[0]
         self.node_key = ec.generate_private_key(ec.SECP384R1())
         self.signing_key = SigningKey(bytes(range(32)))
 

@@ -76,7 +76,7 @@ def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[
             "outsider_gets_nothing": all(400 <= status < 500 for status in tried.values()),
             "tls_and_node_auth": tried["activate an own node"] == 401,
         },
-        "attempts": [_attempt(told) for told in reversed(RoundBook(stage.coordinator.open_database()).latest(1000))],
+        "attempts": [_attempt(told) for told in reversed(RoundBook(stage.coordinator.database).latest(1000))],
         "outsider": tried,
         "timeline": timeline.lines,
     }
@@ -136,7 +136,7 @@ def _inflict(stage: Stage, fault: Fault, timeline: Timeline) -> None:
     """Wait for the fault's round to be under way, then do it."""
     if fault.kind == "garbage":
         return
-    book = RoundBook(stage.coordinator.open_database())
+    book = RoundBook(stage.coordinator.database)
     while not book.attempts_of_round(fault.round):
         time.sleep(0.02)
     timeline.note(str(fault))

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Stage:
     clients: dict[str, Actor]
     relays: dict[str, Relay] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def coordinator(self) -> Coordinator:
         """The coordinator's folder."""
         return Coordinator(self.server.folder)
