@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -29,8 +30,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def log_json(level: str = "INFO", to: TextIO | None = None) -> None:
-    """Let this process log JSON lines; libraries speak from warnings on."""
+def log_json(to: TextIO | None = None) -> None:
+    """Let this process log JSON lines, ours from `$FEDREC_LOG_LEVEL` (INFO) on, those of libraries from warnings on."""
+    level = os.environ.get("FEDREC_LOG_LEVEL", "INFO").upper()
+    level = level if level in logging.getLevelNamesMapping() else "INFO"
     handler = logging.StreamHandler(to or sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -11,8 +11,12 @@ Mode = Literal["none", "inspect", "secagg"]
 Disclosure = Literal["public", "charged"]
 Record = dict[str, int | float | str | bool]
 
-# Names of the one value that holds tensors: a whole adapter, or the numbers of a difference in the order of names.
-SAFETENSORS, FLAT = "safetensors", "flat"
+# A message is one record: the fields of a plan or header, and beside them: `adapter`, a safetensors file;
+# `adapter_delta`, the part's numbers, little-endian float32, joined in the order of names; `signature` is Ed25519 over
+# plan or header (`fedrec.signing`), base64, and absent inside one process, where nobody else could have written it.
+QUESTION, ANSWER = "question", "answer"
+ADAPTER, ADAPTER_DELTA, SIGNATURE = "adapter", "adapter_delta", "signature"
+MAX_SIGNATURE = 100
 
 # Longer texts have no business in a header.
 MAX_TEXT = 200
@@ -116,30 +120,6 @@ class UpdateHeader:
         return cls(**_values(cls, record))
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Who vouches for a plan or a header; absent inside one process, where nobody else could have written it.
-
-    Attributes:
-        value: Ed25519 over the record beside it (`fedrec.signing`), base64.
-    Raises: ProtocolError: naming every field out of range.
-    """
-
-    value: str
-
-    def __post_init__(self) -> None:
-        _refuse("Signature", _bad_texts(self))
-
-    def to_record(self) -> Record:
-        """As a flat record that Flower carries."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, object]) -> "Signature":
-        """Read a record. Raises ProtocolError naming every field that is missing, unknown or malformed."""
-        return cls(**_values(cls, record))
-
-
 # Charged: computed from interactions, so paid for in the ledger before it leaves. Public: known without them.
 FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "RoundPlan.run": "public",
@@ -163,7 +143,7 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "UpdateHeader.plan_hash": "public",
     "UpdateHeader.delta_hash": "charged",
     "adapter_delta": "charged",
-    "Signature.value": "charged",  # a partner's is over delta_hash
+    "signature": "charged",  # a partner's is over delta_hash
     # A refusal's words name public figures (plan, budget, what is left of it); of other failures only the class leaves.
     "Error.code": "public",
     "Error.reason": "public",
@@ -184,7 +164,7 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
 }
 
 
-def _values(kind: "type[RoundPlan | UpdateHeader | Signature]", record: Mapping[str, object]) -> dict[str, Any]:
+def _values(kind: type[RoundPlan] | type[UpdateHeader], record: Mapping[str, object]) -> dict[str, Any]:
     """A record's values if names and types are exactly those of the message. A Literal travels as text."""
     types = {f.name: f.type if f.type in (int, float) else str for f in fields(kind)}
     problems = [f"{name}: missing" for name in sorted(types.keys() - record.keys())]
@@ -202,7 +182,7 @@ def _values(kind: "type[RoundPlan | UpdateHeader | Signature]", record: Mapping[
     return values
 
 
-def _bad_texts(message: RoundPlan | UpdateHeader | Signature) -> list[str]:
+def _bad_texts(message: RoundPlan | UpdateHeader) -> list[str]:
     texts = {name: value for name, value in vars(message).items() if isinstance(value, str)}
     return [
         f"{name} must be 1 to {MAX_TEXT} printable characters"

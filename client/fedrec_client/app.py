@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
-from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, Signature
+from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, SIGNATURE, RoundPlan
 from fedrec_client.link import connect
 
 # Flower's Error wants a number; ours are above the range that Flower uses itself.
@@ -29,10 +29,7 @@ class _LastAdapter:
         self._content = b""
         self._state: AdapterState | None = None
 
-    def read(self, record: ConfigRecord) -> AdapterState:
-        content = record.get(SAFETENSORS)
-        if record.keys() != {SAFETENSORS} or not isinstance(content, bytes):
-            raise ProtocolError(f"the question's adapter is not one value {SAFETENSORS!r}")
+    def read(self, content: bytes) -> AdapterState:
         if self._state is None or content is not self._content:
             self._state, self._content = AdapterState.from_bytes(content), content
         return self._state
@@ -48,10 +45,7 @@ def train(message: Message, context: Context) -> Message:
     Of any other failure only the class leaves: its words may quote what is private, and Flower would send them.
     """
     try:
-        plan = RoundPlan.from_record(dict(message.content["plan"]))
-        state = _adapter.read(message.content["adapter"])  # type: ignore[arg-type]
-        signed = message.content.get("signature")
-        signature = Signature.from_record(dict(signed)).value if isinstance(signed, ConfigRecord) else ""
+        plan, state, signature = _read(message)
         header, adapter_delta, own = connect(str(context.node_config["worker"])).answer(plan, state, signature)
     except (PrivacyError, ProtocolError) as error:
         reason = f"{type(error).__name__}: {error.problem}"
@@ -60,11 +54,20 @@ def train(message: Message, context: Context) -> Message:
         _log.error("a round failed here: %s", _in_own_words(error))
         code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
         return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
-    flat = b"".join(tensor.astype("<f4", copy=False).tobytes() for tensor in adapter_delta.tensors.values())
-    content = RecordDict({"header": ConfigRecord({**header.to_record()}), "adapter_delta": ConfigRecord({FLAT: flat})})
-    if own:
-        content["signature"] = ConfigRecord({**Signature(own).to_record()})
-    return Message(content=content, reply_to=message)
+    numbers = b"".join(tensor.astype("<f4", copy=False).tobytes() for tensor in adapter_delta.tensors.values())
+    signed = {SIGNATURE: own} if own else {}
+    record = ConfigRecord({**header.to_record(), **signed, ADAPTER_DELTA: numbers})
+    return Message(content=RecordDict({ANSWER: record}), reply_to=message)
+
+
+def _read(message: Message) -> tuple[RoundPlan, AdapterState, str]:
+    """Plan, adapter and signature of a question, none of which is checked here. Raises ProtocolError: not one."""
+    record = message.content.get(QUESTION)
+    values = dict(record) if isinstance(record, ConfigRecord) else {}
+    content, signature = values.pop(ADAPTER, None), values.pop(SIGNATURE, "")
+    if not isinstance(content, bytes) or not isinstance(signature, str):
+        raise ProtocolError("the message is no question", "both sides must run the same version of fedrec")
+    return RoundPlan.from_record(values), _adapter.read(content), signature
 
 
 def _in_own_words(error: Exception) -> str:

@@ -14,7 +14,7 @@ from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.signing import SigningKey, verify
 from fedrec.wire import RoundPlan, UpdateHeader
-from fedrec_server.records import adapter_record, questions, read_answer
+from fedrec_server.records import question, questions, read_answer
 
 # Between two looks for answers.
 _POLL_S = 0.2
@@ -83,7 +83,7 @@ class Exchange:
         self._names = frozenset(partners.values())
         self._asked, self._folded = 0, 0  # places in the order
         self._most = in_flight or len(partners)
-        self._adapter, self._signature = ConfigRecord(), ""
+        self._question = ConfigRecord()
         self._waiting: dict[str, int] = {}  # message id -> node
         self._overtook: dict[str, AdapterDelta] = {}  # good, but somebody before it in the order is still open
         self._good: dict[str, int] = {}  # partner -> bytes of its answer
@@ -104,8 +104,7 @@ class Exchange:
     def ask(self, state: AdapterState) -> None:
         """Send the round to the cohort, or as many questions as may be open at once; `collect` sends the others."""
         self._bytes_down = state.n_bytes
-        self._adapter = adapter_record(state)
-        self._signature = self._signatures.sign(self._plan) if self._signatures else ""
+        self._question = question(self._plan, state, self._signatures.sign(self._plan) if self._signatures else "")
         self._ask_more()
 
     def collect(self, stop: Callable[[], bool]) -> bool:
@@ -133,7 +132,7 @@ class Exchange:
         """Fill up with questions what is not open any more."""
         self._fold()
         while nodes := self._order[self._asked : self._folded + self._most]:
-            numbers = self._grid.push_messages(questions(self._plan, self._adapter, nodes, self._signature))
+            numbers = self._grid.push_messages(questions(self._plan, self._question, nodes))
             self._asked += len(nodes)
             for node, number in zip_longest(nodes, numbers):
                 if number:

@@ -5,6 +5,8 @@ the loopback, and what is not named here does not exist out there.
 """
 
 import asyncio
+import itertools
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +47,7 @@ _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
 _CLOCKS_MAY_DIFFER_S = 60.0
+_log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -105,6 +108,7 @@ class Gateway:
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._numbers = itertools.count(1)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
 
@@ -136,9 +140,13 @@ class Gateway:
         """Errors become short JSON without inner words, and every call is counted by path and status."""
 
         async def guarded(request: Request) -> Response:
+            started = time.monotonic()
             response = await self._answered(request, do)
             key = (path, response.status_code)
             self.counts[key] = self.counts.get(key, 0) + 1
+            took = {"seconds": round(time.monotonic() - started, 3), "bytes": len(response.body)}
+            told = {"request": next(self._numbers), "path": path, "status": response.status_code, **took}
+            _log.debug("%s", path, extra={"event": "call", **told})
             return response
 
         return guarded

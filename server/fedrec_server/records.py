@@ -1,6 +1,6 @@
 """Flower's records to our types and back. What comes from outside is measured before it is decoded.
 
-All tensors of a message are one value of one record. Flower carries each array as three objects, with a call each on
+A message is one record. Flower carries each record as an object of its own and each array as three, with a call on
 every hop, and asks again after a second for one that is not there yet: 75 objects took 7 s on the loopback.
 """
 
@@ -13,29 +13,19 @@ from numpy.typing import NDArray
 
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState, Shape
-from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, Signature, UpdateHeader
+from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, MAX_SIGNATURE, QUESTION, SIGNATURE, RoundPlan, UpdateHeader
 
 
-def adapter_record(state: AdapterState) -> ConfigRecord:
-    """The adapter as a safetensors file; made once a round, shared by its questions."""
-    return ConfigRecord({SAFETENSORS: state.to_bytes()})
+def question(plan: RoundPlan, state: AdapterState, signature: str = "") -> ConfigRecord:
+    """A round as Flower carries it; made once an attempt, shared by its messages."""
+    signed = {SIGNATURE: signature} if signature else {}
+    return ConfigRecord({**plan.to_record(), **signed, ADAPTER: state.to_bytes()})
 
 
-def questions(plan: RoundPlan, adapter: ConfigRecord, nodes: Iterable[int], signature: str = "") -> list[Message]:
+def questions(plan: RoundPlan, record: ConfigRecord, nodes: Iterable[int]) -> list[Message]:
     """A round for each node. Flower drops a question, and the answer to it, after the round's deadline."""
-    asked = {"plan": ConfigRecord({**plan.to_record()})}
-    if signature:
-        asked["signature"] = ConfigRecord({**Signature(signature).to_record()})
-    return [
-        Message(
-            RecordDict({**asked, "adapter": adapter}),
-            node,
-            MessageType.TRAIN,
-            ttl=plan.deadline_s,
-            group_id=str(plan.round),
-        )
-        for node in nodes
-    ]
+    ttl, group = plan.deadline_s, str(plan.round)
+    return [Message(RecordDict({QUESTION: record}), n, MessageType.TRAIN, ttl=ttl, group_id=group) for n in nodes]
 
 
 def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[UpdateHeader, AdapterDelta, str]:
@@ -43,20 +33,19 @@ def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[Updat
 
     Args:
         content: from outside.
-        shapes: of the round's part. A tensor of any other name or size is not decoded.
+        shapes: of the round's part. Numbers that are not exactly so many are not decoded.
     Raises: ProtocolError: in words, without values.
     """
-    header, delta = content.get("header"), content.get("adapter_delta")
-    signed = content.get("signature", ConfigRecord())
-    extra = content.keys() - {"header", "adapter_delta", "signature"}
-    if extra or not isinstance(header, ConfigRecord) or not isinstance(signed, ConfigRecord):
-        raise ProtocolError("the answer is not a header and an adapter_delta")
-    numbers = delta.get(FLAT) if isinstance(delta, ConfigRecord) and delta.keys() == {FLAT} else None
+    record = content.get(ANSWER)
+    if content.keys() != {ANSWER} or not isinstance(record, ConfigRecord):
+        raise ProtocolError("the message is not one record, an answer")
+    values = dict(record)
+    numbers, signature = values.pop(ADAPTER_DELTA, None), values.pop(SIGNATURE, "")
     if not isinstance(numbers, bytes):
-        raise ProtocolError(f"adapter_delta is not one value {FLAT!r}")
-    read = UpdateHeader.from_record(dict(header))
-    signature = Signature.from_record(dict(signed)).value if signed else ""
-    return read, AdapterDelta(_split(numbers, shapes)), signature
+        raise ProtocolError("adapter_delta is missing, or not bytes")
+    if not isinstance(signature, str) or len(signature) > MAX_SIGNATURE:
+        raise ProtocolError("the signature is no text, or too long")
+    return UpdateHeader.from_record(values), AdapterDelta(_split(numbers, shapes)), signature
 
 
 def _split(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.float32]]:

@@ -11,14 +11,15 @@ from flwr.supercore.run import Run
 
 from fedrec import wire
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.wire import FIELD_DISCLOSURE, RoundPlan, Signature, UpdateHeader
+from fedrec.wire import ANSWER, FIELD_DISCLOSURE, QUESTION, RoundPlan, UpdateHeader
 from fedrec_client.app import app
 from fedrec_client.link import register
-from fedrec_server.records import adapter_record
+from fedrec_server.records import question
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-RECORDS = {"plan": RoundPlan, "header": UpdateHeader, "signature": Signature}
+RECORDS = {QUESTION: RoundPlan, ANSWER: UpdateHeader}
+BESIDE = {"adapter", "adapter_delta", "signature"}  # values of a record that are no fields of ours
 
 
 def fields_of(kind: type) -> set[str]:
@@ -35,27 +36,28 @@ def undeclared(kinds: list[type], declared: Mapping[str, str] = FIELD_DISCLOSURE
 
 
 def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCLOSURE) -> set[str]:
-    """Of a real message: arrays under their record's name, settings under that of the class they are."""
+    """Of a real message: fields under the name of the class they are, what stands beside them under its own."""
     found = set()
     for name, record in content.items():
-        fields = [f"{RECORDS[name].__name__}.{key}" for key in record] if name in RECORDS else [name]
+        kind = RECORDS.get(name)
+        fields = [name] if kind is None else [key if key in BESIDE else f"{kind.__name__}.{key}" for key in record]
         found |= {field for field in fields if field not in declared}
     return found
 
 
 def test_every_field_of_every_message_is_declared() -> None:
-    assert {RoundPlan, UpdateHeader, Signature} <= set(OURS)
+    assert {RoundPlan, UpdateHeader} <= set(OURS)
     assert undeclared([*OURS, Metadata, Error]) == set()
 
 
 def test_nothing_is_declared_that_no_message_has() -> None:
     known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error]))
-    assert FIELD_DISCLOSURE.keys() - known == {"adapter", "adapter_delta"}
+    assert FIELD_DISCLOSURE.keys() - known == BESIDE
 
 
 def test_what_is_charged() -> None:
     charged = {name for name, disclosure in FIELD_DISCLOSURE.items() if disclosure == "charged"}
-    assert charged == {"UpdateHeader.delta_hash", "adapter_delta", "Signature.value"}
+    assert charged == {"UpdateHeader.delta_hash", "adapter_delta", "signature"}
 
 
 def mutant_of(kind: type, name: str) -> type:
@@ -95,12 +97,10 @@ def exchange() -> tuple[Message, Message]:
     values: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(RoundPlan)}
     texts = dict.fromkeys(("run", "part", "parent_hash", "privacy_plan_hash"), "x")
     plan = RoundPlan(**{**values, **texts, "mode": "none"})
-    arrays = adapter_record(AdapterState({"w": np.ones(2, np.float32)}))
-    question = grid.create_message(
-        RecordDict({"plan": ConfigRecord(plan.to_record()), "adapter": arrays}), "train", 2, "1"
-    )
-    (answer,) = grid.send_and_receive([question])
-    return question, answer
+    state = AdapterState({"w": np.ones(2, np.float32)})
+    asked = grid.create_message(RecordDict({QUESTION: question(plan, state)}), "train", 2, "1")
+    (answer,) = grid.send_and_receive([asked])
+    return asked, answer
 
 
 def test_real_messages_carry_nothing_else() -> None:
@@ -109,7 +109,7 @@ def test_real_messages_carry_nothing_else() -> None:
         assert undeclared_in(message.content) == set()
 
 
-@pytest.mark.parametrize("name", ["metrics", "header"])
+@pytest.mark.parametrize("name", ["metrics", ANSWER])
 def test_mutant_a_record_or_key_that_is_added_to_a_real_answer_is_found(name: str) -> None:
     _, answer = exchange()
     answer.content[name] = ConfigRecord({**dict(answer.content.get(name, {})), "n_examples": 3})

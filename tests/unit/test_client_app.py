@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from flwr.supercore.run import Run
 
 from fedrec.errors import BudgetError, FedrecError, LedgerError, RunError
 from fedrec.model.adapter import AdapterState
-from fedrec.wire import RoundPlan
+from fedrec.wire import QUESTION, RoundPlan
 from fedrec_client.app import app
 from fedrec_client.link import register
-from fedrec_server.records import adapter_record
+from fedrec_server.records import question
 from fedrec_sim.grid import InProcessGrid
 
 
@@ -46,9 +46,7 @@ def reason(error: Exception) -> str:
         deadline_s=1.0,
         seed=1,
     )
-    content = RecordDict(
-        {"plan": ConfigRecord(plan.to_record()), "adapter": adapter_record(AdapterState({"w": np.ones(1, np.float32)}))}
-    )
+    content = RecordDict({QUESTION: question(plan, AdapterState({"w": np.ones(1, np.float32)}))})
     (reply,) = grid.send_and_receive([grid.create_message(content, "train", 2, "1")])
     assert reply.has_error()
     return str(reply.error.reason)

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.aggregation.mean import PartnerUpdate
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
-from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, UpdateHeader
+from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, RoundPlan, UpdateHeader
 from fedrec_server import exchange
 from fedrec_server.exchange import Exchange, wait_for_quorum
 
@@ -30,21 +30,18 @@ def plan(deadline_s: float = 5.0) -> RoundPlan:
 
 def honest(message: Message, partner: str, tensors: Tensors = GOOD, /, **changed: Any) -> Message:
     """A partner's answer, if it can read the question."""
-    asked, arrays = message.content["plan"], message.content["adapter"]
+    asked = message.content[QUESTION]
     assert isinstance(asked, ConfigRecord)
-    assert isinstance(arrays, ConfigRecord)
-    read = RoundPlan.from_record(dict(asked))
-    assert AdapterState.from_bytes(arrays[SAFETENSORS]).hash == read.parent_hash
+    values = dict(asked)
+    adapter = values.pop(ADAPTER)
+    assert isinstance(adapter, bytes)
+    read = RoundPlan.from_record(values)
+    assert AdapterState.from_bytes(adapter).hash == read.parent_hash
     is_delta = all(tensor.dtype == np.float32 for tensor in tensors.values())
     delta_hash = AdapterDelta(tensors).hash if is_delta else "0" * 64
     header = UpdateHeader(read.run, read.round, read.attempt, partner, delta_hash, read.privacy_plan_hash)
-    content = RecordDict(
-        {
-            "header": ConfigRecord({**header.to_record(), **changed}),
-            "adapter_delta": ConfigRecord({FLAT: flat(tensors)}),
-        }
-    )
-    return Message(content, reply_to=message)
+    record = ConfigRecord({**header.to_record(), ADAPTER_DELTA: flat(tensors), **changed})
+    return Message(RecordDict({ANSWER: record}), reply_to=message)
 
 
 def flat(tensors: Tensors) -> bytes:
@@ -64,37 +61,22 @@ def says(reason: str) -> Answer:
 
 
 def with_bytes(data: bytes | str) -> Answer:
-    """An answer whose numbers are any bytes."""
-
-    def answer(message: Message, partner: str) -> Message:
-        good = honest(message, partner)
-        arrays = good.content["adapter_delta"]
-        assert isinstance(arrays, ConfigRecord)
-        arrays[FLAT] = data
-        return good
-
-    return answer
+    """An answer whose numbers are anything."""
+    return lambda message, partner: honest(message, partner, adapter_delta=data)
 
 
-def with_array(name: str) -> Answer:
-    """An answer whose numbers have another name."""
-
-    def answer(message: Message, partner: str) -> Message:
-        good = honest(message, partner)
-        arrays = good.content["adapter_delta"]
-        assert isinstance(arrays, ConfigRecord)
-        good.content["adapter_delta"] = ConfigRecord({name: arrays[FLAT]})
-        return good
-
-    return answer
+def without_numbers(message: Message, partner: str) -> Message:
+    good = honest(message, partner)
+    record = good.content[ANSWER]
+    assert isinstance(record, ConfigRecord)
+    del record[ADAPTER_DELTA]
+    return good
 
 
 def reversed_names(message: Message, partner: str) -> Message:
     """An answer whose numbers are joined in another order."""
-    good = honest(message, partner)
     joined = b"".join(GOOD[name].tobytes() for name in sorted(GOOD, reverse=True))
-    good.content["adapter_delta"] = ConfigRecord({FLAT: joined})
-    return good
+    return honest(message, partner, adapter_delta=joined)
 
 
 def with_extra_record(message: Message, partner: str) -> Message:
@@ -198,8 +180,9 @@ FAULTS: dict[str, tuple[Answer, str]] = {
     "huge": (sends({"v": np.array([101], np.float32)}), "norm above 100"),
     "missing": (lambda m, p: honest(m, p, {"w": GOOD["w"]}), NOT_V),
     "too many": (sends({"bias": np.zeros(3, np.float32)}), NOT_V),
-    "another name": (with_array("w"), "not one value"),
-    "text": (with_bytes("1 2 3 4 5"), "not one value"),
+    "no numbers": (without_numbers, "adapter_delta is missing"),
+    "text": (with_bytes("1 2 3 4 5"), "adapter_delta is missing, or not bytes"),
+    "long signature": (claims(signature="x" * 101), "the signature is no text, or too long"),
     "shape": (sends({"w": np.zeros(3, np.float32)}), NOT_V),
     "order": (reversed_names, "delta_hash is not that of the tensors"),
     "float64": (sends({"v": np.zeros(1)}), NOT_V),
@@ -212,8 +195,8 @@ FAULTS: dict[str, tuple[Answer, str]] = {
     "examples": (claims(n_examples=10**9), "1 unknown fields"),
     "list": (claims(round=[3]), "round: must be int, is list"),
     "node": (from_another_node, "another node answered"),
-    "extra record": (with_extra_record, "not a header and an adapter_delta"),
-    "no records": (lambda m, _: Message(RecordDict(), reply_to=m), "not a header and an adapter_delta"),
+    "extra record": (with_extra_record, "not one record, an answer"),
+    "no records": (lambda m, _: Message(RecordDict(), reply_to=m), "not one record, an answer"),
 }
 
 

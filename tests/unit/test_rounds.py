@@ -18,7 +18,7 @@ from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from fedrec.errors import ConfigError, ModelError, PrivacyError, QuorumError, RunError, StorageError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry
-from fedrec.wire import FLAT, SAFETENSORS, RoundPlan, UpdateHeader
+from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, RoundPlan, UpdateHeader
 from fedrec_server import exchange
 from fedrec_server.app import make_server_app
 from fedrec_server.rounds import RoundSession, RoundSpec, run_rounds
@@ -78,23 +78,22 @@ class MemoryGrid:
 
     def _answer(self, message: Message) -> Message:
         partner = PARTNERS[message.metadata.dst_node_id]
-        asked, arrays = message.content["plan"], message.content["adapter"]
+        asked = message.content[QUESTION]
         assert isinstance(asked, ConfigRecord)
-        assert isinstance(arrays, ConfigRecord)
-        plan = RoundPlan.from_record(dict(asked))
+        values = dict(asked)
+        adapter = values.pop(ADAPTER)
+        assert isinstance(adapter, bytes)
+        plan = RoundPlan.from_record(values)
         self.plans.append(plan)
         if reason := self.fault(plan, partner):
             return Message(Error(1007, reason), reply_to=message)
-        state = AdapterState.from_bytes(arrays[SAFETENSORS])
+        state = AdapterState.from_bytes(adapter)
         assert state.hash == plan.parent_hash
         adapter_delta = honest_delta(plan, state, partner)
         header = UpdateHeader(plan.run, plan.round, plan.attempt, partner, adapter_delta.hash, "none")
-        flat = b"".join(tensor.tobytes() for tensor in adapter_delta.tensors.values())
-        content = {
-            "header": ConfigRecord({**header.to_record()}),
-            "adapter_delta": ConfigRecord({FLAT: flat}),
-        }
-        return Message(RecordDict(content), reply_to=message)  # type: ignore[arg-type]  # its values are invariant
+        numbers = b"".join(tensor.tobytes() for tensor in adapter_delta.tensors.values())
+        record = ConfigRecord({**header.to_record(), ADAPTER_DELTA: numbers})
+        return Message(RecordDict({ANSWER: record}), reply_to=message)
 
 
 def run(grid: MemoryGrid, session: RoundSession) -> AdapterState:
