@@ -64,13 +64,15 @@ class Adapters:
         return state
 
     def fetch(self, link: CoordinatorLink) -> HeldAdapter | None:
-        """Take the coordinator's newest version if it is newer; None if it is not.
+        """Take the coordinator's newest version if it is newer; None if it is not, or there is none yet.
 
         Raises: ProtocolError: signature, hashes or shapes are wrong, or it is older than what is held.
             UnreachableError. StorageError: what was held is held still.
         """
         told = link.adapter()
         head, manifest = told.get("head"), told.get("manifest")
+        if head is None and manifest is None:
+            return None
         if not isinstance(head, dict) or not isinstance(manifest, dict):
             raise ProtocolError("the coordinator sent no signed adapter")
         self._check(head, manifest)

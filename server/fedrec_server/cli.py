@@ -238,8 +238,7 @@ def _set_status(folder: Path, name: str, status: Any, as_json: bool) -> None:
 
 
 def _set_paused(folder: Path, value: str, as_json: bool) -> None:
-    from fedrec_server.driver import PAUSED
-    from fedrec_server.store import Office
+    from fedrec_server.store import PAUSED, Office
 
     Office(_coordinator(folder).database).set_setting(PAUSED, value, who="cli")
     _say({"paused": value == "yes"}, as_json, "paused" if value == "yes" else "goes on")

@@ -18,12 +18,11 @@ from fedrec_server.partner_book import Partner, PartnerBook
 from fedrec_server.round_book import RoundBook
 from fedrec_server.rounds import RoundSession, begin, run_round
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Database, Office
+from fedrec_server.store import GENERATION, PAUSED, Database, Office
 from fedrec_server.superlink import OpenRun, SuperLinkControl, open_run
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
-GENERATION, PAUSED = "generation", "paused"
 
 
 @dataclass

@@ -57,6 +57,10 @@ class SignedHeads:
             replace_file(self._path, json_bytes({"format": FORMAT, **head.to_dict()}))
         return head
 
+    def newest(self) -> SignedHead | None:
+        """None before the first. Raises RunError: damaged."""
+        return self.read() if self._path.exists() else None
+
     def read(self) -> SignedHead:
         """Raises RunError: none is signed yet, or damaged."""
         if not self._path.exists():

@@ -4,11 +4,10 @@ from typing import Any
 
 from fedrec.errors import ConfigError
 from fedrec.signing import fingerprint
-from fedrec_server.driver import GENERATION, PAUSED
 from fedrec_server.heads import SignedHead
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Office
+from fedrec_server.store import GENERATION, PAUSED, Office
 from fedrec_server.supervisor import running_pid
 
 

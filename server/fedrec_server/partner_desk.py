@@ -91,8 +91,10 @@ class PartnerDesk:
         return {**signed, "catalog_sha256": federation.catalog_sha256}
 
     def adapter(self) -> dict[str, Any]:
-        """The newest version's manifest, and what was signed of it. Raises RunError: none yet."""
-        head = self.heads.read()
+        """The newest version's manifest, and what was signed of it; neither before the first."""
+        head = self.heads.newest()
+        if head is None:
+            return {"head": None, "manifest": None}
         return {"head": head.to_dict(), "manifest": json.loads(self.heads.manifest(head))}
 
     def tensors(self, adapter_hash: str) -> bytes:

@@ -9,32 +9,16 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import Aggregator, UniformMean
-from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
+from fedrec.aggregation.server_optimizer import OptimizerState
 from fedrec.errors import ConfigError, PrivacyError, QuorumError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
 from fedrec.wire import Mode, RoundPlan
 from fedrec_server.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
+from fedrec_server.schedule import RoundSpec
 
 # Partners that an event or an error names one by one; of more it tells how many.
 _NAMED = 100
-
-
-@dataclass(frozen=True)
-class RoundSpec:
-    """One entry of a schedule. Public.
-
-    Attributes:
-        part: which tensors the round moves.
-        local_epochs, local_steps, learning_rate: the partners' work.
-        optimizer: the coordinator's step with the mean.
-    """
-
-    part: str
-    local_epochs: int
-    local_steps: int
-    learning_rate: float
-    optimizer: ServerOptimizer
 
 
 @dataclass

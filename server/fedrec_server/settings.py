@@ -18,7 +18,7 @@ from fedrec_server.certificates import make_authority, make_server_certificate
 from fedrec_server.federation import TERMS, Federation
 from fedrec_server.heads import SignedHeads
 from fedrec_server.store import Database, database_url
-from fedrec_server.superlink import SuperLinkPlace
+from fedrec_server.superlink_place import SuperLinkPlace
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]

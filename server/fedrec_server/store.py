@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from fedrec.errors import ConfigError, StorageError
 from fedrec_server.tables import AUDIT, SETTINGS
 
+# Settings: how often training was rolled back, plus one; whether rounds are paused.
+GENERATION, PAUSED = "generation", "paused"
 _MIGRATING = threading.Lock()
 
 
@@ -44,8 +46,12 @@ class Database:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
         store = cls(engine)
-        with store.begin() as connection:
-            _migrate(connection)
+        try:
+            with store.begin() as connection:
+                _migrate(connection)
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:

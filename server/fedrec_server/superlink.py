@@ -4,14 +4,11 @@ Its one port carries every API, and the one that starts runs and registers nodes
 this machine may reach it, and the gateway passes on what partners need and nothing else.
 """
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 from flwr.app import Message
@@ -40,6 +37,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedrec.errors import RunError
+from fedrec_server.superlink_place import SuperLinkPlace
 
 # Flower's task is given up after two missed heartbeats of 30 s each.
 _HEARTBEAT_S = 10.0
@@ -60,50 +58,6 @@ publisher = "fedrec"
 serverapp = "fedrec_server.app:app"
 clientapp = "fedrec_client.app:app"
 """
-
-
-@dataclass(frozen=True)
-class SuperLinkPlace:
-    """Where the SuperLink listens and what it needs.
-
-    Attributes:
-        port: on 127.0.0.1.
-        certificates: folder with `ca.pem`, `server.pem`, `server.key`.
-        executor_secret: file that only this machine's driver may read; without it nobody takes a run's task.
-        database: Flower's own state; nodes and messages outlive a crash there.
-    """
-
-    port: int
-    certificates: Path
-    executor_secret: Path
-    database: Path
-
-    @property
-    def address(self) -> str:
-        """As Flower's clients want it."""
-        return f"127.0.0.1:{self.port}"
-
-    def command(self) -> list[str]:
-        """The subprocess. Its ServerApp runs in another process, ours; it reports nothing to anybody."""
-        options = {
-            "--ssl-certfile": self.certificates / "server.pem",
-            "--ssl-keyfile": self.certificates / "server.key",
-            "--ssl-ca-certfile": self.certificates / "ca.pem",
-            "--isolation": "process",
-            "--superexec-auth-secret-file": self.executor_secret,
-            "--database": self.database,
-            "--host": "127.0.0.1",
-            "--port": self.port,
-        }
-        flags = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
-        start = [sys.executable, "-c", "from flwr.superlink.cli import flower_superlink; flower_superlink()"]
-        return [*start, *flags, *(str(word) for option in options.items() for word in option)]
-
-    def start(self, log: Path) -> subprocess.Popen[bytes]:
-        """Start it, its output appended to a file."""
-        from fedrec.processes import start_process
-
-        return start_process(self.command(), log)
 
 
 class SuperLinkControl:

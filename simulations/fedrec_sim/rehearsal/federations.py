@@ -1,12 +1,13 @@
 """The two federations of a rehearsal: a real model that is trained, and one number whose sum shows who is in it."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from fedrec.aggregation.server_optimizer import ServerOptimizer
-from fedrec.config import ModelConfig, ShapeConfig
+from fedrec.config import ModelConfig, PartConfig, ShapeConfig, load_config
 from fedrec.data.catalog import read_stored_catalog, write_catalog
 from fedrec.data.datasets import load_data
 from fedrec.data.interactions import InteractionTable
@@ -17,11 +18,14 @@ from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.privacy.statement import privacy_statement
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec_server.federation import Federation
-from fedrec_server.rounds import RoundSpec
+from fedrec_server.schedule import RoundSpec
+from fedrec_sim.cli_output import DEMO
+from fedrec_sim.federation_maker import make_federation
 
 # So many numbers as the demo's private head has, so that as much travels.
 _NUMBERS = 120_000
 _NOISE = 20.0
+_ROW = "federated_eps7_inspect"  # below the 8 that a node allows unless its owner says otherwise
 
 
 def sums_federation(catalog: Path, *, rounds: int, quorum: int) -> Federation:
@@ -54,8 +58,25 @@ def sums_federation(catalog: Path, *, rounds: int, quorum: int) -> Federation:
     return Federation(terms, schedule, statement, initial, catalog.read_bytes())
 
 
+def trained_federation(catalog: Path, *, partners: int, rounds: int) -> Federation:
+    """The demo's model and private settings, cut to so many rounds: the prior, then the head."""
+    config = load_config(DEMO, (f"partners={partners}", f"rounds.quorum={partners}", "private.delta=1e-5"))
+    prior, head, *_ = config.for_row(_ROW).private.parts
+    parts: tuple[PartConfig, ...] = (prior,)
+    if rounds > 1:
+        parts += (head.model_copy(update={"rounds": rounds - 1}),)
+    whole = sum(part.share for part in parts)
+    parts = tuple(part.model_copy(update={"share": part.share / whole}) for part in parts)
+    private = config.private.model_copy(update={"parts": parts, "tuned": ()})
+    config = config.model_copy(update={"private": private})
+    told = {"name": "rehearsal", "row": _ROW, "users_per_partner": 943 // partners, "seed": 1}
+    return make_federation(config, catalog=catalog.read_bytes(), **told)  # type: ignore[arg-type]
+
+
 def deal_rows(folder: Path, names: list[str], seed: int = 1) -> tuple[Path, dict[str, Path]]:
-    """MovieLens-100K's catalogue, and its users dealt to the partners, as files that partners import."""
+    """MovieLens-100K's catalogue, and its users dealt to the partners, as files that partners import; a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     catalog, table = load_data("ml-100k", lambda _: None)
     if not isinstance(table, InteractionTable):
         raise DataError("MovieLens-100K is not held in memory")

@@ -1,10 +1,9 @@
 """A rehearsal from the first command to the last check."""
 
 import contextlib
-import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from fedrec.errors import RunError
 from fedrec_server.round_book import RoundBook
 from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.faults import DISK_FULL_S, Fault
-from fedrec_sim.rehearsal.federations import deal_rows, sums_federation
+from fedrec_sim.rehearsal.federations import deal_rows, sums_federation, trained_federation
 from fedrec_sim.rehearsal.outsider import outsider_gets
 from fedrec_sim.rehearsal.stage import Stage, set_stage, wait_until
 
 _RESTART_S = 1.0
 _DISK_BYTES = 4096
-_ROUND_TIMEOUT_S = 20.0
+_ROUND_TIMEOUT_S, _TRAINING_TIMEOUT_S = 20.0, 240.0
 Say = Callable[[str], None]
 
 
@@ -42,53 +41,86 @@ class Timeline:
         self.say(f"{at:7.1f} s  {what}")
 
 
+def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say) -> dict[str, Any]:
+    """The demo's model and privacy plan over the network, in `inspect` mode; what came of it, in figures."""
+    timeline, names = Timeline(say), _names(partners)
+    catalog, rows = deal_rows(folder, names)
+    made = trained_federation(catalog, partners=partners, rounds=rounds)
+    made.write(folder / "federation")
+    timeline.note(f"federation of {rounds} rounds, epsilon {made.statement['epsilon']:.2f}")
+    stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
+    try:
+        _settle(stage, timeout_s=_TRAINING_TIMEOUT_S)
+        seconds = _run_rounds(stage, rounds, (), timeline)
+        wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
+    finally:
+        stage.close()
+    found = _checked(stage, rounds)
+    return {"rounds_committed": len(checks.committed_rounds(stage)), "s_per_round": round(seconds / rounds, 3), **found}
+
+
 def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[Fault], say: Say) -> dict[str, Any]:
     """Powers of two in place of training, with faults; what came of it, in figures."""
-    names = [f"client-{number}" for number in range(1, partners + 1)]
+    timeline, names = Timeline(say), _names(partners)
     spoilers = {fault.whom for fault in faults if fault.kind == "garbage"}
     quorum = max(1, min(2, partners - len(spoilers)))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    timeline = Timeline(say)
     catalog, rows = deal_rows(folder, names)
     sums_federation(catalog, rounds=rounds, quorum=quorum).write(folder / "federation")
     stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
     powers = {name: number for number, name in enumerate(names)}
     try:
-        _rehearse_with_powers(stage, powers, spoilers)
+        _settle(stage, timeout_s=_ROUND_TIMEOUT_S, powers=powers, spoilers=spoilers)
         seconds = _run_rounds(stage, rounds, faults, timeline)
         tried = outsider_gets(stage)
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
         timeline.note("every partner holds the newest adapter")
     finally:
         stage.close()
-    committed = checks.committed_rounds(stage)
+    committed, found = checks.committed_rounds(stage), _checked(stage, rounds)
+    found["checks"] |= {
+        "garbage_never_counted": not any(spoilers & set(told["partners"]) for told in committed.values()),
+        "outsider_gets_nothing": all(400 <= status < 500 for status in tried.values()),
+        "tls_and_node_auth": tried["activate an own node"] == 401,
+    }
     return {
         "rounds_committed": len(committed),
         "exact_sum": checks.sums_are_exact(stage, powers),
         "overhead_s_per_round": round(seconds / rounds, 3),
-        "checks": {
-            "every_round_committed": sorted(committed) == list(range(1, rounds + 1)),
-            "adapters_verified": True,
-            "ledgers_whole": checks.ledgers_are_whole(stage),
-            "budgets_kept": checks.budgets_are_kept(stage),
-            "garbage_never_counted": not any(spoilers & set(told["partners"]) for told in committed.values()),
-            "outsider_gets_nothing": all(400 <= status < 500 for status in tried.values()),
-            "tls_and_node_auth": tried["activate an own node"] == 401,
-        },
-        "attempts": [_attempt(told) for told in reversed(RoundBook(stage.coordinator.database).latest(1000))],
+        **found,
         "outsider": tried,
         "timeline": timeline.lines,
     }
 
 
-def _rehearse_with_powers(stage: Stage, powers: dict[str, int], spoilers: set[str]) -> None:
+def _checked(stage: Stage, rounds: int) -> dict[str, Any]:
+    attempts = RoundBook(stage.coordinator.database).latest(1000)
+    return {
+        "checks": {
+            "every_round_committed": sorted(checks.committed_rounds(stage)) == list(range(1, rounds + 1)),
+            "adapters_verified": checks.adapters_are_verified(stage),
+            "ledgers_whole": checks.ledgers_are_whole(stage),
+            "budgets_kept": checks.budgets_are_kept(stage),
+        },
+        "attempts": [_attempt(told) for told in reversed(attempts)],
+    }
+
+
+def _names(partners: int) -> list[str]:
+    return [f"client-{number}" for number in range(1, partners + 1)]
+
+
+def _settle(
+    stage: Stage, *, timeout_s: float, powers: dict[str, int] | None = None, spoilers: Collection[str] = ()
+) -> None:
+    """What a rehearsal sets otherwise than `init` wrote it."""
     settings = stage.server.folder / "server.toml"
-    text = settings.read_text().replace("timeout_s = 600.0", f"timeout_s = {_ROUND_TIMEOUT_S}")
+    text = settings.read_text().replace("timeout_s = 600.0", f"timeout_s = {timeout_s}")
     settings.write_text(text.replace("pause_s = 30.0", "pause_s = 1.0"))
-    for name, power in powers.items():
+    for name in stage.clients:
         path = stage.node(name).folder / "client.toml"
-        text = path.read_text().replace("power = -1", f"power = {power}")
+        text = path.read_text().replace("min_users = 100", "min_users = 1")
+        if powers is not None:
+            text = text.replace("power = -1", f"power = {powers[name]}")
         path.write_text(text.replace("garbage = false", f"garbage = {str(name in spoilers).lower()}"))
     stage.server.stop()  # so that the settings above are read
     stage.server.start()

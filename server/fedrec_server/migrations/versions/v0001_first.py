@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.Column("bytes_up", sa.BigInteger, nullable=False),
         sa.Column("bytes_down", sa.BigInteger, nullable=False),
         sa.Column("adapter_hash", sa.String(64), nullable=False),
-        sa.UniqueConstraint("run", "round", "attempt", name="uq_rounds"),
+        sa.UniqueConstraint("run", "round", "attempt", name="uq_rounds_run"),
     )
     op.create_table(
         "audit",

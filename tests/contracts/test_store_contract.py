@@ -1,0 +1,209 @@
+"""One suite over every database that the coordinator's state may lie in: SQLite always, PostgreSQL where installed."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from fedrec.errors import ConfigError, ProtocolError, StorageError
+from fedrec_server.partner_book import PartnerBook
+from fedrec_server.round_book import RoundBook
+from fedrec_server.store import Database, Office, printable_url
+from fedrec_server.tables import METADATA
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of our own, on a socket, gone afterwards."""
+    if not BINARIES:
+        pytest.skip("PostgreSQL is not installed")
+    folder = Path(f"/tmp/fedrec-postgres-{os.getpid()}")
+    folder.mkdir()
+    try:
+        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
+        if as_user:
+            shutil.chown(folder, "postgres")
+        data, log = folder / "data", folder / "log"
+
+        def run(*words: str) -> None:
+            subprocess.run([*as_user, *words], check=True, capture_output=True, cwd="/")
+
+        run(str(BINARIES[-1] / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust")
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        run(str(BINARIES[-1] / "pg_ctl"), "-D", str(data), "-l", str(log), "-o", options, "-w", "start")
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            run(str(BINARIES[-1] / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where an empty database is to be had."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'state.sqlite'}"
+        return
+    found = request.getfixturevalue("postgres")
+    yield found
+    engine = create_engine(found)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = Database.open(url)
+    yield opened
+    opened.close()
+
+
+def enrol(book: PartnerBook, name: str) -> None:
+    secret = book.invite(name, valid_for=HOUR, is_approved=False)
+    book.enrol(name, secret, node_key=f"node {name}", signing_key=f"key {name}")
+
+
+def test_what_was_written_is_there_after_a_restart(database: Database, url: str) -> None:
+    enrol(PartnerBook(database), "shop")
+    again = Database.open(url)
+    assert PartnerBook(again).partner("shop") == PartnerBook(database).partner("shop")
+    again.close()
+
+
+def test_an_invitation_enrols_once(database: Database) -> None:
+    book = PartnerBook(database)
+    secret = book.invite("shop", valid_for=HOUR, is_approved=True)
+    assert book.enrol("shop", secret, node_key="n", signing_key="k").status == "pending"
+    assert book.is_preapproved("shop")
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", secret, node_key="n2", signing_key="k2")
+    with pytest.raises(ConfigError, match="enrolled already"):
+        book.invite("shop", valid_for=HOUR, is_approved=False)
+
+
+@pytest.mark.parametrize("case", ["guessed", "another name", "expired", "replaced", "key taken"])
+def test_an_invitation_that_is_not_valid_says_no_more_than_that(database: Database, case: str) -> None:
+    book = PartnerBook(database)
+    enrol(book, "music")
+    valid_for = -HOUR if case == "expired" else HOUR
+    secret = book.invite("shop", valid_for=valid_for, is_approved=True)
+    if case == "replaced":
+        book.invite("shop", valid_for=HOUR, is_approved=True)
+    name = "video" if case == "another name" else "shop"
+    node_key = "node music" if case == "key taken" else "n"
+    with pytest.raises(ProtocolError) as found:
+        book.enrol(name, "guess" if case == "guessed" else secret, node_key=node_key, signing_key="k")
+    assert found.value.problem == "the invitation is not valid"
+    assert [partner.name for partner in book.partners()] == ["music"]
+
+
+def test_of_many_that_use_one_invitation_at_once_one_enrols(database: Database) -> None:
+    book = PartnerBook(database)
+    secret, won = book.invite("shop", valid_for=HOUR, is_approved=True), []
+
+    def try_to(number: int) -> None:
+        with contextlib.suppress(ProtocolError, StorageError):
+            won.append(book.enrol("shop", secret, node_key=f"n{number}", signing_key=f"k{number}"))
+
+    threads = [threading.Thread(target=try_to, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == len(book.partners()) == 1
+
+
+def test_a_partner_that_was_removed_stays_out(database: Database) -> None:
+    book = PartnerBook(database)
+    enrol(book, "shop")
+    assert book.set_status("shop", "approved", who="anna").status == "approved"
+    book.give_node("shop", str(2**64 - 1))
+    assert book.partners("approved")[0].node_id == str(2**64 - 1)
+    book.set_status("shop", "removed", who="anna")
+    with pytest.raises(ConfigError, match="was removed"):
+        book.set_status("shop", "approved", who="anna")
+    with pytest.raises(ConfigError, match="no partner"):
+        book.partner("nobody")
+    whats = [line["what"] for line in Office(database).audit()]
+    assert whats == ["partner removed", "partner approved", "enrolled"]
+
+
+def test_a_reason_is_cut_and_seen_does_not_wipe_it(database: Database) -> None:
+    book = PartnerBook(database)
+    enrol(book, "shop")
+    book.see("shop", "x" * 999)
+    book.see("shop")
+    partner = book.partner("shop")
+    assert (partner.reason, bool(partner.last_seen)) == ("x" * 300, True)
+
+
+def test_an_attempt_is_on_record_before_it_ends_and_its_number_is_not_used_again(database: Database) -> None:
+    book = RoundBook(database)
+    assert book.attempts("films/1", 1) == 0
+    book.begin("films/1", 1, 1, "head")
+    assert book.latest()[0]["status"] == "asked"
+    book.end("films/1", 1, 1, status="failed", reasons={"shop": "late"})
+    book.begin("films/1", 1, 2, "head")
+    book.end("films/1", 1, 2, status="committed", partners=["shop"], bytes_up=2**40)
+    assert book.attempts("films/1", 1) == book.attempts_of_round(1) == 2
+    assert [(one["attempt"], one["status"]) for one in book.latest()] == [(2, "committed"), (1, "failed")]
+    assert book.latest()[0]["bytes_up"] == 2**40
+    with pytest.raises(StorageError):
+        book.begin("films/1", 1, 2, "head")
+
+
+def test_a_setting_outlives_and_is_noted(database: Database) -> None:
+    office = Office(database)
+    assert office.setting("paused", "no") == "no"
+    office.set_setting("paused", "yes", who="anna")
+    office.set_setting("paused", "no", who="bert")
+    assert office.setting("paused") == "no"
+    assert [(line["who"], line["detail"]) for line in office.audit(1)] == [("bert", {"value": "no"})]
+
+
+def test_tables_of_a_newer_fedrec_are_refused(database: Database, url: str) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match="newer fedrec"):
+        Database.open(url)
+
+
+def test_errors_name_no_values(database: Database) -> None:
+    enrol(PartnerBook(database), "shop")
+    with database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE partners RENAME TO gone")
+    with pytest.raises(StorageError) as found:
+        PartnerBook(database).see("shop", "private 4711")
+    assert "4711" not in str(found.value)
+    with database.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO partners")
+
+
+def test_an_address_is_printed_without_its_password() -> None:
+    assert "s3cret" not in printable_url("postgresql+psycopg://anna:s3cret@host/name")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle://x", "nosuch://x"])
+def test_an_address_that_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"state\.database"):
+        Database.open(url)
+
+
+def test_migrations_lead_to_the_tables_that_the_code_uses(database: Database) -> None:
+    with database.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []

@@ -1,0 +1,233 @@
+"""The gateway: only what is named exists, only partners pass, and nobody takes more than is theirs."""
+
+import asyncio
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedrec.registry.registry import Registry
+from fedrec.signing import SigningKey
+from fedrec_server.federation import Federation
+from fedrec_server.gateway import FLEET_CALLS, Gateway, GatewayLimits
+from fedrec_server.heads import SignedHeads
+from fedrec_server.limits import Buckets
+from fedrec_server.partner_book import PartnerBook
+from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.store import Database
+
+KEY = SigningKey(bytes(32))
+NODE_KEY = base64.b64encode(b"-----BEGIN PUBLIC KEY-----" + b"k" * 100).decode()
+FEDERATION = SimpleNamespace(
+    terms=SimpleNamespace(name="films", to_dict=lambda: {"name": "films"}), catalog=b"PAR1", catalog_sha256="c"
+)
+
+
+class Upstream:
+    """In place of Flower's SuperLink, at the end of the wire: what arrives there, and what it answers."""
+
+    def __init__(self) -> None:
+        self.calls: list[httpx.Request] = []
+        self.work_after = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.calls.append(request)
+        has_work = request.url.path.endswith("pull-messages") and len(self.calls) > self.work_after
+        answer = PullMessagesResponse(messages_list=[MessageProto()] if has_work else [])
+        return httpx.Response(200, content=answer.SerializeToString(), headers={"x-inner": "secret"})
+
+
+class World:
+    """A gateway with one approved partner, and a client of it."""
+
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        self.upstream = Upstream()
+        self.book = PartnerBook(Database.open(f"sqlite:///{folder / 'state.sqlite'}"))
+        secret = self.book.invite("shop", valid_for=timedelta(hours=1), is_approved=True)
+        self.book.enrol("shop", secret, node_key=NODE_KEY, signing_key=KEY.public.hex())
+        self.book.set_status("shop", "approved", who="test")
+        desk = PartnerDesk(self.book, cast(Federation, FEDERATION), "sig", SignedHeads(Registry(folder / "registry")))
+        inner = httpx.AsyncClient(transport=httpx.MockTransport(self.upstream), base_url="https://superlink")
+        self.gateway = Gateway(inner, desk, b"PEM", GatewayLimits(**{"strangers_per_s": 1000.0, **limits}))
+        self.app = self.gateway.app()
+
+    def call(self, method: str, path: str, **more: Any) -> httpx.Response:
+        async def run() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, client=("1.2.3.4", 5))
+            async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+                return await client.request(method, path, **more)
+
+        return asyncio.run(run())
+
+    def signed(self, path: str, *, key: SigningKey = KEY, at: datetime | None = None, **changed: str) -> httpx.Response:
+        time = (at or datetime.now(UTC)).isoformat()
+        bare, _, query = path.partition("?")
+        values = {"method": "GET", "path": bare, "query": query, "time": time}
+        headers = {"fedrec-partner": "shop", "fedrec-time": time, "fedrec-signature": key.sign("request", values)}
+        return self.call("GET", path, headers={**headers, **changed})
+
+    def fleet(self, name: str, body: bytes = b"", key: str = NODE_KEY) -> httpx.Response:
+        return self.call("POST", f"/v1/fleet/{name}", content=body, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: key})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, held_s=0.2, look_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/control/start-run",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/../control/start-run",
+        "/v1/fleet/%2e%2e/control/start-run",
+        "//v1/control/list-nodes",
+        "/docs",
+        "/openapi.json",
+        "/internal/ring",
+        "/metrics",
+    ],
+)
+def test_what_is_not_named_does_not_exist(world: World, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        assert world.call(method, path, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}).status_code in (404, 405)
+    assert world.upstream.calls == []
+
+
+@pytest.mark.parametrize("name", FLEET_CALLS)
+def test_an_approved_node_is_passed_on_and_nobody_else(world: World, name: str) -> None:
+    answer = world.fleet(name)
+    assert answer.status_code == 200
+    assert "x-inner" not in answer.headers
+    passed = len(world.upstream.calls)
+    for key in ("", "nonsense", base64.b64encode(b"another").decode()):
+        assert world.fleet(name, key=key).status_code == 401
+    assert len(world.upstream.calls) == passed
+
+
+def test_a_suspended_partner_is_cut_off(world: World) -> None:
+    world.book.set_status("shop", "suspended", who="test")
+    assert world.fleet("push-messages").status_code == 403
+    assert world.signed("/fedrec/v1/terms").status_code == 403
+    assert world.signed("/fedrec/v1/me").json()["status"] == "suspended"
+    assert world.upstream.calls == []
+
+
+def test_a_question_for_work_is_held_until_there_is_some(world: World) -> None:
+    world.upstream.work_after = 2
+    answer = world.fleet("pull-messages", PullMessagesRequest().SerializeToString())
+    assert PullMessagesResponse.FromString(answer.content).messages_list
+    assert len(world.upstream.calls) == 3
+
+
+def test_a_question_for_work_is_answered_with_nothing_after_a_while(world: World) -> None:
+    world.upstream.work_after = 10**6
+    answer = world.fleet("pull-messages", PullMessagesRequest().SerializeToString())
+    assert not PullMessagesResponse.FromString(answer.content).messages_list
+    assert 2 <= len(world.upstream.calls) <= 8
+
+
+def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, held_s=30.0, look_s=30.0)
+    world.upstream.work_after = 1
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway", timeout=20.0) as client:
+            asked = asyncio.create_task(
+                client.post("/v1/fleet/pull-messages", headers={FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY})
+            )
+            while not world.upstream.calls:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            world.gateway.bell.ring()
+            return await asked
+
+    assert PullMessagesResponse.FromString(asyncio.run(run()).content).messages_list
+
+
+@pytest.mark.parametrize("path", ["/fedrec/v1/me", "/fedrec/v1/terms", "/fedrec/v1/catalog", "/fedrec/v1/adapter"])
+def test_what_is_ours_needs_a_partners_fresh_signature(world: World, path: str) -> None:
+    assert world.signed(path).status_code == 200
+    hour = timedelta(hours=1)
+    late, early = (world.signed(path, at=datetime.now(UTC) + shift) for shift in (-hour, hour))
+    foreign = world.signed(path, key=SigningKey(bytes([1] * 32)))
+    moved = world.signed("/fedrec/v1/me?x=1", **{"fedrec-signature": "AAAA"})
+    named = world.signed(path, **{"fedrec-partner": "nobody"})
+    naive = world.signed(path, at=datetime.now())
+    unsigned = world.call("GET", path)
+    refused = [late, early, foreign, moved, named, naive, unsigned]
+    assert {answer.status_code for answer in refused} == {401}
+    assert len({answer.text for answer in refused}) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        json.dumps({"name": "shop2"}).encode(),
+        json.dumps({"name": "../x", "secret": "s" * 20, "node_key": "A" * 200, "signing_key": "0" * 64}).encode(),
+        json.dumps({"name": "x", "secret": "s" * 20, "node_key": "A" * 200, "signing_key": "0" * 64}).encode(),
+    ],
+)
+def test_a_bad_enrolment_is_refused_in_words(world: World, body: bytes) -> None:
+    answer = world.call("POST", "/fedrec/v1/enrol", content=body)
+    assert answer.status_code == 403
+    assert answer.json()["error"] in ("not an enrolment", "the invitation is not valid")
+
+
+def test_a_body_too_large_is_refused_whether_it_says_so_or_not(tmp_path: Path) -> None:
+    world = World(tmp_path, object_bytes=100)
+    assert world.fleet("push-object", b"x" * 100).status_code == 200
+    assert world.fleet("push-object", b"x" * 101).status_code == 413
+
+    async def unsaid() -> Any:
+        for _ in range(3):
+            yield b"x" * 50
+
+    headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}
+    assert world.call("POST", "/v1/fleet/push-object", content=unsaid(), headers=headers).status_code == 413
+    assert len(world.upstream.calls) == 1
+
+
+def test_who_calls_too_often_waits(tmp_path: Path) -> None:
+    world = World(tmp_path, calls_per_s=0.001, burst=2, strangers_per_s=0.1)
+    assert [world.fleet("push-object").status_code for _ in range(3)] == [200, 200, 429]
+    assert [world.call("GET", "/fedrec/v1/authority").status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_bucket_fills_up_again_and_forgets_callers() -> None:
+    buckets = Buckets(per_s=1e9, burst=2)
+    assert all(buckets.take(str(number)) for number in range(20_001))
+    assert len(buckets._left) <= 10_000
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/fedrec/v1/enrol", "/v1/fleet/pull-messages", "/v1/fleet/push-object", "/fedrec/v1/me"]),
+    body=st.binary(max_size=300),
+    headers=st.dictionaries(
+        st.sampled_from(["fedrec-partner", "fedrec-time", "fedrec-signature", "flwr-public-key", "content-length"]),
+        st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60),
+    ),
+)
+def test_no_request_makes_it_fail(world: World, path: str, body: bytes, headers: dict[str, str]) -> None:
+    world.upstream.calls.clear()
+    answer = world.call("GET" if path.endswith("me") else "POST", path, content=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert world.upstream.calls == []
