@@ -4,14 +4,20 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
+from starlette.routing import Route
 from typer.testing import CliRunner
 
 from fedrec import errors
 from fedrec.config import BaselinesConfig, SimulationConfig, load_config
+from fedrec_client.cli import app as client_app
+from fedrec_client.settings import ClientSettings
+from fedrec_server.cli import app as server_app
+from fedrec_server.gateway import Gateway
+from fedrec_server.settings import ServerSettings
 from fedrec_sim.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +56,31 @@ def test_demo_configuration_shows_every_key() -> None:
     assert keys_of(SimulationConfig) - keys_in(values) == set()
 
 
+@pytest.mark.parametrize(
+    ("template", "model"),
+    [("server/fedrec_server/server.toml", ServerSettings), ("client/fedrec_client/client.toml", ClientSettings)],
+)
+def test_the_files_that_init_writes_show_every_key(template: str, model: type[BaseModel]) -> None:
+    text = (ROOT / template).read_text(encoding="utf-8")
+    for number, word in enumerate(("GATEWAY_PORT", "SUPERLINK_PORT", "ADMIN_PORT", "SUPERNODE_PORT"), start=9001):
+        text = text.replace(word, str(number))
+    for word, value in {'"NAME"': '"shop"', "ADDRESS": "x:1", "AUTHORITY": "0" * 64, '"KEY"': f'"{"0" * 64}"'}.items():
+        text = text.replace(word, value)
+    values = tomllib.loads(text)
+    assert keys_of(model) == keys_in(values)
+    model.model_validate(values)
+
+
+def test_every_path_of_the_gateway_is_documented() -> None:
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    gateway = Gateway(cast(Any, None), cast(Any, None), b"")
+    for route in gateway.app().routes:
+        path = cast(Route, route).path
+        assert (f"`{path.removeprefix('/v1/fleet/')}`" if "fleet" in path else f" {path}`") in text or (
+            path == "/v1/fleet/activate-node"
+        )
+
+
 def test_every_shipped_configuration_is_valid() -> None:
     for path in sorted((ROOT / "simulations/configs").glob("*.toml")):
         assert load_config(path).name == path.stem
@@ -60,11 +91,20 @@ def test_commands_named_in_the_readme_exist() -> None:
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md", "docs/threat-model.md")
     )
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
-    named = set(re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune)", text))
+    named = set(re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse)", text))
     assert named
     for command in named:
         result = CliRunner().invoke(app, [*command.split(), "--help"])
         assert result.exit_code == 0, command
+
+
+def test_commands_named_in_operations_exist() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    for name, cli in (("flower-server", server_app), ("flower-client", client_app)):
+        named = set(re.findall(rf"    {name} (partner [a-z]+|[a-z]+)", text))
+        assert named
+        for command in named:
+            assert CliRunner().invoke(cli, [*command.split(), "--help"]).exit_code == 0, command
 
 
 def figures_of(name: str) -> dict[str, Any]:
