@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fedrec.errors import FedrecError
+from fedrec.errors import FedrecError, ProtocolError
 
 console, errors = Console(), Console(stderr=True)
 app = typer.Typer(
@@ -39,11 +39,16 @@ def init(
     from fedrec.invitation import Invitation
     from fedrec.signing import fingerprint
     from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority
-    from fedrec_client.settings import make_node
+    from fedrec_client.settings import make_node, mark_enrolled, unmake_node
 
     invitation = Invitation.from_token(invite)
     node = make_node(folder, invitation, fetch_authority(invitation), port)
-    told = CoordinatorLink(node).enrol(node, invitation.secret)
+    try:
+        told = CoordinatorLink(node).enrol(node, invitation.secret)
+    except ProtocolError:
+        unmake_node(node)  # refused: these keys are nobody's
+        raise
+    mark_enrolled(node)
     key = fingerprint(node.signing_key().public)
     values = {"folder": str(folder), "partner": invitation.name, "status": told["status"], "fingerprint": key}
     _say(values, as_json, f"{folder}: enrolled as {invitation.name} ({told['status']}); this node's key is {key}")

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrec.errors import FedrecError
+from fedrec.errors import FedrecError, RunError
 from fedrec.processes import Child, only_one, stop_process
 from fedrec_client.adapters import Adapters
 from fedrec_client.agreement import Agreement, agree
@@ -44,7 +44,9 @@ class RunningNode:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Until stopped. Raises RunError: it runs already. As `Agreement`, if the policy refuses."""
+        """Until stopped. Raises RunError: it runs already, or has no rows. As `Agreement`, if the policy refuses."""
+        if not self.node.data.is_dir():
+            raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             agreement = self._agree()
             if agreement is None:

@@ -1,6 +1,7 @@
 """A partner's folder and its `client.toml`."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -17,6 +18,7 @@ from fedrec.toml import Section, read_toml
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
+_ENROLLED = "enrolled"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -121,13 +123,17 @@ class Node:
 
 
 def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int) -> Node:
-    """Write configuration and keys into a new folder; the keys never leave it.
+    """Write configuration and keys into a new folder; the keys never leave it. One that never enrolled is gone on with.
 
     Args:
         authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
     Raises: ConfigError: the folder is a node's already. StorageError.
     """
     if (folder / "client.toml").exists():
+        node = Node(folder)
+        whose = (node.settings.name, node.settings.coordinator.key)
+        if whose == (invitation.name, invitation.coordinator) and not (node.state / _ENROLLED).exists():
+            return node  # the answer to an earlier try was lost
         raise ConfigError(f"{folder}: is a partner's folder already", "name a new one")
     text = (files("fedrec_client") / "client.toml").read_text(encoding="utf-8")
     told = {"ADDRESS": invitation.address, "AUTHORITY": invitation.authority, '"KEY"': f'"{invitation.coordinator}"'}
@@ -146,6 +152,17 @@ def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int)
         replace_file(node.run / "executor.secret", os.urandom(32))
         replace_file(folder / "client.toml", text.encode())
     return node
+
+
+def unmake_node(node: Node) -> None:
+    """Remove the folder of a node that was refused; nothing but keys that nobody knows is in it."""
+    if not (node.state / _ENROLLED).exists():
+        shutil.rmtree(node.folder, ignore_errors=True)
+
+
+def mark_enrolled(node: Node) -> None:
+    """From now on the folder is that of a partner."""
+    (node.state / _ENROLLED).touch(mode=0o600)
 
 
 def _node_key() -> bytes:

@@ -151,11 +151,19 @@ class Driver:
     def _register_forever(self) -> None:
         """Let Flower know whom we approved, and forget whom we removed."""
         while not self.stop.wait(_LOOK_S):
-            try:
-                for partner in self._book.partners():
+            for partner in self._known_partners():
+                try:
                     self._register(partner)
-            except FedrecError as error:
-                _log.warning("registering: %s", error.problem, extra={"event": "registrar_failed"})
+                except FedrecError as error:  # one that cannot be registered keeps nobody else out
+                    told = {"event": "registrar_failed", "partner": partner.name}
+                    _log.warning("registering %s: %s", partner.name, error.problem, extra=told)
+
+    def _known_partners(self) -> list[Partner]:
+        try:
+            return self._book.partners()
+        except FedrecError as error:
+            _log.warning("registering: %s", error.problem, extra={"event": "registrar_failed"})
+            return []
 
     def _register(self, partner: Partner) -> None:
         if partner.status == "approved" and not partner.node_id:

@@ -60,10 +60,18 @@ class PartnerBook:
         return secret
 
     def enrol(self, name: str, secret: str, *, node_key: str, signing_key: str) -> Partner:
-        """Use up an invitation. Raises ProtocolError: it is not valid, whatever the reason, or the keys are taken."""
+        """Use up an invitation. The same keys may come with it again, whose first answer may have been lost.
+
+        Raises: ProtocolError: it is not valid, whatever the reason, or the keys are taken.
+        """
         refusal = ProtocolError("the invitation is not valid", "ask the coordinator for a new one")
         with self._database.begin() as connection:
             valid = (INVITES.c.secret_hash == _hash(secret), INVITES.c.name == name, INVITES.c.used_at == "")
+            own = select(PARTNERS).join(INVITES, INVITES.c.name == PARTNERS.c.name)
+            own = own.where(INVITES.c.secret_hash == _hash(secret), PARTNERS.c.name == name)
+            own = own.where(PARTNERS.c.node_key == node_key, PARTNERS.c.signing_key == signing_key)
+            if before := connection.execute(own).mappings().first():
+                return Partner(**before)
             found = connection.execute(select(INVITES).where(*valid)).mappings().first()
             if found is None or found["expires_at"] < now():
                 raise refusal

@@ -1,11 +1,14 @@
 """What the gateway tells partners and takes from them. It holds no signing key: what it hands out was signed before."""
 
+import base64
 import json
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec.errors import ProtocolError
@@ -67,6 +70,8 @@ class PartnerDesk:
             asked = Enrolment.model_validate_json(body)
         except ValidationError as error:
             raise ProtocolError("not an enrolment", "use flower-client init") from error
+        if not _is_node_key(asked.node_key):
+            raise ProtocolError("not an enrolment: node_key is no P-384 public key", "use flower-client init")
         keys = {"node_key": asked.node_key, "signing_key": asked.signing_key}
         self.book.enrol(asked.name, asked.secret, **keys)
         if self.book.is_preapproved(asked.name):
@@ -112,3 +117,12 @@ class PartnerDesk:
                 names, keys = {p.name: p for p in all_}, {p.node_key: p for p in all_}
                 self._known = (time.monotonic(), names, keys)
             return self._known
+
+
+def _is_node_key(text: str) -> bool:
+    """Flower refuses others; better before an invitation is spent on one."""
+    try:
+        key = load_pem_public_key(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)

@@ -90,8 +90,10 @@ def test_an_invitation_enrols_once(database: Database) -> None:
     secret = book.invite("shop", valid_for=HOUR, is_approved=True)
     assert book.enrol("shop", secret, node_key="n", signing_key="k").status == "pending"
     assert book.is_preapproved("shop")
-    with pytest.raises(ProtocolError, match="not valid"):
-        book.enrol("shop", secret, node_key="n2", signing_key="k2")
+    assert book.enrol("shop", secret, node_key="n", signing_key="k").name == "shop"  # the answer was lost
+    for keys in ({"node_key": "n2", "signing_key": "k2"}, {"node_key": "n", "signing_key": "k2"}):
+        with pytest.raises(ProtocolError, match="not valid"):
+            book.enrol("shop", secret, **keys)
     with pytest.raises(ConfigError, match="enrolled already"):
         book.invite("shop", valid_for=HOUR, is_approved=False)
 

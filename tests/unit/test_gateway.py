@@ -188,7 +188,7 @@ def test_what_is_ours_needs_a_partners_fresh_signature(world: World, path: str) 
 def test_a_bad_enrolment_is_refused_in_words(world: World, body: bytes) -> None:
     answer = world.call("POST", "/fedrec/v1/enrol", content=body)
     assert answer.status_code == 403
-    assert answer.json()["error"] in ("not an enrolment", "the invitation is not valid")
+    assert answer.json()["error"].startswith("not an enrolment")
 
 
 def test_a_body_too_large_is_refused_whether_it_says_so_or_not(tmp_path: Path) -> None:
