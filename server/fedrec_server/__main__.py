@@ -30,7 +30,8 @@ def _drive(coordinator: Coordinator) -> None:
     from fedrec_server.driver import Driver
     from fedrec_server.front import BellRope
 
-    driver = Driver(coordinator, coordinator.database, ring=BellRope(coordinator).pull)
+    rope = BellRope(coordinator)
+    driver = Driver(coordinator, coordinator.database, ring=rope.pull, listen=rope.listen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: driver.stop.set())
     driver.run()

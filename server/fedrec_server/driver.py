@@ -32,12 +32,14 @@ class Driver:
     Attributes:
         stop: set to end after what is under way.
         ring: tells the gateway that questions wait.
+        listen: waits until the gateway has seen something of an answer.
     """
 
     coordinator: Coordinator
     database: Database
     stop: threading.Event = field(default_factory=threading.Event)
     ring: Callable[[], None] = field(default=lambda: None, repr=False)
+    listen: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
         self._book, self._rounds = PartnerBook(self.database), RoundBook(self.database)
@@ -100,6 +102,7 @@ class Driver:
             on_event=self._note,
             stop=self._is_interrupted,
             signatures=Signatures(self._signing_key, keys),
+            wait=self.listen,
             attempts_before=lambda number: self._rounds.attempts(self._run_name(), number),
         )
 

@@ -61,6 +61,7 @@ class Exchange:
         on_event: told about every answer.
         in_flight: questions that are open, or answered ahead of a slower partner, at once; bounds memory. 0: all.
         signatures: keys, where a network lies between; None in one process.
+        wait: between two looks for answers, at least so many seconds, or until there is something to see.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Exchange:
         on_event: OnEvent,
         in_flight: int = 0,
         signatures: Signatures | None = None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._wait = wait
         self._signatures = signatures
         self._grid, self._plan, self._spec, self._max_norm = grid, plan, spec, max_norm
         self._partners, self._running, self._on_event = partners, running, on_event
@@ -118,7 +121,7 @@ class Exchange:
                     self._pull(number)
             self._ask_more()
             if (self._folded, len(self._waiting)) == before:
-                time.sleep(min(_POLL_S, self._plan.deadline_s))
+                self._wait(min(_POLL_S, self._plan.deadline_s))
         for node in self._waiting.values():
             self._lose(self._partners[node], "no answer before the deadline")
         for node in self._order[self._asked :]:

@@ -5,6 +5,7 @@ import hmac
 import logging
 import signal
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ from fedrec_server.settings import Coordinator
 _log = logging.getLogger(__name__)
 # Open connections; more wait at the door.
 _MOST_CONNECTIONS = 4000
+_HELD_S = 1.0
 
 
 def run_front(coordinator: Coordinator) -> None:
@@ -50,7 +52,11 @@ async def _serve(coordinator: Coordinator) -> None:
     )
     token = read_secret(coordinator.keys / "admin.token").decode()
     admin = uvicorn.Config(
-        admin_app(gateway.bell, token), host="127.0.0.1", port=local.admin_port, access_log=False, log_config=None
+        admin_app(gateway.bell, gateway.answers, token),
+        host="127.0.0.1",
+        port=local.admin_port,
+        access_log=False,
+        log_config=None,
     )
     servers = [_Server(public), _Server(admin)]
     _log.info("gateway on %s:%d", settings.host, settings.port, extra={"event": "gateway_up"})
@@ -85,7 +91,7 @@ def make_gateway(coordinator: Coordinator) -> Gateway:
     return Gateway(upstream, desk, (coordinator.keys / "ca.pem").read_bytes(), bounds)
 
 
-def admin_app(bell: Bell, token: str) -> Starlette:
+def admin_app(bell: Bell, answers: Bell, token: str) -> Starlette:
     """For this machine: who asks must hold the token of the coordinator's folder."""
 
     def guarded(do: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -101,11 +107,20 @@ def admin_app(bell: Bell, token: str) -> Starlette:
         bell.ring()
         return JSONResponse({"rung": True})
 
+    async def heard(request: Request) -> Response:
+        since = request.query_params.get("since", "")
+        known = int(since) if since.isascii() and since.isdigit() else -1
+        return JSONResponse({"count": await answers.settle(known, _HELD_S)})
+
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     return Starlette(
-        routes=[Route("/health", health), Route("/internal/ring", guarded(ring), methods=["POST"])],
+        routes=[
+            Route("/health", health),
+            Route("/internal/ring", guarded(ring), methods=["POST"]),
+            Route("/internal/answers", guarded(heard)),
+        ],
     )
 
 
@@ -114,12 +129,23 @@ class BellRope:
 
     def __init__(self, coordinator: Coordinator) -> None:
         token = read_secret(coordinator.keys / "admin.token").decode()
-        self._url = f"http://127.0.0.1:{coordinator.settings.local.admin_port}/internal/ring"
-        self._client = httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=2.0)
+        address = f"http://127.0.0.1:{coordinator.settings.local.admin_port}/internal/"
+        self._client = httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=5.0)
+        self._heard = 0
 
     def pull(self) -> None:
         """Ring."""
         try:
-            self._client.post(self._url)
+            self._client.post("ring")
         except httpx.HTTPError as error:
             _log.warning("nobody hears the bell: %s", type(error).__name__, extra={"event": "no_gateway"})
+
+    def listen(self, at_least_s: float) -> None:
+        """Until some node has handed over something of an answer, or about a second; without a gateway `at_least_s`.
+
+        To look for answers all the time would keep the SuperLink from taking them.
+        """
+        try:
+            self._heard = int(self._client.get("answers", params={"since": self._heard}).json()["count"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            time.sleep(at_least_s)

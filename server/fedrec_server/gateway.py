@@ -73,13 +73,19 @@ class GatewayLimits:
 
 
 class Bell:
-    """Rung when questions were handed to the SuperLink, so that a node that waits gets its own at once."""
+    """Rung when something was handed to the SuperLink, so that whoever waits for it looks at once.
+
+    Attributes:
+        count: how often it rang.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._rung = asyncio.Event()
 
     def ring(self) -> None:
         """Wake everybody who waits."""
+        self.count += 1
         self._rung.set()
         self._rung = asyncio.Event()
 
@@ -88,6 +94,18 @@ class Bell:
         rung = self._rung
         with suppress(TimeoutError):
             await asyncio.wait_for(rung.wait(), timeout_s)
+
+    async def settle(self, since: int, timeout_s: float, quiet_s: float = 0.06) -> int:
+        """Until it has rung after the count `since` and is quiet again, or for so long. Returns the count."""
+        end = time.monotonic() + timeout_s
+        if self.count == since:
+            await self.wait(timeout_s)
+        while self.count != since and time.monotonic() < end:
+            before = self.count
+            await self.wait(quiet_s)
+            if self.count == before:
+                break
+        return self.count
 
 
 @dataclass
@@ -98,6 +116,8 @@ class Gateway:
         upstream: a client of the SuperLink on the loopback.
         desk: answers what is ours.
         authority: `ca.pem`, public.
+        bell: rung for nodes that wait for work.
+        answers: rings when a node has handed over something of an answer.
     """
 
     upstream: httpx.AsyncClient
@@ -105,6 +125,7 @@ class Gateway:
     authority: bytes
     limits: GatewayLimits = field(default_factory=GatewayLimits)
     bell: Bell = field(default_factory=Bell)
+    answers: Bell = field(default_factory=Bell)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -234,7 +255,10 @@ class Gateway:
         await run_in_threadpool(self.desk.see, partner.name)
         if name == "pull-messages":
             return await self._held(request, body)
-        return await self._forward(request, body)
+        response = await self._forward(request, body)
+        if name in ("push-messages", "push-object"):
+            self.answers.ring()
+        return response
 
     async def _holder(self, request: Request) -> Partner:
         """Whose key the call names; that its owner made the call, the SuperLink finds out from the signature."""

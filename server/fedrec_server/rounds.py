@@ -42,6 +42,7 @@ class RoundSession:
             `stopped`; each a flat dict with at least `event`, `round` and `part`.
         stop: true once a person asked to stop; the round under way is dropped.
         signatures: keys, where a network lies between; None in one process.
+        wait: as in `Exchange`.
         attempts_before: attempts at a round that an earlier process began; their numbers are not used again, since
             partners refuse a plan that they have seen.
         result: the adapter of the last committed round, once the loop has ended.
@@ -70,6 +71,7 @@ class RoundSession:
     partners_per_round: int = 0
     in_flight: int = 0
     signatures: Signatures | None = field(default=None, repr=False)
+    wait: Callable[[float], None] = field(default=time.sleep, repr=False)
     attempts_before: Callable[[int], int] = field(default=lambda _: 0, repr=False)
     result: AdapterState | None = field(default=None, repr=False)
 
@@ -204,6 +206,7 @@ def _ask_until_quorum(
             on_event=session.on_event,
             in_flight=session.in_flight,
             signatures=session.signatures,
+            wait=session.wait,
         )
         exchange.ask(state)
         if not exchange.collect(session.stop):

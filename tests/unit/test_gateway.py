@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec_server.federation import Federation
-from fedrec_server.gateway import FLEET_CALLS, Gateway, GatewayLimits
+from fedrec_server.gateway import FLEET_CALLS, Bell, Gateway, GatewayLimits
 from fedrec_server.heads import SignedHeads
 from fedrec_server.limits import Buckets
 from fedrec_server.partner_book import PartnerBook
@@ -157,6 +158,29 @@ def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:
             return await asked
 
     assert PullMessagesResponse.FromString(asyncio.run(run()).content).messages_list
+
+
+def test_an_answer_is_heard_once_it_is_whole() -> None:
+    """The driver looks when a node is done pushing, also if that was before it began to listen."""
+
+    async def run() -> tuple[int, int, float]:
+        bell, started = Bell(), time.monotonic()
+
+        async def push() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+                bell.ring()
+
+        asyncio.create_task(push()).add_done_callback(lambda _: None)
+        whole = await bell.settle(0, 10.0)
+        bell.ring()
+        late = await bell.settle(whole, 10.0)
+        return whole, late, time.monotonic() - started
+
+    whole, late, seconds = asyncio.run(run())
+    assert (whole, late) == (3, 4)
+    assert seconds < 5
+    assert asyncio.run(Bell().settle(0, 0.05)) == 0
 
 
 @pytest.mark.parametrize("path", ["/fedrec/v1/me", "/fedrec/v1/terms", "/fedrec/v1/catalog", "/fedrec/v1/adapter"])

@@ -15,7 +15,7 @@ from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.faults import DISK_FULL_S, Fault
 from fedrec_sim.rehearsal.federations import deal_rows, sums_federation, trained_federation
 from fedrec_sim.rehearsal.outsider import outsider_gets
-from fedrec_sim.rehearsal.stage import Stage, set_stage, wait_until
+from fedrec_sim.rehearsal.stage import Stage, listens, set_stage, wait_until
 
 _RESTART_S = 1.0
 _DISK_BYTES = 4096
@@ -125,6 +125,8 @@ def _settle(
         path.write_text(text.replace("garbage = false", f"garbage = {str(name in spoilers).lower()}"))
     stage.server.stop()  # so that the settings above are read
     stage.server.start()
+    ports = (stage.coordinator.settings.local.superlink_port, stage.coordinator.settings.gateway.port)
+    wait_until(lambda: all(map(listens, ports)), "the coordinator to listen")  # Flower's nodes back off for long
 
 
 def _run_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Timeline) -> float:
@@ -146,9 +148,11 @@ def _run_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Ti
 
 
 def all_are_connected(stage: Stage) -> bool:
-    """Whether the coordinator has heard of every partner's node, and every worker listens."""
-    heard = all(partner["last_seen"] for partner in stage.server_says("partner", "list"))
-    return heard and all((stage.node(name).run / "worker.sock").exists() for name in stage.clients)
+    """Whether every partner's node has been told its number by the SuperLink, and every worker listens."""
+    return all(
+        (node.run / "worker.sock").exists() and b"SuperNode ID" in (node.logs / "supernode.log").read_bytes()
+        for node in map(stage.node, stage.clients)
+    )
 
 
 def _follow(stage: Stage, rounds: int, timeline: Timeline, timeout_s: float = 600.0) -> None:

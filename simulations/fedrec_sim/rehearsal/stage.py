@@ -150,7 +150,7 @@ def _set_server(stage: Stage, federation: Path, say: Callable[[str], None]) -> N
     stage.server_says("use", str(federation))
     stage.server_says("pause")
     stage.server.start()
-    wait_until(lambda: _listens(ports[0]), "the gateway to listen")
+    wait_until(lambda: listens(ports[0]), "the gateway to listen")
     say(f"coordinator on port {ports[0]}, TLS")
 
 
@@ -196,7 +196,8 @@ def free_ports(number: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
         return True
     return False
