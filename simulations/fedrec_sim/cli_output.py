@@ -31,12 +31,12 @@ def emit_json(value: Any) -> None:
 
 
 def command_line() -> str:
-    """What a person typed, without what changes no figure and names places: the executable's path, and `--runs`."""
+    """What a person typed, without what changes no figure and names places: executable, `--runs`, `--dir`."""
     typed = iter(sys.argv[1:])
     kept = []
     for word in typed:
-        if word == "--runs":
+        if word in ("--runs", "--dir"):
             next(typed, None)
-        elif not word.startswith("--runs="):
+        elif not word.startswith(("--runs=", "--dir=")):
             kept.append(word)
     return shlex.join(["fedrec", *kept])

@@ -193,3 +193,12 @@ def test_glossary_words_are_used_and_shunned_words_are_not() -> None:
         if re.search(rf"\b{re.escape(word)}\b", path.read_text(encoding="utf-8"), flags=re.I)
     }
     assert not found
+
+
+def test_what_is_told_of_rehearsals_is_what_was_recorded() -> None:
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    quiet, faulty = figures_of("rehearsal.json"), figures_of("rehearsal-faults.json")
+    assert f"took {quiet['overhead_s_per_round']:.2f} s each besides training" in text
+    assert f"three rounds took {len(faulty['attempts'])} attempts" in text
+    for found in (quiet, faulty, quiet["training"]):
+        assert all(found["checks"].values())
