@@ -26,10 +26,7 @@ _PR_SET_PDEATHSIG = 1
 def start_process(
     command: Sequence[str], log: Path, environment: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a subprocess, its output appended to a file that its owner alone may read.
-
-    On Linux the kernel ends it when this process dies, however it dies.
-    """
+    """Start a subprocess, its output appended to a file that its owner alone may read."""
     log.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
@@ -39,7 +36,6 @@ def start_process(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **quiet, **(environment or {})},
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
 
 
@@ -112,5 +108,10 @@ def holder_of(path: Path) -> int | None:
     return None
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent() -> None:
+    """Let the kernel end this process when its parent dies, however it dies; on Linux.
+
+    Called by the child itself: code between fork and exec may deadlock in a parent that has threads.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

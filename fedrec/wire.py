@@ -147,6 +147,14 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     # A refusal's words name public figures (plan, budget, what is left of it); of other failures only the class leaves.
     "Error.code": "public",
     "Error.reason": "public",
+    # Once, when a partner enrols; and in the headers of its calls to the gateway.
+    "Enrolment.name": "public",
+    "Enrolment.secret": "public",  # the coordinator's own, from the invitation
+    "Enrolment.node_key": "public",
+    "Enrolment.signing_key": "public",
+    "fedrec-partner": "public",
+    "fedrec-time": "public",
+    "fedrec-signature": "public",
     # Flower's envelope. The times are public by declaration alone: how long a partner works may depend on how much
     # data it has, which docs/threat-model.md says is open.
     "Metadata.created_at": "public",
@@ -161,6 +169,7 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "Metadata.src_node_id": "public",
     "Metadata.src_task_id": "public",
     "Metadata.ttl": "public",
+    "PushMessagesRequest.clientapp_runtime_list": "public",  # how long the worker took; as the times above
 }
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from fedrec.errors import FedrecError
 from fedrec.logs import log_json
+from fedrec.processes import end_with_parent
 
 
 def main() -> None:
     """Run it; a named error ends it with its exit code."""
+    end_with_parent()
     log_json()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are fetched by `fedrec model fetch`, which checks hashes
     from fedrec_client.settings import Node

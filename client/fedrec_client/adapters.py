@@ -1,8 +1,8 @@
 """The adapter that this partner serves from: fetched, verified, and kept whole on its disk, whatever happens."""
 
 import hashlib
-import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,10 @@ class Adapters:
 
 def _forget_older(place: Path) -> None:
     """`place_folder` sets the version before aside; one is enough here."""
-    import shutil
-
     for older in place.parent.glob(f"{place.name}.*"):
         shutil.rmtree(older, ignore_errors=True)
 
 
 def describe(held: HeldAdapter | None) -> dict[str, Any]:
     """For the partner's own people."""
-    if held is None:
-        return {"round": None}
-    return json.loads(json.dumps(vars(held)))  # type: ignore[no-any-return]
+    return {"round": None} if held is None else asdict(held)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fedrec.errors import PrivacyError, ProtocolError, RunError
 from fedrec.files import json_bytes, read_json, replace_file, sha256, storage_errors
@@ -81,9 +82,10 @@ def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]
     return problems
 
 
-def round_epsilon(part: PartPlan, delta: float) -> float:
-    """Epsilon of one step of a part alone."""
-    return epsilon_pld([(part.part, part.sampling_prob, part.noise_multiplier, 1)], delta)
+@lru_cache(maxsize=256)
+def round_epsilon(part: PartPlan, delta: float, steps: int = 1) -> float:
+    """Epsilon of a round of a part alone; seconds the first time, kept afterwards."""
+    return epsilon_pld([(part.part, part.sampling_prob, part.noise_multiplier, steps)], delta)
 
 
 def _signed_terms(node: Node, told: dict[str, object]) -> FederationTerms:

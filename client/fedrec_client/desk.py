@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +102,7 @@ class NodeDesk:
             problems.append("names another privacy plan than was agreed to")
         if plan.part not in terms.parts:
             problems.append(f"asks for part {plan.part!r}")
-        if self.round_costs.get(plan.part, 0.0) > policy.epsilon_round:
-            problems.append("costs more than a round may")
+        problems += self._cost_problems(plan)
         try:
             state.check(terms.spec)
         except ModelError:
@@ -117,11 +115,15 @@ class NodeDesk:
             words = f"round {plan.round} attempt {plan.attempt}: {'; '.join(problems)}"
             raise PrivacyError(words, "the partner's client.toml says what it allows")
 
-    @cached_property
-    def round_costs(self) -> dict[str, float]:
-        """Epsilon of one round of each part; computed once, which takes seconds the first time."""
-        plan = self.terms.plan
-        return {part.part: round_epsilon(part, self.policy.delta) for part in plan.parts} if plan else {}
+    def _cost_problems(self, plan: RoundPlan) -> list[str]:
+        """Of a round with all its steps, held against the plan and against what a round may cost."""
+        parts = {part.part: part for part in self.terms.plan.parts} if self.terms.plan else {}
+        if (part := parts.get(plan.part)) is None:
+            return []
+        if plan.local_steps > part.total_steps:
+            return [f"asks for {plan.local_steps} steps, the plan has {part.total_steps}"]
+        costs = round_epsilon(part, self.policy.delta, plan.local_steps)
+        return ["costs more than a round may"] if costs > self.policy.epsilon_round else []
 
     @staticmethod
     def _generation(plan: RoundPlan) -> int:

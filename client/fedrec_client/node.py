@@ -23,6 +23,8 @@ _LONGEST_WAIT_S = 60.0
 # After a broken TLS connection Flower's node leaves its loop, but a thread of its keeps the process alive and deaf.
 _SUPERNODE = """
 import os, sys
+from fedrec.processes import end_with_parent
+end_with_parent()
 from flwr.supernode.cli import flower_supernode
 try:
     flower_supernode()

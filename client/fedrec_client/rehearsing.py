@@ -33,8 +33,8 @@ class PowerOfTwo:
         adapter_delta = AdapterDelta(tensors)
         if self._ledger is not None:
             self._pay(plan, adapter_delta, self._ledger)
-        names = {"run": plan.run, "round": plan.round, "attempt": plan.attempt, "partner": self._partner}
-        header = UpdateHeader(**names, delta_hash=adapter_delta.hash, plan_hash=plan.privacy_plan_hash)  # type: ignore[arg-type]
+        place = (plan.run, plan.round, plan.attempt)
+        header = UpdateHeader(*place, self._partner, adapter_delta.hash, plan.privacy_plan_hash)
         return header, adapter_delta
 
     def _pay(self, plan: RoundPlan, adapter_delta: AdapterDelta, ledger: PrivacyLedger) -> None:

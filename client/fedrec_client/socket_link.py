@@ -7,7 +7,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from fedrec.errors import ConfigError, FedrecError, PrivacyError, ProtocolError
+from fedrec.errors import BudgetError, ConfigError, FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.signing import read_secret
 from fedrec.wire import RoundPlan, UpdateHeader
@@ -15,7 +15,7 @@ from fedrec.wire import RoundPlan, UpdateHeader
 SOCKET, SECRET = "worker.sock", "worker.secret"
 _LENGTH = struct.Struct(">I")
 # Refusals whose words may travel on; of anything else only the class does.
-_REFUSALS: Mapping[str, type[FedrecError]] = {c.__name__: c for c in (PrivacyError, ProtocolError)}
+_REFUSALS: Mapping[str, type[FedrecError]] = {c.__name__: c for c in (BudgetError, PrivacyError, ProtocolError)}
 
 
 class SocketDesk:

@@ -1,5 +1,7 @@
 """A partner's worker from its folder: agreed model, imported rows, own ledger and keys. Loads torch."""
 
+import hmac
+
 import numpy as np
 
 from fedrec.data.catalog import ItemCatalog
@@ -54,4 +56,5 @@ def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: Federa
 
 def _tie_break(node: Node) -> int:
     """Rows of one second are ordered by chance, but always alike here, so that a repeated round has the same data."""
-    return int.from_bytes(read_secret(node.keys / "noise.key", 32)[:4], "big")
+    digest = hmac.digest(read_secret(node.keys / "noise.key", 32), b"ties in time", "sha256")
+    return int.from_bytes(digest[:4], "big")

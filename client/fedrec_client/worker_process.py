@@ -15,7 +15,7 @@ from fedrec.model.adapter import AdapterState
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
 from fedrec.wire import RoundPlan
-from fedrec_client.agreement import Agreement
+from fedrec_client.agreement import Agreement, round_epsilon
 from fedrec_client.desk import NodeDesk, SeenRounds
 from fedrec_client.link import WorkerLink
 from fedrec_client.rehearsing import Nonsense, PowerOfTwo
@@ -50,7 +50,9 @@ def run_worker(node: Node) -> None:
 
 def _warm_up(desk: NodeDesk, node: Node) -> None:
     """What is slow the first time happens before the first round: accountants, and every record of the ledger."""
-    if desk.round_costs:
+    if plan := desk.terms.plan:
+        for part in plan.parts:
+            round_epsilon(part, desk.policy.delta)
         open_ledger(node).remaining()
 
 
@@ -98,8 +100,7 @@ def _serve(connection: Connection, desk: NodeDesk) -> None:
             head, body = unpack(connection.recv_bytes())
             answer, content = _answers()[str(head.get("ask"))](desk, head, body)
         except (PrivacyError, ProtocolError) as error:
-            kind = "PrivacyError" if isinstance(error, PrivacyError) else "ProtocolError"
-            answer, content = {"refused": kind, "problem": error.problem}, b""
+            answer, content = {"refused": type(error).__name__, "problem": error.problem}, b""
             _log.warning("refused: %s", error.problem, extra={"event": "refused", "reason": error.problem})
         except Exception as error:  # noqa: BLE001  # see above
             words = error.problem if isinstance(error, FedrecError) else type(error).__name__

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from fedrec.errors import FedrecError
 from fedrec.logs import log_json
+from fedrec.processes import end_with_parent
 from fedrec_server.settings import Coordinator
 
 
 def main() -> None:
     """Run one of them; a named error ends it with its exit code."""
+    end_with_parent()
     log_json()
     kind, folder = sys.argv[1], Path(sys.argv[2])
     try:

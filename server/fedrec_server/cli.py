@@ -94,6 +94,21 @@ def invite(
 
 
 @app.command()
+def certificate(
+    folder: Folder = HERE,
+    days: Annotated[int, typer.Option(help="How long it is valid.", min=1)] = 825,
+    as_json: AsJson = False,
+) -> None:
+    """Renew the server certificate for `gateway.public_hosts`; partners notice nothing. Start anew afterwards."""
+    from fedrec_server.certificates import expires_at, make_server_certificate
+
+    made = _coordinator(folder)
+    make_server_certificate(made.keys, made.settings.gateway.public_hosts, days)
+    until = expires_at(made.keys).isoformat()
+    _say({"expires_at": until}, as_json, f"valid until {until}")
+
+
+@app.command()
 def start(folder: Folder = HERE) -> None:
     """Run the SuperLink, the gateway, the rounds and the admin API until stopped."""
     from fedrec_server.supervisor import Supervisor

@@ -52,7 +52,7 @@ class SignedHeads:
         number = self._registry.head_round()
         digest = sha256(read_file(self._folder(number) / _MANIFEST))
         values = {"federation": federation, "generation": generation, "round": number, "manifest_sha256": digest}
-        head = SignedHead(**values, signature=key.sign("adapter-version", values))  # type: ignore[arg-type]
+        head = SignedHead(federation, generation, number, digest, key.sign("adapter-version", values))
         with storage_errors(self._registry.folder):
             replace_file(self._path, json_bytes({"format": FORMAT, **head.to_dict()}))
         return head

@@ -6,8 +6,8 @@ this machine may reach it, and the gateway passes on what partners need and noth
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -19,7 +19,6 @@ from flwr.proto.control_pb2 import (
     ListNodesRequest,
     RegisterNodeRequest,
     StartRunRequest,
-    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
@@ -90,7 +89,7 @@ class SuperLinkControl:
 
     def register(self, public_key: bytes) -> int:
         """Let a node with this key connect; its id. A key that is known keeps its node."""
-        with _as_run_error():
+        with _run_errors():
             for node in self._client.ListNodes(ListNodesRequest()).nodes_info:
                 if node.public_key == public_key and not node.unregistered_at:
                     return int(node.node_id)
@@ -98,22 +97,19 @@ class SuperLinkControl:
 
     def unregister(self, node: int) -> None:
         """Never again. One that is not there is no matter."""
-        with suppress(httpx.HTTPStatusError), _as_run_error(but=httpx.HTTPStatusError):
-            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        with _run_errors():
+            known = self._client.ListNodes(ListNodesRequest()).nodes_info
+            if any(one.node_id == node and not one.unregistered_at for one in known):
+                self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
 
     def start_run(self) -> int:
         """A new run of Flower's; ours goes on over as many of them as crashes make necessary."""
         content, _ = build_fab_from_files({"pyproject.toml": _APP})
-        with _as_run_error():
+        with _run_errors():
             response = self._client.StartRun(StartRunRequest(fab=Fab(content=content)))
         if not response.run_id:
             raise RunError("Flower's SuperLink starts no run", "read superlink.log")
         return int(response.run_id)
-
-    def stop_run(self, run: int) -> None:
-        """End one. One that has ended is no matter."""
-        with suppress(httpx.HTTPError):
-            self._client.StopRun(StopRunRequest(run_id=run))
 
 
 @dataclass
@@ -178,7 +174,7 @@ def open_run(place: SuperLinkPlace, control: SuperLinkControl, after_push: Calla
     token = _acquire(place, authority, run_id)
     grid = _RingingGrid(place.address, insecure=False, root_certificates=authority, token=token)
     grid.after_push = after_push
-    with _as_run_error():
+    with _run_errors():
         given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
     TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
     TaskIdentity.node_id = given.context.node_id
@@ -196,7 +192,7 @@ def _acquire(place: SuperLinkPlace, authority: bytes, run_id: int) -> str:
     with RuntimeHttpClient.from_server_address(place.address, False, authority, [version, secret]) as client:
         deadline = time.monotonic() + _ACQUIRE_TIMEOUT_S
         while time.monotonic() < deadline:
-            with _as_run_error():
+            with _run_errors():
                 given = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
             # A task of an earlier run may still lie there: it is taken off the pile and left to end.
             if given.token and given.task.run_id == run_id:
@@ -205,18 +201,13 @@ def _acquire(place: SuperLinkPlace, authority: bytes, run_id: int) -> str:
     raise RunError("Flower's SuperLink gives nobody the new run's task", "read superlink.log")
 
 
-class _as_run_error:  # noqa: N801  # reads like suppress
+@contextmanager
+def _run_errors() -> Iterator[None]:
     """Turns what Flower's client raises into words."""
-
-    def __init__(self, but: type[Exception] | None = None) -> None:
-        self._but = but
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, httpx.HTTPStatusError) and not (self._but and isinstance(error, self._but)):
-            words = f"{error.response.status_code} at {error.request.url.path}"
-            raise RunError(f"Flower's SuperLink refuses: {words}", "read superlink.log") from error
-        if isinstance(error, httpx.TransportError):
-            raise RunError(f"Flower's SuperLink does not answer: {type(error).__name__}") from error
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        words = f"{error.response.status_code} at {error.request.url.path}"
+        raise RunError(f"Flower's SuperLink refuses: {words}", "read superlink.log") from error
+    except httpx.TransportError as error:
+        raise RunError(f"Flower's SuperLink does not answer: {type(error).__name__}") from error

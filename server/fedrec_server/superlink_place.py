@@ -7,6 +7,13 @@ from pathlib import Path
 
 from fedrec.processes import start_process
 
+_SUPERLINK = """
+from fedrec.processes import end_with_parent
+end_with_parent()
+from flwr.superlink.cli import flower_superlink
+flower_superlink()
+"""
+
 
 @dataclass(frozen=True)
 class SuperLinkPlace:
@@ -42,7 +49,7 @@ class SuperLinkPlace:
             "--port": self.port,
         }
         flags = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
-        start = [sys.executable, "-c", "from flwr.superlink.cli import flower_superlink; flower_superlink()"]
+        start = [sys.executable, "-c", _SUPERLINK]
         return [*start, *flags, *(str(word) for option in options.items() for word in option)]
 
     def start(self, log: Path) -> subprocess.Popen[bytes]:

@@ -93,7 +93,10 @@ def test_the_rule_itself_can_fail() -> None:
     assert is_allowed("fedrec_server.rounds", "fedrec.model.adapter")
 
 
-@pytest.mark.parametrize("module", ["fedrec_server.app", "fedrec_client.app"])
+@pytest.mark.parametrize(
+    "module",
+    ["fedrec_server.app", "fedrec_server.driver", "fedrec_server.front", "fedrec_client.app", "fedrec_client.node"],
+)
 def test_coordinator_and_thin_app_never_load_torch_or_data(module: str) -> None:
     """In a process of its own, since the tests themselves import torch."""
     code = (

@@ -4,16 +4,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.supercore.run import Run
+from pydantic import BaseModel
 
 from fedrec import wire
 from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.signing import SigningKey
 from fedrec.wire import ANSWER, FIELD_DISCLOSURE, QUESTION, RoundPlan, UpdateHeader
 from fedrec_client.app import app
+from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.link import register
+from fedrec_server.partner_desk import Enrolment
 from fedrec_server.records import question
 from fedrec_sim.grid import InProcessGrid
 
@@ -21,10 +27,16 @@ OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and datac
 RECORDS = {QUESTION: RoundPlan, ANSWER: UpdateHeader}
 BESIDE = {"adapter", "adapter_delta", "signature"}  # values of a record that are no fields of ours
 
+HEADERS = {"fedrec-partner", "fedrec-time", "fedrec-signature"}
+# What Flower's node puts into the message with which it hands over an answer; others are objects and their tree.
+PUSHED = {"node", "messages_list", "message_object_trees", "clientapp_runtime_list"}
+
 
 def fields_of(kind: type) -> set[str]:
     """Names of what a message of this class carries."""
-    if dataclasses.is_dataclass(kind):
+    if issubclass(kind, BaseModel):
+        names = list(kind.model_fields)
+    elif dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
     else:
         names = [name for name in dir(kind) if isinstance(getattr(kind, name), property)]
@@ -47,12 +59,32 @@ def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCL
 
 def test_every_field_of_every_message_is_declared() -> None:
     assert {RoundPlan, UpdateHeader} <= set(OURS)
-    assert undeclared([*OURS, Metadata, Error]) == set()
+    assert undeclared([*OURS, Metadata, Error, Enrolment]) == set()
 
 
 def test_nothing_is_declared_that_no_message_has() -> None:
-    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error]))
-    assert FIELD_DISCLOSURE.keys() - known == BESIDE
+    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error, Enrolment]))
+    assert FIELD_DISCLOSURE.keys() - known == BESIDE | HEADERS | {"PushMessagesRequest.clientapp_runtime_list"}
+
+
+def test_flowers_node_hands_over_nothing_else() -> None:
+    assert set(PushMessagesRequest.DESCRIPTOR.fields_by_name) == PUSHED
+
+
+def test_a_call_of_a_partners_node_carries_no_other_header() -> None:
+    seen: list[httpx.Request] = []
+    link = CoordinatorLink.__new__(CoordinatorLink)
+    link._name, link._address, link._key = "shop", "gateway:1", SigningKey(bytes(32))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={})
+
+    link._client = httpx.Client(transport=httpx.MockTransport(answer), base_url="https://gateway")
+    link.me()
+    usual = set(link._client.headers) | {"host"}
+    link.close()
+    assert set(seen[0].headers) - usual == HEADERS
 
 
 def test_what_is_charged() -> None:

@@ -67,13 +67,13 @@ def desk_of(folder: Path, worker: Counting, **changed: Any) -> NodeDesk:
 
 
 def asked(number: int = 1, attempt: int = 1, run: str = "films/1", **changed: Any) -> RoundPlan:
-    values = {"mode": "inspect", "part": "head", "privacy_plan_hash": PLAN.hash, "parent_hash": STATE.hash, **changed}
+    values: dict[str, Any] = {"mode": "inspect", "part": "head", "privacy_plan_hash": PLAN.hash}
+    values |= {"parent_hash": STATE.hash, "local_steps": 1, **changed}
     return RoundPlan(
         run=run,
         round=number,
         attempt=attempt,
         local_epochs=1,
-        local_steps=1,
         learning_rate=1.0,
         quorum=2,
         deadline_s=60.0,
@@ -118,13 +118,27 @@ def test_a_plan_outside_the_terms_is_refused(tmp_path: Path, changed: dict[str, 
         ({"policy": {"hours": "22:00-06:00"}}, "outside of this node's hours"),
         ({"policy": {"epsilon_round": 0.001}}, "costs more than a round may"),
         ({"policy": {"modes": ("none",)}}, "asks for mode inspect"),
+        ({"policy": {"epsilon_round": 0.2}, "asked": {"local_steps": 3}}, "costs more than a round may"),
+        ({"asked": {"local_steps": 4}}, "asks for 4 steps, the plan has 3"),
     ],
 )
 def test_a_plan_outside_the_partners_own_policy_is_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     worker = Counting()
+    changed = dict(changed)
+    plan = asked(**changed.pop("asked", {}))
     with pytest.raises(PrivacyError, match=words):
-        ask(desk_of(tmp_path, worker, **changed), asked())
+        ask(desk_of(tmp_path, worker, **changed), plan)
     assert worker.asked == []
+
+
+def test_a_round_of_one_step_is_within_what_three_are_not(tmp_path: Path) -> None:
+    ask(desk_of(tmp_path, Counting(), policy={"epsilon_round": 0.2}), asked())
+
+
+def test_no_policy_can_allow_secagg_until_there_are_masks() -> None:
+    """A partner's share of the noise alone would leave it otherwise."""
+    with pytest.raises(ValueError, match="modes"):
+        PolicySettings(modes=("secagg",))  # type: ignore[arg-type]
 
 
 def test_every_reason_is_told_at_once_and_kept_for_the_partner(tmp_path: Path) -> None:
