@@ -28,6 +28,11 @@ class Agreement:
     terms: FederationTerms
     catalog: bytes = field(repr=False)
 
+    def hold_against(self, policy: PolicySettings) -> None:
+        """A policy may have become stricter since. Raises PrivacyError: with every reason."""
+        if problems := policy_problems(self.terms, policy):
+            raise PrivacyError.of_all(problems, "ask the coordinator, or change client.toml", "terms")
+
     @classmethod
     def read(cls, node: Node) -> "Agreement":
         """Raises RunError: nothing was agreed to yet, or a file is damaged. ProtocolError: the signature is wrong."""
@@ -53,8 +58,7 @@ def agree(node: Node, link: CoordinatorLink, *, anew: bool = False) -> Agreement
     """
     told = link.terms()
     terms = _signed_terms(node, told)
-    if problems := policy_problems(terms, node.settings.policy):
-        raise PrivacyError.of_all(problems, "ask the coordinator, or change client.toml", "terms")
+    Agreement(terms, b"").hold_against(node.settings.policy)
     path = node.state / _TERMS
     if path.is_file() and not anew and read_json(path, FORMAT)[0]["terms"] != told["terms"]:
         raise PrivacyError("the coordinator's terms have changed", "read them, then flower-client agree")

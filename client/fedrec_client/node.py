@@ -11,8 +11,8 @@ from pathlib import Path
 from fedrec.errors import FedrecError, RunError
 from fedrec.processes import Child, only_one, stop_process
 from fedrec_client.adapters import Adapters
-from fedrec_client.agreement import Agreement, agree
-from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
+from fedrec_client.agreement import Agreement
+from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.executor import Executor
 from fedrec_client.link import UNIX
 from fedrec_client.settings import Node
@@ -46,13 +46,12 @@ class RunningNode:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Until stopped. Raises RunError: it runs already, or has no rows. As `Agreement`, if the policy refuses."""
+        """Until stopped. Raises RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms."""
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
-            agreement = self._agree()
-            if agreement is None:
-                return
+            agreement = Agreement.read(self.node)
+            agreement.hold_against(self.node.settings.policy)
             threads = [
                 threading.Thread(target=self._execute, name="executor", daemon=True),
                 threading.Thread(target=self._fetch_forever, args=(agreement,), name="adapters", daemon=True),
@@ -65,31 +64,6 @@ class RunningNode:
         """SIGTERM and Ctrl-C end it in order."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
-
-    def _agree(self) -> Agreement | None:
-        """What was agreed to; before that, wait for the coordinator and for its approval. None if stopped first."""
-        failures = 0
-        while not self.stop.is_set():
-            try:
-                return Agreement.read(self.node) if self._has_agreed() else self._agree_now()
-            except UnreachableError as error:
-                _log.warning("%s", error.problem, extra={"event": "unreachable"})
-            failures += 1
-            self.stop.wait(min(_LONGEST_WAIT_S, 2.0**failures) * random.uniform(0.5, 1.0))
-        return None
-
-    def _has_agreed(self) -> bool:
-        return (self.node.state / "terms.json").is_file()
-
-    def _agree_now(self) -> Agreement:
-        link = CoordinatorLink(self.node)
-        try:
-            while (status := link.me()["status"]) == "pending" and not self.stop.wait(2.0):
-                _log.info("waiting for the coordinator's approval", extra={"event": "pending"})
-            _log.info("this partner is %s", status, extra={"event": str(status)})
-            return agree(self.node, link)
-        finally:
-            link.close()
 
     def _keep_running(self) -> None:
         children = [

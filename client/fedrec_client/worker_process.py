@@ -59,6 +59,7 @@ def _warm_up(desk: NodeDesk, node: Node) -> None:
 def make_desk(node: Node) -> NodeDesk:
     """Everything that a round needs, from the partner's folder."""
     agreement, settings = Agreement.read(node), node.settings
+    agreement.hold_against(settings.policy)
     worker, n_users = _rehearsing(node, agreement) if settings.rehearsal.power >= 0 else _training(node, agreement)
     if n_users < settings.policy.min_users:  # said here and not to the coordinator: how many there are is private
         raise DataError("fewer users than policy.min_users", "lower it, or stay out until there are more")

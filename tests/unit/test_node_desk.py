@@ -14,7 +14,7 @@ from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.signing import SigningKey, verify
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec.wire import RoundPlan, UpdateHeader
-from fedrec_client.agreement import policy_problems
+from fedrec_client.agreement import Agreement, policy_problems
 from fedrec_client.desk import NodeDesk, SeenRounds, is_open
 from fedrec_client.settings import PolicySettings
 
@@ -192,6 +192,9 @@ def test_what_a_policy_does_not_allow_is_told_at_once() -> None:
     problems = policy_problems(TERMS, policy)
     assert [problem.split()[0] for problem in problems] == ["mode", "backbone", "costs", "a"]
     assert policy_problems(TERMS, PolicySettings()) == []
+    Agreement(TERMS, b"").hold_against(PolicySettings())
+    with pytest.raises(PrivacyError, match="4 problems"):
+        Agreement(TERMS, b"").hold_against(policy)
 
 
 @pytest.mark.parametrize(
