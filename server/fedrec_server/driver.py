@@ -12,14 +12,14 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import UniformMean
-from fedrec.errors import FedrecError, QuorumError, RunError
+from fedrec.errors import FedrecError, QuorumError
 from fedrec_server.exchange import Signatures
 from fedrec_server.partner_book import Partner, PartnerBook
 from fedrec_server.round_book import RoundBook
 from fedrec_server.rounds import RoundSession, begin, run_round
 from fedrec_server.settings import Coordinator
 from fedrec_server.store import GENERATION, PAUSED, Database, Office
-from fedrec_server.superlink import OpenRun, SuperLinkControl, open_run
+from fedrec_server.superlink import OpenRun, SuperLinkControl, SuperLinkError, open_run
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -65,7 +65,7 @@ class Driver:
             except QuorumError as error:
                 _log.warning("too few partners answered: %s", error.problem, extra={"event": "no_quorum"})
                 self.stop.wait(self.coordinator.settings.rounds.pause_s)
-            except (RunError, httpx.HTTPError) as error:
+            except (SuperLinkError, httpx.HTTPError) as error:
                 if not self._lose_run(error):
                     raise
         self._close_run(completed=True)
@@ -118,6 +118,7 @@ class Driver:
         if self._control.is_up() and self._run is not None and not self._run.lost.is_set():
             _log.warning("a call of Flower's failed: %s", type(error).__name__, extra={"event": "run_lost"})
         self._close_run(completed=False)
+        self.stop.wait(_LOOK_S)
         deadline = time.monotonic() + 120
         while not self._control.is_up() and not self.stop.is_set():
             if time.monotonic() > deadline:

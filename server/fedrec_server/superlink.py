@@ -59,10 +59,14 @@ clientapp = "fedrec_client.app:app"
 """
 
 
+class SuperLinkError(RunError):
+    """Flower's SuperLink does not answer, or refuses: another run may do better. A damaged registry is no such thing."""
+
+
 class SuperLinkControl:
     """What only this machine may ask: nodes and runs.
 
-    Raises, in every method: RunError: the SuperLink does not answer, or refuses.
+    Raises, in every method: SuperLinkError: the SuperLink does not answer, or refuses.
     """
 
     def __init__(self, place: SuperLinkPlace) -> None:
@@ -80,11 +84,13 @@ class SuperLinkControl:
         return False
 
     def wait_until_up(self, timeout_s: float = 60.0) -> None:
-        """Raises RunError if it does not answer in time."""
+        """Raises SuperLinkError if it does not answer in time."""
         deadline = time.monotonic() + timeout_s
         while not self.is_up():
             if time.monotonic() > deadline:
-                raise RunError(f"Flower's SuperLink does not answer on {self._place.address}", "read superlink.log")
+                raise SuperLinkError(
+                    f"Flower's SuperLink does not answer on {self._place.address}", "read superlink.log"
+                )
             time.sleep(_POLL_S)
 
     def register(self, public_key: bytes) -> int:
@@ -108,7 +114,7 @@ class SuperLinkControl:
         with _run_errors():
             response = self._client.StartRun(StartRunRequest(fab=Fab(content=content)))
         if not response.run_id:
-            raise RunError("Flower's SuperLink starts no run", "read superlink.log")
+            raise SuperLinkError("Flower's SuperLink starts no run", "read superlink.log")
         return int(response.run_id)
 
 
@@ -167,7 +173,7 @@ def open_run(place: SuperLinkPlace, control: SuperLinkControl, after_push: Calla
     Args:
         after_push: called when questions were handed to the SuperLink.
 
-    Raises: RunError: the SuperLink does not answer, or gives the task to nobody.
+    Raises: SuperLinkError: the SuperLink does not answer, or gives the task to nobody.
     """
     authority = (place.certificates / "ca.pem").read_bytes()
     run_id = control.start_run()
@@ -198,7 +204,7 @@ def _acquire(place: SuperLinkPlace, authority: bytes, run_id: int) -> str:
             if given.token and given.task.run_id == run_id:
                 return str(given.token)
             time.sleep(_POLL_S)
-    raise RunError("Flower's SuperLink gives nobody the new run's task", "read superlink.log")
+    raise SuperLinkError("Flower's SuperLink gives nobody the new run's task", "read superlink.log")
 
 
 @contextmanager
@@ -208,6 +214,6 @@ def _run_errors() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         words = f"{error.response.status_code} at {error.request.url.path}"
-        raise RunError(f"Flower's SuperLink refuses: {words}", "read superlink.log") from error
+        raise SuperLinkError(f"Flower's SuperLink refuses: {words}", "read superlink.log") from error
     except httpx.TransportError as error:
-        raise RunError(f"Flower's SuperLink does not answer: {type(error).__name__}") from error
+        raise SuperLinkError(f"Flower's SuperLink does not answer: {type(error).__name__}") from error
