@@ -60,7 +60,7 @@ clientapp = "fedrec_client.app:app"
 
 
 class SuperLinkError(RunError):
-    """Flower's SuperLink does not answer, or refuses: another run may do better. A damaged registry is no such thing."""
+    """Flower's SuperLink does not answer, or refuses; another run may do better, which no damaged registry can."""
 
 
 class SuperLinkControl:
