@@ -117,9 +117,12 @@ class PrivacyPlan:
         """The whole plan for an accountant of dp_accounting. Raises: PrivacyError: dp_accounting is not installed."""
         return dp_event(self.events())
 
-    def epsilon(self) -> float:
-        """What the whole plan costs at its delta (PLD, an upper bound)."""
-        return epsilon_pld(self.events(), self.delta)
+    def epsilon(self, rounds_done: Mapping[str, int] | None = None) -> float:
+        """What the whole plan, or the steps done of each part, costs at its delta (PLD, an upper bound).
+
+        Raises: PrivacyError: as `events`.
+        """
+        return epsilon_pld(self.events(rounds_done), self.delta)
 
     def calibrate(self, epsilon: float) -> "PrivacyPlan":
         """This plan with all its noise scaled alike, so that it costs just below `epsilon`; see `calibrate`."""

@@ -1,6 +1,8 @@
 """Committed adapter versions: each whole, hashed, chained to its parent; HEAD is a pointer to the newest."""
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from fedrec.errors import ModelError, RunError
 from fedrec.files import (
     damaged,
     json_bytes,
+    make_folders,
     place_folder,
     read_file,
     read_json,
@@ -156,9 +159,23 @@ class Registry:
             RunError: the version does not follow HEAD.
             StorageError: no space or no permission; HEAD has not moved.
         """
-        head = self.head()
-        if (round, parent) != ((head.round + 1, head.adapter_hash) if head else (0, "")):
-            raise RunError(f"{self.folder}: round {round} does not follow HEAD", "let one run write here")
+        with self._alone():
+            head = self.head()
+            if (round, parent) != ((head.round + 1, head.adapter_hash) if head else (0, "")):
+                raise RunError(f"{self.folder}: round {round} does not follow HEAD", "let one run write here")
+            return self._write(head, state, round, attempt, parent, mode, statement, server_state)
+
+    def _write(
+        self,
+        head: AdapterVersion | None,
+        state: AdapterState,
+        round: int,  # noqa: A002  # the glossary's word
+        attempt: int,
+        parent: str,
+        mode: str,
+        statement: Mapping[str, Any],
+        server_state: ServerState,
+    ) -> AdapterVersion:
         contents = {_ADAPTER: state.to_bytes(), _SERVER_STATE: bytes(save(dict(server_state)))}
         version = AdapterVersion(
             round=round,
@@ -184,9 +201,10 @@ class Registry:
         """
         self.load(number)
         self.load_server_state(number)
-        version, manifest = self._manifest(number)
-        record = {"from": self.head_round(), "to": number, "at": _now()}
-        self._point(number, manifest, [*self._rollbacks(), record])
+        with self._alone():
+            version, manifest = self._manifest(number)
+            record = {"from": self.head_round(), "to": number, "at": _now()}
+            self._point(number, manifest, [*self._rollbacks(), record])
         return version
 
     def verify(self) -> int:
@@ -206,6 +224,16 @@ class Registry:
             self.load_server_state(number)
             manifest, adapter_hash = version.parent_manifest, version.parent
         return int(pointer["round"]) + 1
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A round that ends just while somebody rolls back must not be committed behind its back."""
+        with storage_errors(self.folder):
+            make_folders(self.folder)
+            file = (self.folder / ".lock").open("a")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _pointer(self) -> dict[str, Any] | None:
         """HEAD: round, SHA-256 of that round's manifest, and every rollback so far."""

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedrec.errors import ConfigError, FedrecError
-from fedrec.invitation import Invitation
+from fedrec.errors import FedrecError
 from fedrec.logs import log_json
 
 console, errors = Console(), Console(stderr=True)
@@ -79,18 +77,10 @@ def invite(
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time invitation for a partner; send it like a password."""
-    from fedrec.terms import NAME
-    from fedrec_server.partner_book import PartnerBook
+    from fedrec_server import administration
 
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no partner's name", "use small letters, digits and hyphens")
-    made = _coordinator(folder)
-    book = PartnerBook(made.database)
-    secret = book.invite(name, valid_for=timedelta(hours=hours), is_approved=approve)
-    address = f"{made.settings.gateway.public_hosts[0]}:{made.settings.gateway.port}"
-    key = made.signing_key().public.hex()
-    token = Invitation(address, name, secret, _authority(made), key).to_token()
-    _say({"partner": name, "invitation": token, "valid_hours": hours}, as_json, token)
+    made = administration.invite(_coordinator(folder), name, hours=hours, is_approved=approve, who="cli")
+    _say(made, as_json, made["invitation"])
 
 
 @app.command()
@@ -173,22 +163,22 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Let partners serve an earlier version again, and train on from it. Nothing is deleted. Pause or stop first."""
-    from fedrec_server.overview import roll_back
+    from fedrec_server import administration
 
-    head = roll_back(_coordinator(folder), number)
+    head = administration.roll_back(_coordinator(folder), number, who="cli")
     _say(head.to_dict(), as_json, f"round {head.round}, generation {head.generation}")
 
 
 @app.command()
 def pause(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Begin no further round; the one under way is dropped."""
-    _set_paused(folder, "yes", as_json)
+    _set_paused(folder, True, as_json)
 
 
 @app.command()
 def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Go on."""
-    _set_paused(folder, "no", as_json)
+    _set_paused(folder, False, as_json)
 
 
 @partner.command("list")
@@ -246,17 +236,17 @@ def _authority(made: Any) -> str:
 
 
 def _set_status(folder: Path, name: str, status: Any, as_json: bool) -> None:
-    from fedrec_server.partner_book import PartnerBook
+    from fedrec_server import administration
 
-    found = PartnerBook(_coordinator(folder).database).set_status(name, status, who="cli")
+    found = administration.set_status(_coordinator(folder), name, status, who="cli")
     _say({"partner": found.name, "status": found.status}, as_json, f"{name}: {found.status}")
 
 
-def _set_paused(folder: Path, value: str, as_json: bool) -> None:
-    from fedrec_server.store import PAUSED, Office
+def _set_paused(folder: Path, is_paused: bool, as_json: bool) -> None:
+    from fedrec_server import administration
 
-    Office(_coordinator(folder).database).set_setting(PAUSED, value, who="cli")
-    _say({"paused": value == "yes"}, as_json, "paused" if value == "yes" else "goes on")
+    administration.set_paused(_coordinator(folder), is_paused, who="cli")
+    _say({"paused": is_paused}, as_json, "paused" if is_paused else "goes on")
 
 
 def _print_partners(found: list[dict[str, Any]]) -> None:

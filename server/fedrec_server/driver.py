@@ -143,7 +143,7 @@ class Driver:
         if kind == "round_started":
             self._rounds.begin(*place, event["part"])
         elif kind == "round_committed":
-            kept = ("partners", "reasons", "seconds", "bytes_up", "bytes_down", "adapter_hash")
+            kept = ("partners", "reasons", "seconds", "bytes_up", "bytes_down", "adapter_hash", "step_norm")
             self._rounds.end(*place, status="committed", **{name: event[name] for name in kept})
         elif kind == "round_failed":
             self._rounds.end(*place, status="failed", reasons=event["reasons"])

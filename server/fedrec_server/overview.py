@@ -1,10 +1,8 @@
-"""A coordinator at a glance, for its command line and its pages; and the way back to an earlier version."""
+"""A coordinator at a glance, for its command line and its pages. Public figures only."""
 
 from typing import Any
 
-from fedrec.errors import ConfigError
 from fedrec.signing import fingerprint
-from fedrec_server.heads import SignedHead
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.settings import Coordinator
 from fedrec_server.store import GENERATION, PAUSED, Office
@@ -36,17 +34,3 @@ def partners_told(coordinator: Coordinator) -> list[dict[str, Any]]:
         {**{name: getattr(p, name) for name in kept}, "fingerprint": fingerprint(bytes.fromhex(p.signing_key))}
         for p in PartnerBook(coordinator.database).partners()
     ]
-
-
-def roll_back(coordinator: Coordinator, number: int) -> SignedHead:
-    """Let an earlier version count, under a higher generation, which partners follow.
-
-    Raises: ConfigError: rounds are under way. RunError: no such version. StorageError.
-    """
-    office = Office(coordinator.database)
-    if running_pid(coordinator) is not None and office.setting(PAUSED) != "yes":
-        raise ConfigError("rounds are under way", "flower-server pause, then roll back, then resume")
-    coordinator.registry.rollback(number)
-    generation = int(office.setting(GENERATION, "1")) + 1
-    office.set_setting(GENERATION, str(generation), who="cli")
-    return coordinator.heads.sign(coordinator.signing_key(), coordinator.federation().terms.name, generation)

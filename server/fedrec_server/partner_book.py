@@ -26,6 +26,7 @@ class Partner:
         signing_key: Ed25519, hex.
         node_id: Flower's, once approved.
         reason: why its last answer did not count; empty if it did.
+        answered_at: when that was; empty before the first.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Partner:
     enrolled_at: str
     last_seen: str
     reason: str
+    answered_at: str = ""
 
 
 class PartnerBook:
@@ -123,7 +125,7 @@ class PartnerBook:
 
     def see(self, name: str, reason: str | None = None) -> None:
         """A partner was heard of; with a reason, its answer did not count, with an empty one it did."""
-        values = {"last_seen": now()} if reason is None else {"reason": reason[:_MAX_REASON]}
+        values = {"last_seen": now()} if reason is None else {"reason": reason[:_MAX_REASON], "answered_at": now()}
         with self._database.begin() as connection:
             connection.execute(update(PARTNERS).where(PARTNERS.c.name == name).values(**values))
 

@@ -36,11 +36,20 @@ class RoundBook:
             wanted = select(func.max(ROUNDS.c.attempt)).where(ROUNDS.c.run == run, ROUNDS.c.round == number)
             return int(connection.execute(wanted).scalar() or 0)
 
-    def latest(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The latest attempts, newest first."""
+    def latest(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """The latest attempts, or the latest before that of an `id`; newest first."""
+        wanted = select(ROUNDS).order_by(ROUNDS.c.id.desc()).limit(limit)
+        wanted = wanted if before is None else wanted.where(ROUNDS.c.id < before)
         with self._database.begin() as connection:
-            rows = connection.execute(select(ROUNDS).order_by(ROUNDS.c.id.desc()).limit(limit)).mappings()
-            return [dict(row) for row in rows]
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+    def committed(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """The latest committed attempt of each round, oldest round first; of the `limit` latest commits."""
+        wanted = select(ROUNDS).where(ROUNDS.c.status == "committed").order_by(ROUNDS.c.id.desc()).limit(limit)
+        with self._database.begin() as connection:
+            rows = [dict(row) for row in connection.execute(wanted).mappings()]
+        newest = {row["round"]: row for row in reversed(rows)}
+        return [newest[number] for number in sorted(newest)]
 
     def attempts_of_round(self, number: int) -> int:
         """How many attempts at a round were begun, in whatever run."""

@@ -172,6 +172,7 @@ def run_round(
             **_place(plan),
             "partners": answers.partners if len(answers.partners) <= _NAMED else len(answers.partners),
             "adapter_hash": version.adapter_hash,
+            "step_norm": moved.l2_norm,
             "reasons": dict(sorted(answers.reasons.items())[:_NAMED]),
             "seconds": time.monotonic() - started,
             "bytes_up": answers.bytes_up,

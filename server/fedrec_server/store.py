@@ -85,11 +85,12 @@ class Office:
         with self._database.begin() as connection:
             write_audit(connection, who, what, detail)
 
-    def audit(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The latest lines, newest first."""
+    def audit(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """The latest lines, or the latest before that of an `id`; newest first."""
+        wanted = select(AUDIT).order_by(AUDIT.c.id.desc()).limit(limit)
+        wanted = wanted if before is None else wanted.where(AUDIT.c.id < before)
         with self._database.begin() as connection:
-            rows = connection.execute(select(AUDIT).order_by(AUDIT.c.id.desc()).limit(limit)).mappings()
-            return [dict(row) for row in rows]
+            return [dict(row) for row in connection.execute(wanted).mappings()]
 
     def setting(self, key: str, default: str = "") -> str:
         """A value that outlives a restart."""

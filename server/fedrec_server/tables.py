@@ -16,6 +16,7 @@ PARTNERS = Table(
     Column("enrolled_at", String(32), nullable=False),
     Column("last_seen", String(32), nullable=False),  # empty: never
     Column("reason", String(300), nullable=False),  # why the last answer did not count; public
+    Column("answered_at", String(32), nullable=False, server_default=""),  # the last answer, good or not; empty: never
 )
 
 INVITES = Table(
@@ -45,6 +46,7 @@ ROUNDS = Table(
     Column("bytes_up", BigInteger, nullable=False),
     Column("bytes_down", BigInteger, nullable=False),
     Column("adapter_hash", String(64), nullable=False),
+    Column("step_norm", Float, nullable=True),  # L2 norm of what the round added to the adapter
     UniqueConstraint("run", "round", "attempt"),
 )
 
