@@ -1,4 +1,4 @@
-"""`python -m fedrec_server gateway|drive FOLDER`: the processes that `flower-server start` keeps running."""
+"""`python -m fedrec_server gateway|admin|drive FOLDER`: the processes that `flower-server start` keeps running."""
 
 import logging
 import signal
@@ -21,6 +21,10 @@ def main() -> None:
             from fedrec_server.front import run_front
 
             run_front(Coordinator(folder))
+        elif kind == "admin":
+            from fedrec_server.admin.app import run_admin
+
+            run_admin(Coordinator(folder))
         else:
             _drive(Coordinator(folder))
     except FedrecError as error:

@@ -99,8 +99,30 @@ def certificate(
 
 
 @app.command()
+def password(
+    folder: Folder = HERE,
+    remove: Annotated[bool, typer.Option("--remove", help="Let the token alone open the pages again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set the password of the admin pages, asked for twice or read from a pipe; whoever is logged in must do so anew.
+
+    Example: `flower-server password --dir /srv/fedrec < password.txt`
+    """
+    from fedrec_server.admin.credentials import remove_password, set_password
+
+    keys = _coordinator(folder).keys
+    if remove:
+        remove_password(keys)
+    elif sys.stdin.isatty():
+        set_password(keys, typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    else:
+        set_password(keys, sys.stdin.readline().rstrip("\n"))
+    _say({"has_password": not remove}, as_json, "removed" if remove else "set")
+
+
+@app.command()
 def start(folder: Folder = HERE) -> None:
-    """Run the SuperLink, the gateway, the rounds and the admin API until stopped."""
+    """Run the SuperLink, the gateway, the rounds and the admin pages until stopped."""
     from fedrec_server.supervisor import Supervisor
 
     log_json()

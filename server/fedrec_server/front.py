@@ -1,22 +1,24 @@
-"""The process that partners and administrators talk to: the gateway on TLS, the admin API on the loopback."""
+"""The process that partners talk to: the gateway on TLS, and on a socket the rope with which the driver rings."""
 
 import asyncio
-import hmac
 import logging
+import os
 import signal
+import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fedrec.signing import read_secret
+from fedrec.errors import ConfigError
 from fedrec_server.gateway import Bell, Gateway, GatewayLimits
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
@@ -26,6 +28,7 @@ _log = logging.getLogger(__name__)
 # Open connections; more wait at the door.
 _MOST_CONNECTIONS = 4000
 _HELD_S = 1.0
+_LONGEST_SOCKET = 107
 
 
 def run_front(coordinator: Coordinator) -> None:
@@ -35,7 +38,7 @@ def run_front(coordinator: Coordinator) -> None:
 
 async def _serve(coordinator: Coordinator) -> None:
     gateway = make_gateway(coordinator)
-    settings, local = coordinator.settings.gateway, coordinator.settings.local
+    settings = coordinator.settings.gateway
     public = uvicorn.Config(
         gateway.app(),
         host=settings.host,
@@ -50,15 +53,9 @@ async def _serve(coordinator: Coordinator) -> None:
         access_log=False,
         log_config=None,
     )
-    token = read_secret(coordinator.keys / "admin.token").decode()
-    admin = uvicorn.Config(
-        admin_app(gateway.bell, gateway.answers, token),
-        host="127.0.0.1",
-        port=local.admin_port,
-        access_log=False,
-        log_config=None,
-    )
-    servers = [_Server(public), _Server(admin)]
+    inner = uvicorn.Config(bell_app(gateway.bell, gateway.answers), access_log=False, log_config=None)
+    servers = [_Server(public), _Server(inner)]
+    rope = _own_socket(bell_socket(coordinator))
     _log.info("gateway on %s:%d", settings.host, settings.port, extra={"event": "gateway_up"})
 
     def end() -> None:
@@ -67,7 +64,27 @@ async def _serve(coordinator: Coordinator) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    await asyncio.gather(*(server.serve() for server in servers))
+    await asyncio.gather(servers[0].serve(), servers[1].serve(sockets=[rope]))
+
+
+def bell_socket(coordinator: Coordinator) -> Path:
+    """Where the driver pulls. Raises ConfigError: the folder's name is too long for a socket."""
+    path = (coordinator.folder / "state" / "bell.sock").resolve()
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise ConfigError(f"{path}: is too long for a socket", f"a folder of at most {_LONGEST_SOCKET - 16} bytes")
+    return path
+
+
+def _own_socket(path: Path) -> socket.socket:
+    """For this user from the first moment."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.bind(str(path))
+    finally:
+        os.umask(before)
+    return made
 
 
 class _Server(uvicorn.Server):
@@ -91,46 +108,27 @@ def make_gateway(coordinator: Coordinator) -> Gateway:
     return Gateway(upstream, desk, (coordinator.keys / "ca.pem").read_bytes(), bounds)
 
 
-def admin_app(bell: Bell, answers: Bell, token: str) -> Starlette:
-    """For this machine: who asks must hold the token of the coordinator's folder."""
+def bell_app(bell: Bell, answers: Bell) -> Starlette:
+    """For the driver alone: the socket's permissions say who may."""
 
-    def guarded(do: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def checked(request: Request) -> Response:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), token.encode()):
-                return JSONResponse({"error": "no valid token"}, 401)
-            return await do(request)
-
-        return checked
-
-    async def ring(_: Request) -> Response:
+    async def ring(_: Request) -> JSONResponse:
         bell.ring()
         return JSONResponse({"rung": True})
 
-    async def heard(request: Request) -> Response:
+    async def heard(request: Request) -> JSONResponse:
         since = request.query_params.get("since", "")
         known = int(since) if since.isascii() and since.isdigit() else -1
         return JSONResponse({"count": await answers.settle(known, _HELD_S)})
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    return Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/internal/ring", guarded(ring), methods=["POST"]),
-            Route("/internal/answers", guarded(heard)),
-        ],
-    )
+    return Starlette(routes=[Route("/ring", ring, methods=["POST"]), Route("/answers", heard)])
 
 
 class BellRope:
     """Rings the gateway's bell from another process; if nobody hears it, nodes find their work some seconds later."""
 
     def __init__(self, coordinator: Coordinator) -> None:
-        token = read_secret(coordinator.keys / "admin.token").decode()
-        address = f"http://127.0.0.1:{coordinator.settings.local.admin_port}/internal/"
-        self._client = httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=5.0)
+        way = httpx.HTTPTransport(uds=str(bell_socket(coordinator)))
+        self._client = httpx.Client(base_url="http://gateway", transport=way, timeout=5.0)
         self._heard = 0
 
     def pull(self) -> None:

@@ -14,6 +14,7 @@ from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
+from fedrec_server.admin.credentials import make_tokens
 from fedrec_server.certificates import make_authority, make_server_certificate
 from fedrec_server.federation import TERMS, Federation
 from fedrec_server.heads import SignedHeads
@@ -162,7 +163,7 @@ def make_coordinator(folder: Path, *, name: str, hosts: tuple[str, ...], ports: 
         make_server_certificate(keys, hosts)
         SigningKey.create(keys / "signing.key")
         replace_file(keys / "executor.key", os.urandom(32))
-        replace_file(keys / "admin.token", os.urandom(24).hex().encode())
+        make_tokens(keys)
         replace_file(folder / "server.toml", text.encode())
     coordinator = Coordinator(folder)
     coordinator.database.close()

@@ -1,4 +1,4 @@
-"""`flower-server start`: SuperLink, gateway and round driver as processes; one that dies is started anew."""
+"""`flower-server start`: SuperLink, gateway, pages and driver as processes; one that dies is started anew."""
 
 import logging
 import signal
@@ -51,6 +51,7 @@ class Supervisor:
         return [
             Child("superlink", self.coordinator.superlink.command(), logs / "superlink.log"),
             Child("gateway", [*ours, "gateway", folder], logs / "gateway.log"),
+            Child("admin", [*ours, "admin", folder], logs / "admin.log"),
             Child("driver", [*ours, "drive", folder], logs / "driver.log"),
         ]
 

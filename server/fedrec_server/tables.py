@@ -50,6 +50,18 @@ ROUNDS = Table(
     UniqueConstraint("run", "round", "attempt"),
 )
 
+QUALITY = Table(
+    "quality",
+    METADATA,
+    Column("adapter_hash", String(64), primary_key=True),
+    Column("data", String(100), primary_key=True),  # published rows, never a partner's
+    Column("protocol", String(100), nullable=False),
+    Column("users", Integer, nullable=False),
+    Column("hit_ratio", Float, nullable=False),  # HR@10
+    Column("ndcg", Float, nullable=False),  # NDCG@10
+    Column("measured_at", String(32), nullable=False),
+)
+
 AUDIT = Table(
     "audit",
     METADATA,

@@ -99,6 +99,8 @@ def world(tmp_path: Path) -> World:
         "/docs",
         "/openapi.json",
         "/internal/ring",
+        "/ring",
+        "/answers",
         "/metrics",
     ],
 )
