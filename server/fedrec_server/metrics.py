@@ -1,6 +1,8 @@
 """A coordinator's metrics in Prometheus' text format, read when they are asked for. docs/operations.md lists them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +18,7 @@ from fedrec_server.figures import (
     read_figures,
 )
 from fedrec_server.settings import Coordinator
+from fedrec_server.supervisor import running_pid
 
 PREFIX = "fedrec_server_"
 # Of the statement, against whom: everybody who is handed the adapter, another partner, who opens one answer.
@@ -32,7 +35,8 @@ def exposition(coordinator: Coordinator) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(CoordinatorCollector(coordinator))
-    ProcessCollector(namespace=PREFIX.rstrip("_"), registry=registry)
+    if (gateway := _gateway_pid(coordinator)) is not None:
+        ProcessCollector(namespace=PREFIX + "gateway", pid=lambda: gateway, registry=registry)
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
@@ -55,6 +59,18 @@ class CoordinatorCollector(Collector):
         if figures.registry:
             yield from _registry(figures.registry)
         yield from _machine(figures)
+
+
+def _gateway_pid(coordinator: Coordinator) -> int | None:
+    """The process that partners talk to, on Linux: a child of `flower-server start`, whoever is asked for metrics."""
+    parent = running_pid(coordinator)
+    with suppress(OSError, ValueError):
+        for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+            for child in listed.read_text().split():
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                if words[1:4] == [b"-m", b"fedrec_server", b"gateway"]:
+                    return int(child)
+    return None
 
 
 def _sources(figures: Figures) -> Iterator[Metric]:

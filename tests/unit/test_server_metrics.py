@@ -1,6 +1,7 @@
 """A coordinator's metrics and readiness, from folders that are whole and folders that are not."""
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -138,10 +139,26 @@ def test_a_coordinator_in_figures(coordinator: Coordinator) -> None:
     assert found["database_bytes", ()] > 10_000
     assert found["registry_bytes", ()] > 1_000
     assert 0 < found["disk_free_bytes", ()] <= found["disk_bytes", ()]
-    assert found["process_resident_memory_bytes", ()] > 1_000_000
     absent = {"partner_last_seen_timestamp_seconds": ("bert",), "partner_turn_lost": ("carl",)}
     assert not [key for key in absent.items() if key in found]
     assert ("statement_epsilon", ("other_partner",)) not in found
+
+
+def test_the_gateway_is_found_among_the_processes_of_start(coordinator: Coordinator, tmp_path: Path) -> None:
+    assert not [name for name, _ in scraped(coordinator) if "process" in name]
+    (tmp_path / "fedrec_server").write_text("read line\n")
+    stand_ins = []
+    with only_one(coordinator.folder / "state" / "running.lock", ""):
+        try:
+            for kind in ("drive", "gateway"):  # a shell that waits, called as python would be
+                words = ["python", "-m", "fedrec_server", kind]
+                stand_ins.append(subprocess.Popen(words, executable="/bin/sh", cwd=tmp_path, stdin=subprocess.PIPE))
+            found = scraped(coordinator)
+            assert found["gateway_process_resident_memory_bytes", ()] > 0
+            assert found["gateway_process_open_fds", ()] > 0
+        finally:
+            for process in stand_ins:
+                process.communicate()
 
 
 def test_before_the_first_day_is_over_little_is_known_and_nothing_fails(coordinator: Coordinator) -> None:
