@@ -68,9 +68,14 @@ class Child:
     started: float = 0.0
     not_before: float = 0.0
 
+    def is_running(self) -> bool:
+        """Whether it is there just now."""
+        process = self.process
+        return process is not None and process.poll() is None
+
     def look(self) -> None:
         """Start it if it does not run and may."""
-        if self.process is not None and self.process.poll() is None:
+        if self.is_running():
             return
         moment = time.monotonic()
         if self.process is not None:

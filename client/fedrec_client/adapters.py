@@ -53,6 +53,13 @@ class Adapters:
         values, _ = read_json(self._place / _HELD, FORMAT)
         return HeldAdapter(**{name: value for name, value in values.items() if name != "format"})
 
+    def held_since(self) -> float | None:
+        """Unix time at which what is held was fetched; None if nothing is."""
+        try:
+            return (self._place / _HELD).stat().st_mtime
+        except OSError:
+            return None
+
     def load(self) -> AdapterState:
         """The adapter itself. Raises RunError: none yet, or damaged."""
         held = self.held()

@@ -30,6 +30,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     invite: Annotated[str, typer.Option(help="What the coordinator's `flower-server invite` printed.")],
     port: Annotated[int, typer.Option(help="Of Flower's SuperNode, on the loopback.")] = 9094,
+    metrics_port: Annotated[int, typer.Option(help="Of the node's metrics, on the loopback; 0: none.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make this node's keys, check that the coordinator is the one of the invitation, and enrol.
@@ -42,7 +43,7 @@ def init(
     from fedrec_client.settings import make_node, mark_enrolled, unmake_node
 
     invitation = Invitation.from_token(invite)
-    node = make_node(folder, invitation, fetch_authority(invitation), port)
+    node = make_node(folder, invitation, fetch_authority(invitation), port, metrics_port)
     try:
         told = CoordinatorLink(node).enrol(node, invitation.secret)
     except ProtocolError:

@@ -18,6 +18,8 @@ from fedrec_client.link import Answer, WorkerLink
 from fedrec_client.settings import PolicySettings
 
 FORMAT = 1
+# What a node may say no with; of anything else that fails, the class is counted too.
+REFUSALS = ("BudgetError", "PrivacyError", "ProtocolError")
 Place = tuple[int, int, int]
 
 
@@ -57,6 +59,7 @@ class NodeDesk:
         worker: answers what is allowed.
         is_paused: asked before each round.
         now: local time.
+        lost: how many rounds were not answered, by class of error; since this process began, as `answered`.
     """
 
     partner: str
@@ -71,6 +74,7 @@ class NodeDesk:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     last_refusal: str = ""
     answered: int = 0
+    lost: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))
 
     def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:
         """See `Desk`. One round at a time."""
@@ -82,6 +86,10 @@ class NodeDesk:
                 header, adapter_delta = self.worker.train(plan, state)
             except (PrivacyError, ProtocolError) as error:
                 self.last_refusal = error.problem
+                self._lose(error)
+                raise
+            except Exception as error:
+                self._lose(error)
                 raise
             self.answered, self.last_refusal = self.answered + 1, ""
             return header, adapter_delta, self.key.sign("answer", header.to_record())
@@ -90,7 +98,12 @@ class NodeDesk:
         """For the partner's own people."""
         generation, number, attempt = self.seen.latest()
         place = {"generation": generation, "round": number, "attempt": attempt}
-        return {**place, "answered": self.answered, "last_refusal": self.last_refusal, "paused": self.is_paused()}
+        counts = {"answered": self.answered, "lost": dict(self.lost)}
+        return {**place, **counts, "last_refusal": self.last_refusal, "paused": self.is_paused()}
+
+    def _lose(self, error: Exception) -> None:
+        name = type(error).__name__
+        self.lost[name] = self.lost.get(name, 0) + 1
 
     def _check(self, plan: RoundPlan, state: AdapterState) -> None:
         """Raises with all that is wrong at once; the words go to the coordinator and name no private value."""

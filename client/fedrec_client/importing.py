@@ -38,7 +38,7 @@ def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int
 
 def _make_ledger(node: Node) -> None:
     """One for the data's whole life, with the partner's own budget. One that a crash left behind is gone on with."""
-    path, policy = node.state / "ledger.sqlite", node.settings.policy
+    path, policy = node.ledger, node.settings.policy
     if path.exists():
         PrivacyLedger.open(path, partner=node.settings.name, dataset="data")
         return

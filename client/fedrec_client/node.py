@@ -5,6 +5,8 @@ import random
 import signal
 import sys
 import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from fedrec_client.adapters import Adapters
 from fedrec_client.agreement import Agreement
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.executor import Executor
+from fedrec_client.figures import NodeWatch
 from fedrec_client.link import UNIX
+from fedrec_client.metrics_server import serve_metrics
 from fedrec_client.settings import Node
 
 _log = logging.getLogger(__name__)
@@ -40,36 +44,51 @@ class RunningNode:
 
     Attributes:
         stop: set to end.
+        heard_at: Unix time of the coordinator's last good answer about adapters; None before the first.
     """
 
     node: Node
     stop: threading.Event = field(default_factory=threading.Event)
+    heard_at: float | None = None
 
     def run(self) -> None:
-        """Until stopped. Raises RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms."""
+        """Until stopped. Raises RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms.
+
+        ConfigError: `metrics_port` is taken.
+        """
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             agreement = Agreement.read(self.node)
             agreement.hold_against(self.node.settings.policy)
-            threads = [
-                threading.Thread(target=self._execute, name="executor", daemon=True),
-                threading.Thread(target=self._fetch_forever, args=(agreement,), name="adapters", daemon=True),
+            children = [
+                Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),
+                Child("supernode", self._supernode(), self._log("supernode")),
             ]
-            for thread in threads:
-                thread.start()
-            self._keep_running()
+            with self._metrics(agreement, children[1]):
+                threads = [
+                    threading.Thread(target=self._execute, name="executor", daemon=True),
+                    threading.Thread(target=self._fetch_forever, args=(agreement,), name="adapters", daemon=True),
+                ]
+                for thread in threads:
+                    thread.start()
+                self._keep_running(children)
 
     def stop_on_signals(self) -> None:
         """SIGTERM and Ctrl-C end it in order."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
 
-    def _keep_running(self) -> None:
-        children = [
-            Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),
-            Child("supernode", self._supernode(), self._log("supernode")),
-        ]
+    def _metrics(self, agreement: Agreement, supernode: Child) -> AbstractContextManager[None]:
+        """Served while the node runs, if its owner gave them a port."""
+        if not (port := self.node.settings.local.metrics_port):
+            return nullcontext()
+        watch = NodeWatch(
+            self.node, agreement.terms, adapters_of(self.node, agreement), supernode.is_running, lambda: self.heard_at
+        )
+        return serve_metrics(watch, port)
+
+    def _keep_running(self, children: list[Child]) -> None:
         try:
             while not self.stop.wait(_LOOK_S):
                 for child in children:
@@ -105,7 +124,7 @@ class RunningNode:
         while not self.stop.is_set():
             try:
                 held = adapters.fetch(link)
-                failures = 0
+                failures, self.heard_at = 0, time.time()
                 if held is not None:
                     _log.info("adapter of round %d", held.round, extra={"event": "adapter", "round": held.round})
             except FedrecError as error:

@@ -54,6 +54,7 @@ class LocalSettings(Section):
 
     supernode_port: Port = 9094
     adapter_every_s: Annotated[float, Field(ge=0.5)] = 10.0
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 class RehearsalSettings(Section):
@@ -113,6 +114,11 @@ class Node:
         return self.folder / "state"
 
     @property
+    def ledger(self) -> Path:
+        """What the data have paid; made when rows were first imported."""
+        return self.state / "ledger.sqlite"
+
+    @property
     def logs(self) -> Path:
         """Of every process."""
         return self.folder / "logs"
@@ -122,11 +128,12 @@ class Node:
         return SigningKey.load(self.keys / "signing.key")
 
 
-def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int) -> Node:
+def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int, metrics_port: int = 0) -> Node:
     """Write configuration and keys into a new folder; the keys never leave it. One that never enrolled is gone on with.
 
     Args:
         authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
+        port, metrics_port: of SuperNode and metrics, on the loopback; no metrics at port 0.
     Raises: ConfigError: the folder is a node's already. StorageError.
     """
     if (folder / "client.toml").exists():
@@ -137,7 +144,8 @@ def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int)
         raise ConfigError(f"{folder}: is a partner's folder already", "name a new one")
     text = (files("fedrec_client") / "client.toml").read_text(encoding="utf-8")
     told = {"ADDRESS": invitation.address, "AUTHORITY": invitation.authority, '"KEY"': f'"{invitation.coordinator}"'}
-    for word, value in {**told, "SUPERNODE_PORT": str(port), '"NAME"': f'"{invitation.name}"'}.items():
+    told |= {"SUPERNODE_PORT": str(port), "METRICS_PORT": str(metrics_port), '"NAME"': f'"{invitation.name}"'}
+    for word, value in told.items():
         text = text.replace(word, value)
     node = Node(folder)
     with storage_errors(folder):

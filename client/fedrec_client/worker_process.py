@@ -77,7 +77,7 @@ def make_desk(node: Node) -> NodeDesk:
 
 def open_ledger(node: Node) -> PrivacyLedger:
     """The one ledger of the partner's data, made when rows were first imported. Raises LedgerError."""
-    return PrivacyLedger.open(node.state / "ledger.sqlite", partner=node.settings.name, dataset="data")
+    return PrivacyLedger.open(node.ledger, partner=node.settings.name, dataset="data")
 
 
 def _training(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:

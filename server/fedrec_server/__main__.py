@@ -35,9 +35,10 @@ def main() -> None:
 def _drive(coordinator: Coordinator) -> None:
     from fedrec_server.driver import Driver
     from fedrec_server.front import BellRope
+    from fedrec_server.heartbeat import BeatingStop
 
-    rope = BellRope(coordinator)
-    driver = Driver(coordinator, coordinator.database, ring=rope.pull, listen=rope.listen)
+    rope, stop = BellRope(coordinator), BeatingStop(coordinator.folder)
+    driver = Driver(coordinator, coordinator.database, stop=stop, ring=rope.pull, listen=rope.listen)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: driver.stop.set())
     driver.run()

@@ -62,7 +62,8 @@ def test_demo_configuration_shows_every_key() -> None:
 )
 def test_the_files_that_init_writes_show_every_key(template: str, model: type[BaseModel]) -> None:
     text = (ROOT / template).read_text(encoding="utf-8")
-    for number, word in enumerate(("GATEWAY_PORT", "SUPERLINK_PORT", "ADMIN_PORT", "SUPERNODE_PORT"), start=9001):
+    ports = ("GATEWAY_PORT", "SUPERLINK_PORT", "ADMIN_PORT", "SUPERNODE_PORT", "METRICS_PORT")
+    for number, word in enumerate(ports, start=9001):
         text = text.replace(word, str(number))
     for word, value in {'"NAME"': '"shop"', "ADDRESS": "x:1", "AUTHORITY": "0" * 64, '"KEY"': f'"{"0" * 64}"'}.items():
         text = text.replace(word, value)

@@ -249,8 +249,11 @@ def test_logging_out_ends_the_session(world: World) -> None:
 def test_monitoring_reads_figures_and_nothing_else(kept: World) -> None:
     headers = {"authorization": f"Bearer {(kept.coordinator.keys / METRICS_TOKEN).read_text()}"}
     for method, path in every_route(kept):
-        if path not in ("/login", "/health", "/metrics", "/ready"):
+        if path not in ("/login", "/health"):
             assert kept.call(method, path, headers=headers).status_code == 401, path
+    assert b"fedrec_server_" in kept.call("GET", "/metrics", headers=headers).content
+    assert kept.call("GET", "/ready", headers=headers).json()["is_ready"] is False  # no SuperLink, no driver
+    assert [kept.call("GET", path).status_code for path in ("/metrics", "/ready", "/health")] == [401, 401, 200]
 
 
 def test_a_large_body_is_refused_before_it_is_read_whole(kept: World) -> None:

@@ -209,3 +209,18 @@ def test_what_a_policy_does_not_allow_is_told_at_once() -> None:
 )
 def test_hours(hours: str, hour: int, minute: int, allowed: bool) -> None:
     assert is_open(hours, datetime(2026, 1, 1, hour, minute)) == allowed
+
+
+def test_lost_rounds_are_counted_by_class_for_the_partners_own_people(tmp_path: Path) -> None:
+    class Failing(Counting):
+        def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
+            raise ZeroDivisionError("a private value")
+
+    desk = desk_of(tmp_path, Failing(), is_paused=lambda: True)
+    with pytest.raises(PrivacyError):
+        ask(desk, asked())
+    desk.is_paused = lambda: False
+    with pytest.raises(ZeroDivisionError):
+        ask(desk, asked())
+    assert desk.status()["lost"] == {"BudgetError": 0, "PrivacyError": 1, "ProtocolError": 0, "ZeroDivisionError": 1}
+    assert "private" not in str(desk.status())

@@ -6,9 +6,9 @@ import signal
 from importlib.resources import files
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -18,7 +18,9 @@ from fedrec_server.admin.api import api_routes
 from fedrec_server.admin.credentials import Credentials, make_tokens
 from fedrec_server.admin.guard import Guard
 from fedrec_server.admin.pages import page_routes
+from fedrec_server.metrics import exposition
 from fedrec_server.progress import EpsilonByRound
+from fedrec_server.readiness import readiness
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def admin_app(coordinator: Coordinator) -> ASGIApp:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
+    app.include_router(_monitoring(coordinator))
     app.include_router(api_routes(coordinator, epsilon))
     app.include_router(page_routes(coordinator, credentials, epsilon))
     app.mount("/static", StaticFiles(directory=str(_PLACE / "static")), name="static")
@@ -66,6 +69,27 @@ def admin_app(coordinator: Coordinator) -> ASGIApp:
     app.add_exception_handler(HTTPException, _no_such)
     app.add_exception_handler(Exception, _broken)
     return Guard(app, credentials)
+
+
+def _monitoring(coordinator: Coordinator) -> APIRouter:
+    """What machines look at: with `keys/metrics.token`, but for `/health`, which says no more than that it answers."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/health")
+    def tell_health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    def tell_readiness() -> JSONResponse:
+        found = readiness(coordinator)
+        return JSONResponse(found.to_dict(), 200 if found.is_ready else 503)
+
+    @router.get("/metrics")
+    def tell_metrics() -> Response:
+        content, kind = exposition(coordinator)
+        return Response(content, headers={"content-type": kind})
+
+    return router
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
