@@ -20,17 +20,21 @@ def rehearse(
     disk_full: Annotated[Many, typer.Option(help="No file of the coordinator may grow, as server@2.")] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Folder of everything; made anew.")] = Path("runs/rehearsal"),
     train: Annotated[bool, typer.Option(help="Before that, train the demo's model over the network.")] = True,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Then use the admin pages in headless Chromium; needs playwright.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a coordinator and partners as real processes over TLS on this machine, and check what came of it.
 
     Partners hold MovieLens-100K and pay from real ledgers. First the demo's model is trained. Then, with the faults,
     they answer with powers of two in place of trained differences: every loss or double count shows in the sum, and
-    the time is that of everything but training. Some 3 minutes.
+    the time is that of everything but training. Some 3 minutes. With `--pages`, screenshots lie in `pages/`.
 
     Example: `fedrec rehearse --kill server@2 --partition client-2@1:20s --garbage client-3 --json`
     """
     from fedrec_sim.rehearsal.faults import parse_faults
+    from fedrec_sim.rehearsal.pages import rehearse_pages
     from fedrec_sim.rehearsal.rehearse import rehearse_sums, rehearse_training
     from fedrec_sim.run import commit_of_checkout
 
@@ -45,9 +49,11 @@ def rehearse(
     size = {"partners": partners, "rounds": rounds}
     trained = rehearse_training(folder / "training", **size, say=say) if train else None
     found = rehearse_sums(folder / "sums", **size, faults=faults, say=say)
-    found |= {"training": trained, "command": command_line(), "commit": commit_of_checkout()}
+    walked = rehearse_pages(folder / "pages", say=say) if pages else None
+    found |= {"training": trained, "pages": walked, "command": command_line(), "commit": commit_of_checkout()}
     every = {"exact_sum": found["exact_sum"], **found["checks"]}
     every |= {f"training: {name}": holds for name, holds in (trained or {}).get("checks", {}).items()}
+    every |= {f"pages: {name}": holds for name, holds in (walked or {}).get("checks", {}).items()}
     if as_json:
         emit_json(found)
     else:

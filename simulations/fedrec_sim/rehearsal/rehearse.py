@@ -51,7 +51,7 @@ def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say) -> 
     timeline.note(f"federation of {rounds} rounds, epsilon {made.statement['epsilon']:.2f}")
     stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
     try:
-        _settle(stage, timeout_s=_TRAINING_TIMEOUT_S)
+        settle(stage, timeout_s=_TRAINING_TIMEOUT_S)
         seconds = _run_rounds(stage, rounds, (), timeline)
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
     finally:
@@ -70,7 +70,7 @@ def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[
     stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
     powers = {name: number for number, name in enumerate(names)}
     try:
-        _settle(stage, timeout_s=_ROUND_TIMEOUT_S, powers=powers, spoilers=spoilers)
+        settle(stage, timeout_s=_ROUND_TIMEOUT_S, powers=powers, spoilers=spoilers)
         seconds = _run_rounds(stage, rounds, faults, timeline)
         tried = outsider_gets(stage)
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
@@ -110,7 +110,7 @@ def _names(partners: int) -> list[str]:
     return [f"client-{number}" for number in range(1, partners + 1)]
 
 
-def _settle(
+def settle(
     stage: Stage, *, timeout_s: float, powers: dict[str, int] | None = None, spoilers: Collection[str] = ()
 ) -> None:
     """What a rehearsal sets otherwise than `init` wrote it."""
