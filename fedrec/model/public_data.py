@@ -31,14 +31,14 @@ class _Behaviour:
 
 
 def with_public_behaviour(
-    features: ItemFeatures, catalog: ItemCatalog, source: str, dim: int, private: Interactions, say: Say
+    features: ItemFeatures, catalog: ItemCatalog, source: str, dim: int, private: Interactions | None, say: Say
 ) -> ItemFeatures:
     """The features, with what people in a public data set had together.
 
     Args:
         source: a known data set, which is decomposed once and kept in the cache, or a folder.
         dim: components.
-        private: the partners' table, which must not be the public one.
+        private: the partners' table, which must not be the public one; None where nobody's rows are.
     Raises:
         PrivacyError: they are the partners' own rows, which would leave uncharged. Only the whole table is recognised:
             that none of its users is among the partners' is for whoever names it to know.
@@ -53,7 +53,7 @@ def with_public_behaviour(
     return features.with_behaviour(found.vectors, f"{found.catalog_hash}|{found.table_hash}|{dim}")
 
 
-def _decomposed(source: str, catalog: ItemCatalog, dim: int, private: Interactions, say: Say) -> _Behaviour:
+def _decomposed(source: str, catalog: ItemCatalog, dim: int, private: Interactions | None, say: Say) -> _Behaviour:
     public_catalog, table = load_data(source, say)
     _refuse_own(table.hash, private)
     if generated_from(table):
@@ -62,8 +62,8 @@ def _decomposed(source: str, catalog: ItemCatalog, dim: int, private: Interactio
     return _Behaviour(vectors, table.hash, public_catalog.hash)
 
 
-def _refuse_own(table_hash: str, private: Interactions) -> None:
-    if table_hash == private.hash:
+def _refuse_own(table_hash: str, private: Interactions | None) -> None:
+    if private is not None and table_hash == private.hash:
         raise PrivacyError(
             "model.public_data names the partners' own data, and would hand them out without noise or charge",
             'name data that are published, or "none"',

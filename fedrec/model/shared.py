@@ -39,11 +39,13 @@ class SharedModel:
         return build_model(backbone, self.features, AdapterShape(**shape.model_dump()), seed).to(device)
 
 
-def load_shared(config: ModelConfig, catalog: ItemCatalog, own: Interactions, say: Say = lambda _: None) -> SharedModel:
+def load_shared(
+    config: ModelConfig, catalog: ItemCatalog, own: Interactions | None, say: Say = lambda _: None
+) -> SharedModel:
     """Fetch (or take from the cache) and load; this process gets the configuration's threads.
 
     Args:
-        own: the rows of whoever loads it, which must not be the public data.
+        own: the rows of whoever loads it, which must not be the public data; None: whoever loads it has none.
     Raises:
         ModelError: an unknown model, or a device that this machine lacks.
         PrivacyError: the public data are the owner's rows.

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from fedrec.config import load_config
-from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json
+from fedrec_sim.cli_output import DEMO, AsJson, console, emit_json, errors
 
-federation = typer.Typer(no_args_is_help=True, help="Make what `flower-server use` takes.")
+federation = typer.Typer(no_args_is_help=True, help="Make what `flower-server use` takes, and measure what came of it.")
 
 
 @federation.command()
@@ -49,3 +49,32 @@ def make(
         emit_json(told)
     else:
         console.print(f"{to}: {told['rounds']} rounds, mode {told['mode']}, epsilon {told['epsilon']}")
+
+
+@federation.command()
+def quality(
+    coordinator: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
+    data: Annotated[str, typer.Option(help="Published rows: movielens-small, or a folder.")] = "movielens-small",
+    rounds: Annotated[list[int] | None, typer.Option("--round", help="Only this one; repeat it.", min=0)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure committed versions on rows that somebody published, for the admin pages. No partner's row is read.
+
+    Example: `fedrec federation quality /srv/fedrec`
+    """
+    from dataclasses import asdict
+
+    from fedrec_server.settings import Coordinator
+    from fedrec_sim.version_quality import measure_versions
+
+    def say(line: str) -> None:
+        errors.print(line, markup=False, highlight=False)
+
+    told = []
+    for found in measure_versions(Coordinator(coordinator), data, rounds=rounds or [], say=say):
+        told.append(asdict(found))
+        say(f"{found.adapter_hash[:12]}: HR@10 {found.hit_ratio:.4f}, NDCG@10 {found.ndcg:.4f}, {found.users} users")
+    if as_json:
+        emit_json({"measured": told})
+    else:
+        console.print(f"{len(told)} versions measured")

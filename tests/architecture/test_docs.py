@@ -15,8 +15,11 @@ from fedrec import errors
 from fedrec.config import BaselinesConfig, SimulationConfig, load_config
 from fedrec_client.cli import app as client_app
 from fedrec_client.settings import ClientSettings
+from fedrec_server.admin.api import api_routes
+from fedrec_server.admin.app import monitoring_routes
 from fedrec_server.cli import app as server_app
 from fedrec_server.gateway import Gateway
+from fedrec_server.progress import EpsilonByRound
 from fedrec_server.settings import ServerSettings
 from fedrec_sim.cli import app
 
@@ -80,6 +83,15 @@ def test_every_path_of_the_gateway_is_documented() -> None:
         assert (f"`{path.removeprefix('/v1/fleet/')}`" if "fleet" in path else f" {path}`") in text or (
             path == "/v1/fleet/activate-node"
         )
+
+
+def test_every_path_of_the_admin_api_is_documented() -> None:
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    epsilon = EpsilonByRound(None, ())
+    for router in (api_routes(cast(Any, None), epsilon), monitoring_routes(cast(Any, None))):
+        for route in cast(list[Route], router.routes):
+            for method in route.methods or ():
+                assert f"`{method} {route.path}`" in text, route.path
 
 
 def test_every_shipped_configuration_is_valid() -> None:

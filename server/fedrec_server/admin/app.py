@@ -60,7 +60,7 @@ def admin_app(coordinator: Coordinator) -> ASGIApp:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    app.include_router(_monitoring(coordinator))
+    app.include_router(monitoring_routes(coordinator))
     app.include_router(api_routes(coordinator, epsilon))
     app.include_router(page_routes(coordinator, credentials, epsilon))
     app.mount("/static", StaticFiles(directory=str(_PLACE / "static")), name="static")
@@ -71,7 +71,7 @@ def admin_app(coordinator: Coordinator) -> ASGIApp:
     return Guard(app, credentials)
 
 
-def _monitoring(coordinator: Coordinator) -> APIRouter:
+def monitoring_routes(coordinator: Coordinator) -> APIRouter:
     """What machines look at: with `keys/metrics.token`, but for `/health`, which says no more than that it answers."""
     router = APIRouter(include_in_schema=False)
 
