@@ -17,14 +17,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedrec.signing import read_secret
+from fedrec_server.connection import ConnectionLimits
 from fedrec_server.gateway import Bell, Gateway, GatewayLimits
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.public_server import PublicServer
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)
-# Open connections; more wait at the door.
-_MOST_CONNECTIONS = 4000
 _HELD_S = 1.0
 
 
@@ -36,20 +36,9 @@ def run_front(coordinator: Coordinator) -> None:
 async def _serve(coordinator: Coordinator) -> None:
     gateway = make_gateway(coordinator)
     settings, local = coordinator.settings.gateway, coordinator.settings.local
-    public = uvicorn.Config(
-        gateway.app(),
-        host=settings.host,
-        port=settings.port,
-        ssl_certfile=coordinator.keys / "server.pem",
-        ssl_keyfile=coordinator.keys / "server.key",
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=3,
-        server_header=False,
-        date_header=False,
-        access_log=False,
-        log_config=None,
-    )
+    limits = ConnectionLimits(most_of_one=settings.connections_per_address)
+    certificate, key = coordinator.keys / "server.pem", coordinator.keys / "server.key"
+    public = PublicServer(gateway.app(), certificate, key, settings.host, settings.port, limits)
     token = read_secret(coordinator.keys / "admin.token").decode()
     admin = uvicorn.Config(
         admin_app(gateway.bell, gateway.answers, token),
@@ -58,7 +47,7 @@ async def _serve(coordinator: Coordinator) -> None:
         access_log=False,
         log_config=None,
     )
-    servers = [_Server(public), _Server(admin)]
+    servers = [public, _Server(admin)]
     _log.info("gateway on %s:%d", settings.host, settings.port, extra={"event": "gateway_up"})
 
     def end() -> None:

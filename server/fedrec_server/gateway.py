@@ -20,12 +20,14 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
+from fedrec_server.door import neighbourhood
 from fedrec_server.limits import Buckets, CallError, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
@@ -58,7 +60,7 @@ class GatewayLimits:
     Attributes:
         object_bytes: of one tensor on its way.
         calls_per_s, burst: of one partner.
-        strangers_per_s: calls of one address without a partner's key.
+        strangers_per_s: calls of one address, or IPv6 network of 64 bits, without a partner's key.
         held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
             after each such answer, and gives up a call after 30 s.
         look_s: how often the SuperLink is asked while one is held, if nobody says that there is work.
@@ -149,7 +151,7 @@ class Gateway:
         for name in FLEET_CALLS:
             path = f"/v1/fleet/{name}"
             routes.append(Route(path, self._guarded(path, partial(self._fleet, name)), methods=["POST"]))
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_here})
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -295,8 +297,14 @@ class Gateway:
             raise CallError(429, "too many calls; slow down")
 
     def _spare_strangers(self, request: Request) -> None:
-        if not self._strangers.take(request.client.host if request.client else "?"):
+        if not self._strangers.take(neighbourhood(request.client.host if request.client else "?")):
             raise CallError(429, "too many calls; slow down")
+
+
+async def _not_here(_: Request, error: Exception) -> Response:
+    """No such path, or another method."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail.lower()}, error.status_code, headers=error.headers)
 
 
 def _has_work(content: bytes) -> bool:

@@ -33,6 +33,7 @@ class GatewaySettings(Section):
     public_hosts: Annotated[tuple[Host, ...], Field(min_length=1)] = ("localhost",)
     object_megabytes: Annotated[int, Field(ge=1, le=2000)] = 256
     calls_per_s: Annotated[float, Field(gt=0)] = 200.0
+    connections_per_address: Annotated[int, Field(ge=4, le=4000)] = 256
 
 
 class LocalSettings(Section):
