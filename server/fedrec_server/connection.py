@@ -26,6 +26,7 @@ class ConnectionLimits:
         head_s: from a request's first byte, or from the connection's begin, until its head is there.
         idle_s: between an answer and the next request.
         linger_s: that a refused caller may go on sending before it is cut off.
+        goodbye_s: for the last answer when the gateway stops; idle clients do not hear that a connection is closed.
         flush_s: that an answer may take to be fetched after `idle_s`.
         head_bytes: of a request line and its headers.
     """
@@ -36,6 +37,7 @@ class ConnectionLimits:
     head_s: float = 10.0
     idle_s: float = 20.0
     linger_s: float = 5.0
+    goodbye_s: float = 1.0
     flush_s: float = 60.0
     head_bytes: int = 16 << 10
 
@@ -58,7 +60,7 @@ class Connection(HttpToolsProtocol):
         self.access_log = False  # the gateway writes its own
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
-        self._in_head, self._is_whole = False, True
+        self._in_head, self._is_whole, self._is_last = False, True, False
         self._fed_bytes, self._parsed_bytes = 0, 0  # of this head: before a line is whole, and once it is
 
     # asyncio's side
@@ -89,6 +91,13 @@ class Connection(HttpToolsProtocol):
             self._refuse(told if isinstance(told, _RefusalError) else _RefusalError(400, "not HTTP/1.1"))
         except httptools.HttpParserUpgrade:
             self._refuse(_RefusalError(400, "only HTTP/1.1 is spoken here"))
+
+    def shutdown(self) -> None:
+        """The gateway stops: what is being answered is answered, and then it is over."""
+        super().shutdown()
+        self._is_last = True
+        if self.transport.is_closing():
+            self._abort_in(self._limits.goodbye_s)
 
     # The parser's side
 
@@ -134,6 +143,8 @@ class Connection(HttpToolsProtocol):
         """Wait for the next request; who still sends the body of one that was answered is cut off soon."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            if self._is_last:
+                self._abort_in(self._limits.goodbye_s)
             return
         self.flow.resume_reading()
         self._arm(self._limits.idle_s if self._is_whole else self._limits.linger_s)
@@ -156,8 +167,7 @@ class Connection(HttpToolsProtocol):
     def _close(self) -> None:
         """In order, as far as the other side takes part in it."""
         self.transport.close()
-        self._disarm()
-        self._timer = self.loop.call_later(self._limits.linger_s, self.transport.abort)
+        self._abort_in(self._limits.linger_s)
 
     def _cut(self) -> None:
         """Time is up. A caller that has been answered may still fetch it, for `flush_s`."""
@@ -165,6 +175,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             self._close()
+
+    def _abort_in(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _arm(self, seconds: float) -> None:
         self._disarm()

@@ -51,6 +51,7 @@ async def _serve(coordinator: Coordinator) -> None:
     _log.info("gateway on %s:%d", settings.host, settings.port, extra={"event": "gateway_up"})
 
     def end() -> None:
+        gateway.stop()
         for server in servers:
             server.should_exit = True
 

@@ -131,6 +131,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._is_stopping = False
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
 
@@ -153,6 +154,12 @@ class Gateway:
             routes.append(Route(path, self._guarded(path, partial(self._fleet, name)), methods=["POST"]))
         return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_here})
 
+    def stop(self) -> None:
+        """Answer with nothing whoever waits for work; further questions, too."""
+        self._is_stopping = True
+        self.bell.ring()
+        self.answers.ring()
+
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
@@ -174,6 +181,10 @@ class Gateway:
     async def _answered(self, request: Request, do: Handler) -> Response:
         try:
             return await do(request)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            return JSONResponse({"error": "the coordinator is stopping; try again later"}, 503)
         except CallError as error:
             return JSONResponse({"error": error.problem}, error.status)
         except StorageError:
@@ -280,7 +291,7 @@ class Gateway:
         while True:
             response = await self._forward(request, body)
             left = end - time.monotonic()
-            if response.status_code != 200 or left <= 0 or _has_work(bytes(response.body)):
+            if response.status_code != 200 or left <= 0 or self._is_stopping or _has_work(bytes(response.body)):
                 return response
             await self.bell.wait(min(left, self.limits.look_s))
             if await request.is_disconnected():

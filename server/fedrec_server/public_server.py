@@ -70,6 +70,17 @@ class PublicServer(uvicorn.Server):
         ]
         self.started = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """In order, as far as others take part in it within some seconds; then whatever is left is cut off."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=self._limits.goodbye_s)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for _ in range(100):
+            if self.server_state.connections:
+                await asyncio.sleep(0.01)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Another server shares the process: signals are the process's."""

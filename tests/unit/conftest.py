@@ -177,17 +177,23 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_listener(world: World, certificates: Path) -> Iterator[Callable[..., Listener]]:
-    """Makes listeners, which are stopped at the end."""
+def listen(certificates: Path) -> Iterator[Callable[..., Listener]]:
+    """Puts a world behind a listener, which is stopped at the end."""
     made: list[Listener] = []
 
-    def make(**limits: Any) -> Listener:
+    def start(world: World, **limits: Any) -> Listener:
         made.append(Listener(world, certificates, **limits))
         return made[-1]
 
-    yield make
+    yield start
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def make_listener(world: World, listen: Callable[..., Listener]) -> Callable[..., Listener]:
+    """Makes listeners with limits of their own."""
+    return lambda **limits: listen(world, **limits)
 
 
 @pytest.fixture

@@ -94,6 +94,28 @@ def test_the_bell_ends_the_wait_at_once(make_world: MakeWorld) -> None:
     assert PullMessagesResponse.FromString(asyncio.run(run()).content).messages_list
 
 
+@pytest.mark.parametrize("held", ["waits", "asks the SuperLink"])
+def test_a_held_question_is_answered_with_nothing_when_the_gateway_stops(make_world: MakeWorld, held: str) -> None:
+    world = make_world(held_s=30.0, look_s=30.0 if held == "waits" else 0.01)
+    world.upstream.work_after = 10**6
+
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway", timeout=20.0) as client:
+            asked = asyncio.create_task(client.post("/v1/fleet/pull-messages", headers=world.node_headers()))
+            while not world.upstream.calls:
+                await asyncio.sleep(0.01)
+            world.gateway.stop()
+            late = await client.post("/v1/fleet/pull-messages", headers=world.node_headers())
+            return await asked, late
+
+    started = time.monotonic()
+    for answer in asyncio.run(run()):
+        assert answer.status_code == 200
+        assert not PullMessagesResponse.FromString(answer.content).messages_list
+    assert time.monotonic() - started < 5.0
+
+
 def test_an_answer_is_heard_once_it_is_whole() -> None:
     """The driver looks when a node is done pushing, also if that was before it began to listen."""
 

@@ -252,6 +252,30 @@ def test_two_thousand_hostile_calls_leave_no_table_grown(make_listener: MakeList
     assert listener.is_well()
 
 
+def test_a_gateway_that_stops_ends_its_calls_in_order(
+    make_world: Callable[..., Any],
+    certificates: Path,
+    caplog: pytest.LogCaptureFixture,
+    listen: Callable[..., Listener],
+) -> None:
+    """One node waits for work, one is idle and does not listen, one's body does not come, one's SuperLink is slow."""
+    world = make_world(held_s=30.0, look_s=30.0)
+    world.upstream.work_after = 10**6
+    listener = listen(world, head_s=30.0, idle_s=30.0, goodbye_s=0.2, flush_s=30.0)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in world.node_headers().items())
+    with listener.tls() as waits, listener.tls() as idle, listener.tls() as stalls:
+        waits.sendall(f"POST /v1/fleet/pull-messages HTTP/1.1\r\n{headers}content-length: 0\r\n\r\n".encode())
+        idle.sendall(GET)
+        assert answer(idle)
+        stalls.sendall(POST)
+        assert until(lambda: len(world.upstream.calls) == 1)
+        listener.world.gateway.stop()
+        listener.stop()
+        assert rest_of(waits).startswith(b"HTTP/1.1 200 ")
+        assert rest_of(stalls).startswith(b"HTTP/1.1 503 ")
+    assert not [one for one in caplog.records if one.exc_info]
+
+
 def test_addresses_from_one_network_are_one_caller() -> None:
     guests = Guests(most=10, most_of_one=2)
     one, other = neighbourhood("2001:db8::1"), neighbourhood("2001:db8::ffff:2")
