@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +39,16 @@ def init(
     """
     from fedrec.invitation import Invitation
     from fedrec.signing import fingerprint
-    from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority
+    from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority, meet
     from fedrec_client.settings import make_node, mark_enrolled, unmake_node
 
     invitation = Invitation.from_token(invite)
-    node = make_node(folder, invitation, fetch_authority(invitation), port)
+    authority = fetch_authority(invitation)
+    meet(invitation, authority)
+    node = make_node(folder, invitation, authority, port)
     try:
-        told = CoordinatorLink(node).enrol(node, invitation.secret)
+        with closing(CoordinatorLink(node)) as link:
+            told = link.enrol(node, invitation.secret)
     except ProtocolError:
         unmake_node(node)  # refused: these keys are nobody's
         raise
@@ -61,7 +65,8 @@ def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
     from fedrec_client.coordinator_link import CoordinatorLink
 
     node = _node(folder)
-    terms = take(node, CoordinatorLink(node), anew=True).terms
+    with closing(CoordinatorLink(node)) as link:
+        terms = take(node, link, anew=True).terms
     values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
     _say(values, as_json, f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}")
 
@@ -152,7 +157,8 @@ def leave(folder: Folder = HERE, as_json: AsJson = False) -> None:
     from fedrec_client.coordinator_link import CoordinatorLink
 
     node = _node(folder)
-    told = CoordinatorLink(node).leave()
+    with closing(CoordinatorLink(node)) as link:
+        told = link.leave()
     _say(told, as_json, f"{node.settings.name}: {told['status']}")
 
 

@@ -46,9 +46,14 @@ class RunningNode:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Until stopped. Raises RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms."""
+        """Until stopped.
+
+        Raises: RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms. ConfigError: the
+            certificate authority is not the one that is pinned.
+        """
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
+        self.node.authority()  # Flower's node trusts whatever stands in that file
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             agreement = Agreement.read(self.node)
             agreement.hold_against(self.node.settings.policy)

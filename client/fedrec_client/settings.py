@@ -15,6 +15,7 @@ from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.invitation import Invitation
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
+from fedrec_client.authority import pinned_authority
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
@@ -116,6 +117,14 @@ class Node:
     def logs(self) -> Path:
         """Of every process."""
         return self.folder / "logs"
+
+    def authority(self) -> bytes:
+        """The coordinator's CA certificate, PEM. Raises ConfigError: missing, or not the one that is pinned."""
+        path = self.keys / "ca.pem"
+        try:
+            return pinned_authority(path.read_bytes(), self.settings.coordinator.authority, str(path))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}", "ask the coordinator for it") from error
 
     def signing_key(self) -> SigningKey:
         """Raises ConfigError: missing or readable by others."""

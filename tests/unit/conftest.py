@@ -181,8 +181,8 @@ def listen(certificates: Path) -> Iterator[Callable[..., Listener]]:
     """Puts a world behind a listener, which is stopped at the end."""
     made: list[Listener] = []
 
-    def start(world: World, **limits: Any) -> Listener:
-        made.append(Listener(world, certificates, **limits))
+    def start(world: World, *, keys: Path = certificates, **limits: Any) -> Listener:
+        made.append(Listener(world, keys, **limits))
         return made[-1]
 
     yield start
