@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 import httpx
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -31,6 +32,7 @@ from fedrec_server.door import neighbourhood
 from fedrec_server.limits import Buckets, CallError, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.proofs import UsedRequests, is_nodes_signature
 
 # Of Flower's fleet API; that nodes register themselves is not among them.
 FLEET_CALLS = (
@@ -45,6 +47,7 @@ FLEET_CALLS = (
     "pull-object",
     "confirm-message-received",
 )
+_PROOF = (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
 _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
@@ -132,6 +135,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._is_stopping = False
+        self._used = UsedRequests(_CLOCKS_MAY_DIFFER_S)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
 
@@ -240,12 +244,11 @@ class Gateway:
         self._spare_strangers(request)
         name, at = request.headers.get("fedrec-partner", ""), request.headers.get("fedrec-time", "")
         partner = await run_in_threadpool(self.desk.known, name)
+        values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
         try:
-            if partner is None or abs((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) > (
-                _CLOCKS_MAY_DIFFER_S
-            ):
+            time_of = datetime.fromisoformat(at)
+            if partner is None or abs((datetime.now(UTC) - time_of).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
                 raise ProtocolError("stale, or from a stranger")
-            values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
             signature = request.headers.get("fedrec-signature", "")
             verify(bytes.fromhex(partner.signing_key), "request", values, signature)
         except (ProtocolError, ValueError, TypeError) as error:
@@ -253,7 +256,16 @@ class Gateway:
         if partner.status != "approved" and not (also_pending and partner.status in ("pending", "suspended")):
             raise CallError(403, f"this partner is {partner.status}")
         self._spend(partner.name)
+        if request.method not in ("GET", "HEAD"):
+            self._use(partner.name, "\n".join(values.values()), time_of)
         return partner
+
+    def _use(self, partner: str, request: str, at: datetime) -> None:
+        match self._used.take(partner, request, at):
+            case "again":
+                raise CallError(409, "this very request came before")
+            case "too many":
+                raise CallError(429, "too many calls; slow down")
 
     # Flower's fleet API
 
@@ -271,10 +283,14 @@ class Gateway:
         return response
 
     async def _holder(self, request: Request) -> Partner:
-        """Whose key the call names; that its owner made the call, the SuperLink finds out from the signature."""
-        named = request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, "")
+        """Whose node makes the call.
+
+        The SuperLink checks the signature again, and how old it is. It is checked here so that nobody uses up another's
+        allowance, or is noted as another.
+        """
+        named, at, signature = (request.headers.get(name, "") for name in _PROOF)
         partner = await run_in_threadpool(self.desk.holder, named)
-        if partner is None:
+        if partner is None or not await run_in_threadpool(is_nodes_signature, named, at, signature):
             self._spare_strangers(request)
             raise CallError(401, "no partner's key")
         if partner.status != "approved":
