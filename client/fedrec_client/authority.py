@@ -1,5 +1,7 @@
 """The coordinator's certificate authority as a partner pins it: one certificate, the one of the invitation."""
 
+from pathlib import Path
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
@@ -32,3 +34,12 @@ def pinned_authority(content: bytes, fingerprint: str, source: str) -> bytes:
             "somebody may stand between; ask the coordinator for the fingerprint by another way",
         )
     return found[0].public_bytes(serialization.Encoding.PEM)
+
+
+def read_authority(path: Path, fingerprint: str) -> bytes:
+    """As `pinned_authority`, from a file. Raises ConfigError: it cannot be read, too."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", "ask the coordinator for its ca.pem") from error
+    return pinned_authority(content, fingerprint, str(path))

@@ -31,21 +31,36 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     invite: Annotated[str, typer.Option(help="What the coordinator's `flower-server invite` printed.")],
     port: Annotated[int, typer.Option(help="Of Flower's SuperNode, on the loopback.")] = 9094,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="The coordinator's ca.pem, given by hand; fetched otherwise.")
+    ] = None,
+    auth_supernode_private_key: Annotated[
+        Path | None, typer.Option(help="An own P-384 key for Flower's node; one is made otherwise.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make this node's keys, check that the coordinator is the one of the invitation, and enrol.
+
+    `--root-certificates` and `--auth-supernode-private-key` are named as Flower's; either way the authority must be
+    the one that the invitation names.
 
     Example: `flower-client init /srv/fedrec-node --invite fedrec1.eyJ...`
     """
     from fedrec.invitation import Invitation
     from fedrec.signing import fingerprint
+    from fedrec_client.authority import read_authority
     from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority, meet
+    from fedrec_client.node_key import read_node_key
     from fedrec_client.settings import make_node, mark_enrolled, unmake_node
 
     invitation = Invitation.from_token(invite)
-    authority = fetch_authority(invitation)
+    own_key = read_node_key(auth_supernode_private_key) if auth_supernode_private_key else None
+    if root_certificates:
+        authority = read_authority(root_certificates, invitation.authority)
+    else:
+        authority = fetch_authority(invitation)
     meet(invitation, authority)
-    node = make_node(folder, invitation, authority, port)
+    node = make_node(folder, invitation, authority, port, own_key)
     try:
         with closing(CoordinatorLink(node)) as link:
             told = link.enrol(node, invitation.secret)

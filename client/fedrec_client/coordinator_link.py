@@ -1,17 +1,18 @@
 """What a partner's node asks of the coordinator's gateway besides Flower's fleet API, over TLS, signed."""
 
+import base64
 import hashlib
 import ssl
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives import serialization
 
 from fedrec.errors import ProtocolError, RunError
 from fedrec.invitation import Invitation
 from fedrec.signing import read_secret
 from fedrec_client.authority import pinned_authority
+from fedrec_client.node_key import public_part
 from fedrec_client.settings import Node
 
 _TIMEOUT_S = 30.0
@@ -150,11 +151,7 @@ class CoordinatorLink:
 
 def node_public_key(node: Node) -> str:
     """Of Flower's node authentication, base64 of PEM, as its headers have it."""
-    import base64
-
-    private = serialization.load_ssh_private_key(read_secret(node.keys / "node.key"), None)
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return base64.b64encode(private.public_key().public_bytes(serialization.Encoding.PEM, form)).decode()
+    return base64.b64encode(public_part(read_secret(node.keys / "node.key"))).decode()
 
 
 def _words(response: httpx.Response) -> str:

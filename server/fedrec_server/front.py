@@ -72,7 +72,7 @@ class _Server(uvicorn.Server):
 def make_gateway(coordinator: Coordinator) -> Gateway:
     """The gateway of a coordinator's folder. It never reads the signing key."""
     settings, place = coordinator.settings.gateway, coordinator.superlink
-    context = ssl.create_default_context(cafile=coordinator.keys / "ca.pem")
+    context = ssl.create_default_context(cafile=place.certificates / "ca.pem")
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0, limits=limits)
     book = PartnerBook(coordinator.database)

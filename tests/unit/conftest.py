@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ipaddress
 import socket
 import ssl
 import threading
@@ -15,7 +16,10 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -167,21 +171,85 @@ def all_of(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def issued(
+    folder: Path,
+    authority: Path | None,
+    hosts: list[str],
+    *,
+    days: tuple[float, float] = (-1, 1),
+    is_authority: bool = False,
+    name: str = "server",
+) -> Path:
+    """A certificate and its key in a folder, valid from and to so many days from now.
+
+    By the authority of another folder, or by itself.
+    """
+    key, now, stem = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), "ca" if is_authority else "server"
+    subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    secret: Any = key
+    if authority is not None:
+        issuer = x509.load_pem_x509_certificate((authority / "ca.pem").read_bytes()).subject
+        secret = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), None)
+    is_address = [host[0].isdigit() for host in hosts]
+    names = [
+        x509.IPAddress(ipaddress.ip_address(host)) if number else x509.DNSName(host)
+        for host, number in zip(hosts, is_address, strict=True)
+    ]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+        .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(secret.public_key()), critical=False)
+    )
+    if is_authority:
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        made = made.add_extension(usage, critical=True)
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    pem, form, none = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / f"{stem}.key").write_bytes(key.private_bytes(pem, form, none))
+    (folder / f"{stem}.key").chmod(0o600)
+    (folder / f"{stem}.pem").write_bytes(made.sign(secret, hashes.SHA256()).public_bytes(pem))
+    return folder
+
+
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority and a certificate for localhost."""
-    folder = tmp_path_factory.mktemp("keys")
+def issue() -> Callable[..., Path]:
+    """Makes certificates that are wrong in a way."""
+    return issued
+
+
+@pytest.fixture(scope="session")
+def true(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The coordinator's authority, and its certificate for localhost."""
+    folder = tmp_path_factory.mktemp("true")
+    make_authority(folder, "films")
+    make_server_certificate(folder, ["localhost"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody else's, under the same names."""
+    folder = tmp_path_factory.mktemp("foreign")
     make_authority(folder, "films")
     make_server_certificate(folder, ["localhost"])
     return folder
 
 
 @pytest.fixture
-def listen(certificates: Path) -> Iterator[Callable[..., Listener]]:
+def listen(true: Path) -> Iterator[Callable[..., Listener]]:
     """Puts a world behind a listener, which is stopped at the end."""
     made: list[Listener] = []
 
-    def start(world: World, *, keys: Path = certificates, **limits: Any) -> Listener:
+    def start(world: World, *, keys: Path = true, **limits: Any) -> Listener:
         made.append(Listener(world, keys, **limits))
         return made[-1]
 

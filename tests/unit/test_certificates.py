@@ -1,16 +1,11 @@
 """Who cannot show the coordinator's certificate gets nothing: no secret, no key; and the partner is told why."""
 
-import ipaddress
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from fedrec.errors import ConfigError
@@ -20,53 +15,11 @@ from fedrec_client.cli import app as client
 from fedrec_client.coordinator_link import CertificateError, CoordinatorLink, UnreachableError
 from fedrec_client.node import RunningNode
 from fedrec_client.settings import Node, make_node
-from fedrec_server.certificates import authority_fingerprint, make_authority, make_server_certificate
+from fedrec_server.certificates import authority_fingerprint
 
 Listen = Callable[..., Any]
+Issue = Callable[..., Path]
 World = Any
-PEM = serialization.Encoding.PEM
-
-
-def issue(folder: Path, authority: Path, hosts: list[str], days: tuple[float, float] = (-1, 1)) -> Path:
-    """A server certificate by an authority's key, valid from and to so many days from now."""
-    ca = x509.load_pem_x509_certificate((authority / "ca.pem").read_bytes())
-    secret: Any = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), None)
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    names = [x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host) for host in hosts]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")]))
-        .issuer_name(ca.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=days[0]))
-        .not_valid_after(now + timedelta(days=days[1]))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(secret, hashes.SHA256())
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    none = serialization.NoEncryption()
-    (folder / "server.key").write_bytes(key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, none))
-    (folder / "server.pem").write_bytes(made.public_bytes(PEM))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def true(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The coordinator's authority and certificate."""
-    folder = tmp_path_factory.mktemp("true")
-    make_authority(folder, "films")
-    make_server_certificate(folder, ["localhost"])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Somebody else's."""
-    folder = tmp_path_factory.mktemp("foreign")
-    make_authority(folder, "films")
-    make_server_certificate(folder, ["localhost"])
-    return folder
 
 
 @pytest.fixture
@@ -119,12 +72,13 @@ def test_a_certificate_that_does_not_hold_ends_it_before_anything_is_sent(
     true: Path,
     tmp_path: Path,
     asked: list[str],
+    issue: Issue,
     hosts: list[str],
     days: tuple[float, float],
     words: str,
 ) -> None:
     world.gateway.authority = (true / "ca.pem").read_bytes()
-    listener = listen(world, keys=issue(tmp_path / "keys", true, hosts, days))
+    listener = listen(world, keys=issue(tmp_path / "keys", true, hosts, days=days))
     error = init(tmp_path / "node", invitation(world, listener.port, true))
     assert isinstance(error, CertificateError)
     assert words in error.problem

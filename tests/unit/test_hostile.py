@@ -254,7 +254,6 @@ def test_two_thousand_hostile_calls_leave_no_table_grown(make_listener: MakeList
 
 def test_a_gateway_that_stops_ends_its_calls_in_order(
     make_world: Callable[..., Any],
-    certificates: Path,
     caplog: pytest.LogCaptureFixture,
     listen: Callable[..., Listener],
 ) -> None:
