@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,21 +32,39 @@ def init(
     invite: Annotated[str, typer.Option(help="What the coordinator's `flower-server invite` printed.")],
     port: Annotated[int, typer.Option(help="Of Flower's SuperNode, on the loopback.")] = 9094,
     metrics_port: Annotated[int, typer.Option(help="Of the node's metrics, on the loopback; 0: none.", min=0)] = 0,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="The coordinator's ca.pem, given by hand; fetched otherwise.")
+    ] = None,
+    auth_supernode_private_key: Annotated[
+        Path | None, typer.Option(help="An own P-384 key for Flower's node; one is made otherwise.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make this node's keys, check that the coordinator is the one of the invitation, and enrol.
+
+    `--root-certificates` and `--auth-supernode-private-key` are named as Flower's; either way the authority must be
+    the one that the invitation names.
 
     Example: `flower-client init /srv/fedrec-node --invite fedrec1.eyJ...`
     """
     from fedrec.invitation import Invitation
     from fedrec.signing import fingerprint
-    from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority
+    from fedrec_client.authority import read_authority
+    from fedrec_client.coordinator_link import CoordinatorLink, fetch_authority, meet
+    from fedrec_client.node_key import read_node_key
     from fedrec_client.settings import make_node, mark_enrolled, unmake_node
 
     invitation = Invitation.from_token(invite)
-    node = make_node(folder, invitation, fetch_authority(invitation), port, metrics_port)
+    own_key = read_node_key(auth_supernode_private_key) if auth_supernode_private_key else None
+    if root_certificates:
+        authority = read_authority(root_certificates, invitation.authority)
+    else:
+        authority = fetch_authority(invitation)
+    meet(invitation, authority)
+    node = make_node(folder, invitation, authority, port, metrics_port, own_key)
     try:
-        told = CoordinatorLink(node).enrol(node, invitation.secret)
+        with closing(CoordinatorLink(node)) as link:
+            told = link.enrol(node, invitation.secret)
     except ProtocolError:
         unmake_node(node)  # refused: these keys are nobody's
         raise
@@ -62,7 +81,8 @@ def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
     from fedrec_client.coordinator_link import CoordinatorLink
 
     node = _node(folder)
-    terms = take(node, CoordinatorLink(node), anew=True).terms
+    with closing(CoordinatorLink(node)) as link:
+        terms = take(node, link, anew=True).terms
     values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
     _say(values, as_json, f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}")
 
@@ -153,7 +173,8 @@ def leave(folder: Folder = HERE, as_json: AsJson = False) -> None:
     from fedrec_client.coordinator_link import CoordinatorLink
 
     node = _node(folder)
-    told = CoordinatorLink(node).leave()
+    with closing(CoordinatorLink(node)) as link:
+        told = link.leave()
     _say(told, as_json, f"{node.settings.name}: {told['status']}")
 
 

@@ -1,25 +1,42 @@
 """What a partner's node asks of the coordinator's gateway besides Flower's fleet API, over TLS, signed."""
 
+import base64
 import hashlib
 import ssl
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
-from fedrec.errors import ConfigError, ProtocolError, RunError
+from fedrec.errors import ProtocolError, RunError
 from fedrec.invitation import Invitation
 from fedrec.signing import read_secret
+from fedrec_client.authority import pinned_authority
+from fedrec_client.node_key import public_part
 from fedrec_client.settings import Node
 
 _TIMEOUT_S = 30.0
-_MOST_BYTES = 2 << 30
+_MOST_PEM_BYTES = 64 << 10
+_FOREIGN = (
+    "is of another authority than the one that is pinned",
+    "somebody may stand between; ask the coordinator by another way, and go on with its own address only",
+)
+_NAMES = ("is for other host names", "ask the coordinator for an invitation with the address that it names")
+# By OpenSSL's verify codes.
+_REASONS = {
+    9: ("is not valid yet", "check this machine's clock"),
+    10: ("has expired", "check this machine's clock; the coordinator renews it with `flower-server certificate`"),
+    **dict.fromkeys((18, 19, 20, 21), _FOREIGN),
+    **dict.fromkeys((62, 64), _NAMES),
+}
 
 
 class UnreachableError(RunError):
     """The coordinator does not answer; later it may."""
+
+
+class CertificateError(UnreachableError):
+    """Somebody answers who cannot show the coordinator's certificate. Nothing was sent."""
 
 
 def fetch_authority(invitation: Invitation) -> bytes:
@@ -29,34 +46,42 @@ def fetch_authority(invitation: Invitation) -> bytes:
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    url = f"https://{invitation.address}/fedrec/v1/authority"
     try:
-        with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
-            pem = client.get(f"https://{invitation.address}/fedrec/v1/authority").raise_for_status().content
-        found = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
+        with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client, client.stream("GET", url) as answer:
+            content = next(answer.raise_for_status().iter_bytes(_MOST_PEM_BYTES), b"")
     except httpx.HTTPError as error:
         raise _unreachable(invitation.address, error) from error
-    except ValueError as error:
-        raise ConfigError(f"{invitation.address}: is no coordinator", "ask for a new invitation") from error
-    if found != invitation.authority:
-        raise ConfigError(
-            f"{invitation.address}: answers with another certificate authority than the invitation names",
-            "somebody may stand between; ask the coordinator for the fingerprint by another way",
-        )
-    return pem
+    return pinned_authority(content, invitation.authority, invitation.address)
+
+
+def meet(invitation: Invitation, authority: bytes) -> None:
+    """Make sure that the coordinator is the one of the invitation, before keys are made or anything is sent.
+
+    Args:
+        authority: PEM, compared with the invitation's fingerprint.
+    Raises: CertificateError: somebody else answers. UnreachableError.
+    """
+    context = ssl.create_default_context(cadata=authority.decode())
+    try:
+        with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
+            client.get(f"https://{invitation.address}/health").raise_for_status()
+    except httpx.HTTPError as error:
+        raise _unreachable(invitation.address, error) from error
 
 
 class CoordinatorLink:
-    """Raises, in every method: UnreachableError; ProtocolError: the coordinator refuses, in its words.
+    """Raises, in every method: UnreachableError; CertificateError; ProtocolError: the coordinator refuses.
 
     Args:
-        node: whose folder holds the CA certificate and the keys.
+        node: whose folder holds the CA certificate and the keys. Raises ConfigError: it is not the one that is pinned.
     """
 
     def __init__(self, node: Node) -> None:
         self._name = node.settings.name
         self._address = node.settings.coordinator.address
         self._key = node.signing_key()
-        context = ssl.create_default_context(cafile=node.keys / "ca.pem")
+        context = ssl.create_default_context(cadata=node.authority().decode())
         self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=_TIMEOUT_S)
 
     def enrol(self, node: Node, secret: str) -> dict[str, Any]:
@@ -126,11 +151,7 @@ class CoordinatorLink:
 
 def node_public_key(node: Node) -> str:
     """Of Flower's node authentication, base64 of PEM, as its headers have it."""
-    import base64
-
-    private = serialization.load_ssh_private_key(read_secret(node.keys / "node.key"), None)
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return base64.b64encode(private.public_key().public_bytes(serialization.Encoding.PEM, form)).decode()
+    return base64.b64encode(public_part(read_secret(node.keys / "node.key"))).decode()
 
 
 def _words(response: httpx.Response) -> str:
@@ -142,7 +163,10 @@ def _words(response: httpx.Response) -> str:
 
 def _unreachable(address: str, error: Exception) -> UnreachableError:
     """TLS failures are told apart: they are no matter of patience."""
-    text = str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-        return UnreachableError(f"{address}: its certificate is not that of the coordinator", "check address and clock")
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        reason, remedy = _REASONS.get(cause.verify_code, ("is not that of the coordinator", "ask the coordinator"))
+        return CertificateError(f"{address}: its certificate {reason}; nothing was sent", remedy)
     return UnreachableError(f"{address}: does not answer ({type(error).__name__})", "the node tries again by itself")

@@ -52,12 +52,14 @@ class RunningNode:
     heard_at: float | None = None
 
     def run(self) -> None:
-        """Until stopped. Raises RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms.
+        """Until stopped.
 
-        ConfigError: `metrics_port` is taken.
+        Raises: RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms. ConfigError: the
+            certificate authority is not the one that is pinned, or `metrics_port` is taken.
         """
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
+        self.node.authority()  # Flower's node trusts whatever stands in that file
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             agreement = Agreement.read(self.node)
             agreement.hold_against(self.node.settings.policy)

@@ -15,6 +15,8 @@ from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.invitation import Invitation
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
+from fedrec_client.authority import read_authority
+from fedrec_client.node_key import make_node_key, public_part
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
@@ -123,23 +125,37 @@ class Node:
         """Of every process."""
         return self.folder / "logs"
 
+    def authority(self) -> bytes:
+        """The coordinator's CA certificate, PEM. Raises ConfigError: missing, or not the one that is pinned."""
+        return read_authority(self.keys / "ca.pem", self.settings.coordinator.authority)
+
     def signing_key(self) -> SigningKey:
         """Raises ConfigError: missing or readable by others."""
         return SigningKey.load(self.keys / "signing.key")
 
 
-def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int, metrics_port: int = 0) -> Node:
+def make_node(
+    folder: Path,
+    invitation: Invitation,
+    authority: bytes,
+    port: int,
+    metrics_port: int = 0,
+    node_key: bytes | None = None,
+) -> Node:
     """Write configuration and keys into a new folder; the keys never leave it. One that never enrolled is gone on with.
 
     Args:
         authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
         port, metrics_port: of SuperNode and metrics, on the loopback; no metrics at port 0.
-    Raises: ConfigError: the folder is a node's already. StorageError.
+        node_key: the partner's own, in OpenSSH's form; one is made otherwise. Secret.
+    Raises: ConfigError: the folder is a node's already, or has another key. StorageError.
     """
     if (folder / "client.toml").exists():
         node = Node(folder)
         whose = (node.settings.name, node.settings.coordinator.key)
         if whose == (invitation.name, invitation.coordinator) and not (node.state / _ENROLLED).exists():
+            if node_key and public_part(node_key) != public_part((node.keys / "node.key").read_bytes()):
+                raise ConfigError(f"{folder}: an earlier try enrolled another node key", "name a new folder")
             return node  # the answer to an earlier try was lost
         raise ConfigError(f"{folder}: is a partner's folder already", "name a new one")
     text = (files("fedrec_client") / "client.toml").read_text(encoding="utf-8")
@@ -154,7 +170,7 @@ def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int,
             part.chmod(0o700)
         replace_file(node.keys / "ca.pem", authority)
         SigningKey.create(node.keys / "signing.key")
-        replace_file(node.keys / "node.key", _node_key())
+        replace_file(node.keys / "node.key", node_key or make_node_key())
         replace_file(node.keys / "noise.key", os.urandom(32))
         replace_file(node.run / "worker.secret", os.urandom(32))
         replace_file(node.run / "executor.secret", os.urandom(32))
@@ -171,13 +187,3 @@ def unmake_node(node: Node) -> None:
 def mark_enrolled(node: Node) -> None:
     """From now on the folder is that of a partner."""
     (node.state / _ENROLLED).touch(mode=0o600)
-
-
-def _node_key() -> bytes:
-    """Of Flower's node authentication, in the form that its SuperNode reads."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP384R1())
-    form, none = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, form, none)

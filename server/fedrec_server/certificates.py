@@ -14,8 +14,10 @@ from fedrec.errors import ConfigError
 from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.signing import read_secret
 
-# The SuperLink listens on the loopback under the same certificate.
+# Where keys of the SuperLink lie, which listens on the loopback; a company's certificate needs no name for that.
+LOOPBACK = "loopback"
 _LOCAL = ("localhost", "127.0.0.1")
+_LOOPBACK_DAYS, _RENEWED_BEFORE = 3650, timedelta(days=365)
 _CLOCKS_MAY_DIFFER = timedelta(hours=1)
 
 
@@ -36,10 +38,16 @@ def make_authority(folder: Path, name: str, days: int = 3650) -> None:
 
 
 def make_server_certificate(folder: Path, hosts: Sequence[str], days: int = 825) -> None:
-    """Write `server.pem` and `server.key` (0600), signed by the folder's authority, for the hosts and the loopback.
+    """Write `server.pem` and `server.key` (0600), signed by the folder's authority, for the hosts and this machine.
 
-    An older one is replaced: partners pin the authority alone. Raises ConfigError: no authority there. StorageError.
+    An older one is replaced: partners pin the authority alone. Raises ConfigError: no authority there, or one whose
+    key is a company's. StorageError.
     """
+    if (folder / "ca.pem").exists() and not (folder / "ca.key").exists():
+        raise ConfigError(
+            f"{folder / 'ca.pem'}: the authority's key is not here",
+            "give --ssl-certfile and --ssl-keyfile, signed by it",
+        )
     authority = x509.load_pem_x509_certificate(_read(folder / "ca.pem"))
     secret = serialization.load_pem_private_key(read_secret(folder / "ca.key"), None)
     assert isinstance(secret, ec.EllipticCurvePrivateKey)
@@ -54,6 +62,25 @@ def make_server_certificate(folder: Path, hosts: Sequence[str], days: int = 825)
         .add_extension(names, critical=False)
     )
     _write(folder, "server", built.sign(secret, hashes.SHA256()), key)
+
+
+def make_loopback_certificate(keys: Path) -> None:
+    """Write the SuperLink's `ca.pem`, `server.pem`, `server.key`, unless they are there and good for a year.
+
+    Nobody pins its authority: whose key is thrown away. Raises StorageError.
+    """
+    folder = keys / LOOPBACK
+    needed = [folder / name for name in ("ca.pem", "server.key", "server.pem")]
+    if all(path.exists() for path in needed) and expires_at(folder) > datetime.now(UTC) + _RENEWED_BEFORE:
+        return
+    with storage_errors(folder):
+        for path in needed:
+            path.unlink(missing_ok=True)
+    make_authority(folder, LOOPBACK, _LOOPBACK_DAYS)
+    make_server_certificate(folder, _LOCAL, _LOOPBACK_DAYS)
+    with storage_errors(folder):
+        folder.chmod(0o700)
+        (folder / "ca.key").unlink()
 
 
 def authority_fingerprint(pem: bytes) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedrec.errors import FedrecError
+from fedrec.errors import ConfigError, FedrecError
 from fedrec.logs import log_json
 
 console, errors = Console(), Console(stderr=True)
@@ -29,6 +29,11 @@ Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_SERVER", help="The
 HERE = Path()
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The partner's name.")]
+CaFile = Annotated[Path | None, typer.Option("--ssl-ca-certfile", help="A company's own root, which partners pin.")]
+CertFile = Annotated[
+    Path | None, typer.Option("--ssl-certfile", help="Its certificate for the public hosts, intermediates behind it.")
+]
+KeyFile = Annotated[Path | None, typer.Option("--ssl-keyfile", help="The key of that certificate, unencrypted PEM.")]
 
 
 @app.command()
@@ -39,16 +44,23 @@ def init(
     port: Annotated[int, typer.Option(help="Of the gateway.")] = 8443,
     superlink_port: Annotated[int, typer.Option(help="Of Flower's SuperLink, on the loopback.")] = 9191,
     admin_port: Annotated[int, typer.Option(help="Of the admin API, on the loopback.")] = 8444,
+    ssl_ca_certfile: CaFile = None,
+    ssl_certfile: CertFile = None,
+    ssl_keyfile: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write `server.toml`, a certificate authority, a server certificate and the coordinator's signing key.
+
+    The three `--ssl` options, named as Flower's, take a company's own authority and certificate instead.
 
     Example: `flower-server init /srv/fedrec --name films --host coordinator.example`
     """
     from fedrec_server.settings import make_coordinator
 
     ports = {"GATEWAY_PORT": port, "SUPERLINK_PORT": superlink_port, "ADMIN_PORT": admin_port}
-    made = make_coordinator(folder, name=name, hosts=tuple(host or ["localhost"]), ports=ports)
+    hosts = tuple(host or ["localhost"])
+    given = _given(ssl_ca_certfile, ssl_certfile, ssl_keyfile, hosts)
+    made = make_coordinator(folder, name=name, hosts=hosts, ports=ports, given=given)
     told = {"folder": str(folder), "coordinator": made.signing_key().public.hex(), "authority": _authority(made)}
     _say(told, as_json, f"{folder}: ready. Next: flower-server use FEDERATION --dir {folder}")
 
@@ -86,14 +98,25 @@ def invite(
 @app.command()
 def certificate(
     folder: Folder = HERE,
-    days: Annotated[int, typer.Option(help="How long it is valid.", min=1)] = 825,
+    days: Annotated[int, typer.Option(help="How long it is valid, if it is made here.", min=1)] = 825,
+    ssl_certfile: CertFile = None,
+    ssl_keyfile: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Renew the server certificate for `gateway.public_hosts`; partners notice nothing. Start anew afterwards."""
+    """Renew the server certificate for `gateway.public_hosts`; partners notice nothing. Start anew afterwards.
+
+    With `--ssl-certfile` and `--ssl-keyfile` it is a given one, of the authority that partners have pinned.
+    """
     from fedrec_server.certificates import expires_at, make_server_certificate
 
     made = _coordinator(folder)
-    make_server_certificate(made.keys, made.settings.gateway.public_hosts, days)
+    hosts = made.settings.gateway.public_hosts
+    authority = made.keys / "ca.pem" if ssl_certfile or ssl_keyfile else None
+    given = _given(authority, ssl_certfile, ssl_keyfile, hosts)
+    if given is None:
+        make_server_certificate(made.keys, hosts, days)
+    else:
+        given.write(made.keys)
     until = expires_at(made.keys).isoformat()
     _say({"expires_at": until}, as_json, f"valid until {until}")
 
@@ -249,6 +272,18 @@ def _coordinator(folder: Path) -> Any:
     made = Coordinator(folder)
     made.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
     return made
+
+
+def _given(authority: Path | None, certificate: Path | None, key: Path | None, hosts: tuple[str, ...]) -> Any:
+    from fedrec_server.given_certificates import read_given
+
+    if authority is None and certificate is None and key is None:
+        return None
+    if authority is None or certificate is None or key is None:
+        missing = {"--ssl-ca-certfile": authority, "--ssl-certfile": certificate, "--ssl-keyfile": key}
+        words = ", ".join(option for option, path in missing.items() if path is None)
+        raise ConfigError(f"a certificate was given without {words}", "give all of them, or none")
+    return read_given(authority, certificate, key, hosts)
 
 
 def _authority(made: Any) -> str:

@@ -19,14 +19,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fedrec.errors import ConfigError
+from fedrec_server.connection import ConnectionLimits
 from fedrec_server.gateway import Bell, Gateway, GatewayLimits
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.public_server import PublicServer
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)
-# Open connections; more wait at the door.
-_MOST_CONNECTIONS = 4000
 _HELD_S = 1.0
 _LONGEST_SOCKET = 107
 
@@ -39,32 +39,20 @@ def run_front(coordinator: Coordinator) -> None:
 async def _serve(coordinator: Coordinator) -> None:
     gateway = make_gateway(coordinator)
     settings = coordinator.settings.gateway
-    public = uvicorn.Config(
-        gateway.app(),
-        host=settings.host,
-        port=settings.port,
-        ssl_certfile=coordinator.keys / "server.pem",
-        ssl_keyfile=coordinator.keys / "server.key",
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=3,
-        server_header=False,
-        date_header=False,
-        access_log=False,
-        log_config=None,
-    )
-    inner = uvicorn.Config(bell_app(gateway.bell, gateway.answers), access_log=False, log_config=None)
-    servers = [_Server(public), _Server(inner)]
+    limits = ConnectionLimits(most_of_one=settings.connections_per_address)
+    certificate, key = coordinator.keys / "server.pem", coordinator.keys / "server.key"
+    public = PublicServer(gateway.app(), certificate, key, settings.host, settings.port, limits)
+    inner = _Server(uvicorn.Config(bell_app(gateway.bell, gateway.answers), access_log=False, log_config=None))
     rope = _own_socket(bell_socket(coordinator))
     _log.info("gateway on %s:%d", settings.host, settings.port, extra={"event": "gateway_up"})
 
     def end() -> None:
-        for server in servers:
-            server.should_exit = True
+        gateway.stop()
+        public.should_exit = inner.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    await asyncio.gather(servers[0].serve(), servers[1].serve(sockets=[rope]))
+    await asyncio.gather(public.serve(), inner.serve(sockets=[rope]))
 
 
 def bell_socket(coordinator: Coordinator) -> Path:
@@ -99,7 +87,7 @@ class _Server(uvicorn.Server):
 def make_gateway(coordinator: Coordinator) -> Gateway:
     """The gateway of a coordinator's folder. It never reads the signing key."""
     settings, place = coordinator.settings.gateway, coordinator.superlink
-    context = ssl.create_default_context(cafile=coordinator.keys / "ca.pem")
+    context = ssl.create_default_context(cafile=place.certificates / "ca.pem")
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0, limits=limits)
     book = PartnerBook(coordinator.database)

@@ -15,20 +15,24 @@ from datetime import UTC, datetime
 from functools import partial
 
 import httpx
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
+from fedrec_server.door import neighbourhood
 from fedrec_server.limits import Buckets, CallError, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.proofs import UsedRequests, is_nodes_signature
 
 # Of Flower's fleet API; that nodes register themselves is not among them.
 FLEET_CALLS = (
@@ -43,6 +47,7 @@ FLEET_CALLS = (
     "pull-object",
     "confirm-message-received",
 )
+_PROOF = (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
 _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
@@ -58,7 +63,7 @@ class GatewayLimits:
     Attributes:
         object_bytes: of one tensor on its way.
         calls_per_s, burst: of one partner.
-        strangers_per_s: calls of one address without a partner's key.
+        strangers_per_s: calls of one address, or IPv6 network of 64 bits, without a partner's key.
         held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
             after each such answer, and gives up a call after 30 s.
         look_s: how often the SuperLink is asked while one is held, if nobody says that there is work.
@@ -129,6 +134,8 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
+        self._is_stopping = False
+        self._used = UsedRequests(_CLOCKS_MAY_DIFFER_S)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
 
@@ -149,7 +156,13 @@ class Gateway:
         for name in FLEET_CALLS:
             path = f"/v1/fleet/{name}"
             routes.append(Route(path, self._guarded(path, partial(self._fleet, name)), methods=["POST"]))
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_here})
+
+    def stop(self) -> None:
+        """Answer with nothing whoever waits for work; further questions, too."""
+        self._is_stopping = True
+        self.bell.ring()
+        self.answers.ring()
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -172,6 +185,10 @@ class Gateway:
     async def _answered(self, request: Request, do: Handler) -> Response:
         try:
             return await do(request)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            return JSONResponse({"error": "the coordinator is stopping; try again later"}, 503)
         except CallError as error:
             return JSONResponse({"error": error.problem}, error.status)
         except StorageError:
@@ -227,12 +244,11 @@ class Gateway:
         self._spare_strangers(request)
         name, at = request.headers.get("fedrec-partner", ""), request.headers.get("fedrec-time", "")
         partner = await run_in_threadpool(self.desk.known, name)
+        values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
         try:
-            if partner is None or abs((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) > (
-                _CLOCKS_MAY_DIFFER_S
-            ):
+            time_of = datetime.fromisoformat(at)
+            if partner is None or abs((datetime.now(UTC) - time_of).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
                 raise ProtocolError("stale, or from a stranger")
-            values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
             signature = request.headers.get("fedrec-signature", "")
             verify(bytes.fromhex(partner.signing_key), "request", values, signature)
         except (ProtocolError, ValueError, TypeError) as error:
@@ -240,7 +256,16 @@ class Gateway:
         if partner.status != "approved" and not (also_pending and partner.status in ("pending", "suspended")):
             raise CallError(403, f"this partner is {partner.status}")
         self._spend(partner.name)
+        if request.method not in ("GET", "HEAD"):
+            self._use(partner.name, "\n".join(values.values()), time_of)
         return partner
+
+    def _use(self, partner: str, request: str, at: datetime) -> None:
+        match self._used.take(partner, request, at):
+            case "again":
+                raise CallError(409, "this very request came before")
+            case "too many":
+                raise CallError(429, "too many calls; slow down")
 
     # Flower's fleet API
 
@@ -258,10 +283,14 @@ class Gateway:
         return response
 
     async def _holder(self, request: Request) -> Partner:
-        """Whose key the call names; that its owner made the call, the SuperLink finds out from the signature."""
-        named = request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, "")
+        """Whose node makes the call.
+
+        The SuperLink checks the signature again, and how old it is. It is checked here so that nobody uses up another's
+        allowance, or is noted as another.
+        """
+        named, at, signature = (request.headers.get(name, "") for name in _PROOF)
         partner = await run_in_threadpool(self.desk.holder, named)
-        if partner is None:
+        if partner is None or not await run_in_threadpool(is_nodes_signature, named, at, signature):
             self._spare_strangers(request)
             raise CallError(401, "no partner's key")
         if partner.status != "approved":
@@ -278,7 +307,7 @@ class Gateway:
         while True:
             response = await self._forward(request, body)
             left = end - time.monotonic()
-            if response.status_code != 200 or left <= 0 or _has_work(bytes(response.body)):
+            if response.status_code != 200 or left <= 0 or self._is_stopping or _has_work(bytes(response.body)):
                 return response
             await self.bell.wait(min(left, self.limits.look_s))
             if await request.is_disconnected():
@@ -295,8 +324,14 @@ class Gateway:
             raise CallError(429, "too many calls; slow down")
 
     def _spare_strangers(self, request: Request) -> None:
-        if not self._strangers.take(request.client.host if request.client else "?"):
+        if not self._strangers.take(neighbourhood(request.client.host if request.client else "?")):
             raise CallError(429, "too many calls; slow down")
+
+
+async def _not_here(_: Request, error: Exception) -> Response:
+    """No such path, or another method."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail.lower()}, error.status_code, headers=error.headers)
 
 
 def _has_work(content: bytes) -> bool:

@@ -1,14 +1,11 @@
 """What the gateway tells partners and takes from them. It holds no signing key: what it hands out was signed before."""
 
-import base64
 import json
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec.errors import ProtocolError
@@ -16,6 +13,7 @@ from fedrec.files import sha256
 from fedrec_server.federation import Federation
 from fedrec_server.heads import SignedHeads
 from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.proofs import read_node_key
 
 # How long a partner's status is taken for granted: a suspension takes so long to bite.
 _REMEMBERED_S = 1.0
@@ -70,14 +68,13 @@ class PartnerDesk:
             asked = Enrolment.model_validate_json(body)
         except ValidationError as error:
             raise ProtocolError("not an enrolment", "use flower-client init") from error
-        if not _is_node_key(asked.node_key):
+        if read_node_key(asked.node_key) is None:  # Flower refuses it; better before an invitation is spent on it
             raise ProtocolError("not an enrolment: node_key is no P-384 public key", "use flower-client init")
         keys = {"node_key": asked.node_key, "signing_key": asked.signing_key}
         self.book.enrol(asked.name, asked.secret, **keys)
         if self.book.is_preapproved(asked.name):
             self.book.set_status(asked.name, "approved", who="invitation")
-        with self._lock:
-            self._known = (0.0, {}, {})
+        self._forget()
         return self.tell(self.book.partner(asked.name))
 
     def tell(self, partner: Partner) -> dict[str, Any]:
@@ -87,7 +84,9 @@ class PartnerDesk:
 
     def leave(self, partner: Partner) -> dict[str, Any]:
         """A partner takes no further part, for good."""
-        return self.tell(self.book.set_status(partner.name, "removed", who=partner.name))
+        gone = self.book.set_status(partner.name, "removed", who=partner.name)
+        self._forget()
+        return self.tell(gone)
 
     def terms(self) -> dict[str, Any]:
         """Terms, signed, and the hash of the catalogue's file."""
@@ -110,6 +109,10 @@ class PartnerDesk:
             raise ProtocolError("not the newest adapter", "ask for its manifest again")
         return content
 
+    def _forget(self) -> None:
+        with self._lock:
+            self._known = (0.0, {}, {})
+
     def _look(self) -> tuple[float, dict[str, Partner], dict[str, Partner]]:
         with self._lock:
             if time.monotonic() - self._known[0] > _REMEMBERED_S:
@@ -117,12 +120,3 @@ class PartnerDesk:
                 names, keys = {p.name: p for p in all_}, {p.node_key: p for p in all_}
                 self._known = (time.monotonic(), names, keys)
             return self._known
-
-
-def _is_node_key(text: str) -> bool:
-    """Flower refuses others; better before an invitation is spent on one."""
-    try:
-        key = load_pem_public_key(base64.b64decode(text, validate=True))
-    except ValueError:
-        return False
-    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)

@@ -15,8 +15,14 @@ from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
 from fedrec_server.admin.credentials import make_tokens
-from fedrec_server.certificates import make_authority, make_server_certificate
+from fedrec_server.certificates import (
+    LOOPBACK,
+    make_authority,
+    make_loopback_certificate,
+    make_server_certificate,
+)
 from fedrec_server.federation import TERMS, Federation
+from fedrec_server.given_certificates import GivenCertificate
 from fedrec_server.heads import SignedHeads
 from fedrec_server.store import Database, database_url
 from fedrec_server.superlink_place import SuperLinkPlace
@@ -34,6 +40,7 @@ class GatewaySettings(Section):
     public_hosts: Annotated[tuple[Host, ...], Field(min_length=1)] = ("localhost",)
     object_megabytes: Annotated[int, Field(ge=1, le=2000)] = 256
     calls_per_s: Annotated[float, Field(gt=0)] = 200.0
+    connections_per_address: Annotated[int, Field(ge=4, le=4000)] = 256
 
 
 class LocalSettings(Section):
@@ -102,7 +109,8 @@ class Coordinator:
     def superlink(self) -> SuperLinkPlace:
         """Where Flower's SuperLink listens."""
         database = self.folder / "state" / "flower.sqlite"
-        return SuperLinkPlace(self.settings.local.superlink_port, self.keys, self.keys / "executor.key", database)
+        port, loopback = self.settings.local.superlink_port, self.keys / LOOPBACK
+        return SuperLinkPlace(port, loopback, self.keys / "executor.key", database)
 
     def signing_key(self) -> SigningKey:
         """The coordinator's own. Raises ConfigError: missing or readable by others."""
@@ -146,8 +154,15 @@ class Coordinator:
             replace_file(place / _TERMS_SIGNATURE, signature.encode() + b"\n")
 
 
-def make_coordinator(folder: Path, *, name: str, hosts: tuple[str, ...], ports: dict[str, int]) -> Coordinator:
-    """Write configuration, certificates and keys into a new folder. Raises ConfigError: it is there. StorageError."""
+def make_coordinator(
+    folder: Path, *, name: str, hosts: tuple[str, ...], ports: dict[str, int], given: GivenCertificate | None = None
+) -> Coordinator:
+    """Write configuration, certificates and keys into a new folder.
+
+    Args:
+        given: a company's, in place of an own authority and certificate.
+    Raises: ConfigError: the folder is there. StorageError.
+    """
     if (folder / "server.toml").exists():
         raise ConfigError(f"{folder}: is a coordinator's folder already", "name a new one")
     template = (files("fedrec_server") / "server.toml").read_text(encoding="utf-8")
@@ -159,8 +174,12 @@ def make_coordinator(folder: Path, *, name: str, hosts: tuple[str, ...], ports: 
         for part in (folder, keys, folder / "state", folder / "logs"):
             make_folders(part)
             part.chmod(0o700)
-        make_authority(keys, name)
-        make_server_certificate(keys, hosts)
+        if given is None:
+            make_authority(keys, name)
+            make_server_certificate(keys, hosts)
+        else:
+            given.write(keys)
+        make_loopback_certificate(keys)
         SigningKey.create(keys / "signing.key")
         replace_file(keys / "executor.key", os.urandom(32))
         make_tokens(keys)

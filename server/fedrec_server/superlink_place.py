@@ -21,7 +21,7 @@ class SuperLinkPlace:
 
     Attributes:
         port: on 127.0.0.1.
-        certificates: folder with `ca.pem`, `server.pem`, `server.key`.
+        certificates: folder with `ca.pem`, `server.pem`, `server.key` for the loopback alone.
         executor_secret: file that only this machine's driver may read; without it nobody takes a run's task.
         database: Flower's own state; nodes and messages outlive a crash there.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.processes import Child, holder_of, only_one, stop_process
+from fedrec_server.certificates import make_loopback_certificate
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Supervisor:
         self.coordinator.federation()  # refuse before anything is started
         self.coordinator.signing_key()
         with only_one(_lock(self.coordinator), "`flower-server stop` ends it"):
+            make_loopback_certificate(self.coordinator.keys)  # folders of older versions have none
             children = self._children()
             try:
                 while not self.stop.wait(_LOOK_S):

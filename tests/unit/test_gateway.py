@@ -4,86 +4,22 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.proto.message_pb2 import Message as MessageProto
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
-from fedrec_server.federation import Federation
-from fedrec_server.gateway import FLEET_CALLS, Bell, Gateway, GatewayLimits
-from fedrec_server.heads import SignedHeads
+from fedrec_server.gateway import FLEET_CALLS, Bell
 from fedrec_server.limits import Buckets
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.partner_desk import PartnerDesk
-from fedrec_server.store import Database
 
-KEY = SigningKey(bytes(32))
-NODE_KEY = base64.b64encode(b"-----BEGIN PUBLIC KEY-----" + b"k" * 100).decode()
-FEDERATION = SimpleNamespace(
-    terms=SimpleNamespace(name="films", to_dict=lambda: {"name": "films"}), catalog=b"PAR1", catalog_sha256="c"
-)
-
-
-class Upstream:
-    """In place of Flower's SuperLink, at the end of the wire: what arrives there, and what it answers."""
-
-    def __init__(self) -> None:
-        self.calls: list[httpx.Request] = []
-        self.work_after = 0
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.calls.append(request)
-        has_work = request.url.path.endswith("pull-messages") and len(self.calls) > self.work_after
-        answer = PullMessagesResponse(messages_list=[MessageProto()] if has_work else [])
-        return httpx.Response(200, content=answer.SerializeToString(), headers={"x-inner": "secret"})
-
-
-class World:
-    """A gateway with one approved partner, and a client of it."""
-
-    def __init__(self, folder: Path, **limits: Any) -> None:
-        self.upstream = Upstream()
-        self.book = PartnerBook(Database.open(f"sqlite:///{folder / 'state.sqlite'}"))
-        secret = self.book.invite("shop", valid_for=timedelta(hours=1), is_approved=True)
-        self.book.enrol("shop", secret, node_key=NODE_KEY, signing_key=KEY.public.hex())
-        self.book.set_status("shop", "approved", who="test")
-        desk = PartnerDesk(self.book, cast(Federation, FEDERATION), "sig", SignedHeads(Registry(folder / "registry")))
-        inner = httpx.AsyncClient(transport=httpx.MockTransport(self.upstream), base_url="https://superlink")
-        self.gateway = Gateway(inner, desk, b"PEM", GatewayLimits(**{"strangers_per_s": 1000.0, **limits}))
-        self.app = self.gateway.app()
-
-    def call(self, method: str, path: str, **more: Any) -> httpx.Response:
-        async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, client=("1.2.3.4", 5))
-            async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
-                return await client.request(method, path, **more)
-
-        return asyncio.run(run())
-
-    def signed(self, path: str, *, key: SigningKey = KEY, at: datetime | None = None, **changed: str) -> httpx.Response:
-        time = (at or datetime.now(UTC)).isoformat()
-        bare, _, query = path.partition("?")
-        values = {"method": "GET", "path": bare, "query": query, "time": time}
-        headers = {"fedrec-partner": "shop", "fedrec-time": time, "fedrec-signature": key.sign("request", values)}
-        return self.call("GET", path, headers={**headers, **changed})
-
-    def fleet(self, name: str, body: bytes = b"", key: str = NODE_KEY) -> httpx.Response:
-        return self.call("POST", f"/v1/fleet/{name}", content=body, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: key})
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path, held_s=0.2, look_s=0.05)
+MakeWorld = Callable[..., Any]
+World = Any
 
 
 @pytest.mark.parametrize(
@@ -106,7 +42,7 @@ def world(tmp_path: Path) -> World:
 )
 def test_what_is_not_named_does_not_exist(world: World, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE"):
-        assert world.call(method, path, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}).status_code in (404, 405)
+        assert world.call(method, path, headers=world.node_headers()).status_code in (404, 405)
     assert world.upstream.calls == []
 
 
@@ -143,16 +79,14 @@ def test_a_question_for_work_is_answered_with_nothing_after_a_while(world: World
     assert 2 <= len(world.upstream.calls) <= 8
 
 
-def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:
-    world = World(tmp_path, held_s=30.0, look_s=30.0)
+def test_the_bell_ends_the_wait_at_once(make_world: MakeWorld) -> None:
+    world = make_world(held_s=30.0, look_s=30.0)
     world.upstream.work_after = 1
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(world.app)
         async with httpx.AsyncClient(transport=transport, base_url="https://gateway", timeout=20.0) as client:
-            asked = asyncio.create_task(
-                client.post("/v1/fleet/pull-messages", headers={FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY})
-            )
+            asked = asyncio.create_task(client.post("/v1/fleet/pull-messages", headers=world.node_headers()))
             while not world.upstream.calls:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
@@ -160,6 +94,28 @@ def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:
             return await asked
 
     assert PullMessagesResponse.FromString(asyncio.run(run()).content).messages_list
+
+
+@pytest.mark.parametrize("held", ["waits", "asks the SuperLink"])
+def test_a_held_question_is_answered_with_nothing_when_the_gateway_stops(make_world: MakeWorld, held: str) -> None:
+    world = make_world(held_s=30.0, look_s=30.0 if held == "waits" else 0.01)
+    world.upstream.work_after = 10**6
+
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway", timeout=20.0) as client:
+            asked = asyncio.create_task(client.post("/v1/fleet/pull-messages", headers=world.node_headers()))
+            while not world.upstream.calls:
+                await asyncio.sleep(0.01)
+            world.gateway.stop()
+            late = await client.post("/v1/fleet/pull-messages", headers=world.node_headers())
+            return await asked, late
+
+    started = time.monotonic()
+    for answer in asyncio.run(run()):
+        assert answer.status_code == 200
+        assert not PullMessagesResponse.FromString(answer.content).messages_list
+    assert time.monotonic() - started < 5.0
 
 
 def test_an_answer_is_heard_once_it_is_whole() -> None:
@@ -217,8 +173,8 @@ def test_a_bad_enrolment_is_refused_in_words(world: World, body: bytes) -> None:
     assert answer.json()["error"].startswith("not an enrolment")
 
 
-def test_a_body_too_large_is_refused_whether_it_says_so_or_not(tmp_path: Path) -> None:
-    world = World(tmp_path, object_bytes=100)
+def test_a_body_too_large_is_refused_whether_it_says_so_or_not(make_world: MakeWorld) -> None:
+    world = make_world(object_bytes=100)
     assert world.fleet("push-object", b"x" * 100).status_code == 200
     assert world.fleet("push-object", b"x" * 101).status_code == 413
 
@@ -226,13 +182,13 @@ def test_a_body_too_large_is_refused_whether_it_says_so_or_not(tmp_path: Path) -
         for _ in range(3):
             yield b"x" * 50
 
-    headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}
+    headers = world.node_headers()
     assert world.call("POST", "/v1/fleet/push-object", content=unsaid(), headers=headers).status_code == 413
     assert len(world.upstream.calls) == 1
 
 
-def test_who_calls_too_often_waits(tmp_path: Path) -> None:
-    world = World(tmp_path, calls_per_s=0.001, burst=2, strangers_per_s=0.1)
+def test_who_calls_too_often_waits(make_world: MakeWorld) -> None:
+    world = make_world(calls_per_s=0.001, burst=2, strangers_per_s=0.1)
     assert [world.fleet("push-object").status_code for _ in range(3)] == [200, 200, 429]
     assert [world.call("GET", "/fedrec/v1/authority").status_code for _ in range(2)] == [200, 429]
 
