@@ -29,7 +29,7 @@ from starlette.routing import Route
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
 from fedrec_server.door import neighbourhood
-from fedrec_server.limits import Buckets, CallError, read_body
+from fedrec_server.limits import BodiesInHand, Buckets, CallError, claimed_bytes, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.proofs import UsedRequests, is_nodes_signature
@@ -48,9 +48,11 @@ FLEET_CALLS = (
     "confirm-message-received",
 )
 _PROOF = (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
-_PASSED_ON = ("content-type", "accept", "user-agent")
+_PASSED_ON = (b"content-type", b"accept", b"user-agent")
 _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
+# Of the largest size, of one partner: its connections could each bring one.
+_BODIES_AT_ONCE = 2
 _CLOCKS_MAY_DIFFER_S = 60.0
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -135,6 +137,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._is_stopping = False
+        self._bodies = BodiesInHand(_BODIES_AT_ONCE * self.limits.object_bytes)
         self._used = UsedRequests(_CLOCKS_MAY_DIFFER_S)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
@@ -156,7 +159,9 @@ class Gateway:
         for name in FLEET_CALLS:
             path = f"/v1/fleet/{name}"
             routes.append(Route(path, self._guarded(path, partial(self._fleet, name)), methods=["POST"]))
-        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_here})
+        app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _not_here})
+        app.router.redirect_slashes = False
+        return app
 
     def stop(self) -> None:
         """Answer with nothing whoever waits for work; further questions, too."""
@@ -195,8 +200,11 @@ class Gateway:
             return JSONResponse({"error": "the coordinator cannot write now; try again later"}, 503)
         except FedrecError as error:
             return JSONResponse({"error": error.problem}, 403)
-        except httpx.TransportError:
+        except httpx.RequestError:
             return JSONResponse({"error": "the coordinator is starting; try again"}, 503)
+        except Exception:  # noqa: BLE001  # whatever it is, its words are for the log alone
+            _log.exception("a call failed", extra={"event": "call_failed"})
+            return JSONResponse({"error": "the coordinator failed; its log says how"}, 500)
 
     # For anybody
 
@@ -244,8 +252,9 @@ class Gateway:
         self._spare_strangers(request)
         name, at = request.headers.get("fedrec-partner", ""), request.headers.get("fedrec-time", "")
         partner = await run_in_threadpool(self.desk.known, name)
-        values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
         try:
+            query = request.scope["query_string"].decode()
+            values = {"method": request.method, "path": request.scope["path"], "query": query, "time": at}
             time_of = datetime.fromisoformat(at)
             if partner is None or abs((datetime.now(UTC) - time_of).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
                 raise ProtocolError("stale, or from a stranger")
@@ -272,7 +281,14 @@ class Gateway:
     async def _fleet(self, name: str, request: Request) -> Response:
         partner = await self._holder(request)
         self._spend(partner.name)
-        limit = self.limits.object_bytes if name == "push-object" else _SMALL_BYTES
+        if name == "push-object":
+            most = self.limits.object_bytes
+            claimed = claimed_bytes(request)
+            with self._bodies.hold(partner.name, most if claimed is None else min(claimed, most)):
+                return await self._passed_on(name, partner, request, most)
+        return await self._passed_on(name, partner, request, _SMALL_BYTES)
+
+    async def _passed_on(self, name: str, partner: Partner, request: Request, limit: int) -> Response:
         body = await read_body(request, limit)
         await run_in_threadpool(self.desk.see, partner.name)
         if name == "pull-messages":
@@ -314,8 +330,11 @@ class Gateway:
                 return response
 
     async def _forward(self, request: Request, body: bytes) -> Response:
-        kept = {k: v for k, v in request.headers.items() if k in _PASSED_ON or k.startswith(_FLOWER_HEADER)}
-        answer = await self.upstream.post(request.url.path, content=body, headers=kept)
+        kept: dict[bytes, bytes] = {}
+        for name, value in request.headers.raw:
+            if name in _PASSED_ON or name.startswith(_FLOWER_HEADER.encode()):
+                kept.setdefault(name, value)  # of two the first: it is the one that was checked
+        answer = await self.upstream.post(request.scope["path"], content=body, headers=kept)
         headers = {k: v for k, v in answer.headers.items() if k.startswith(_FLOWER_HEADER) or k == "content-type"}
         return Response(answer.content, answer.status_code, headers)
 

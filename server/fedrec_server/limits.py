@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
 from fedrec.errors import FedrecError
 
 _BODY_S = 60.0
+_LONGEST_NUMBER = 18
 # Of callers that are remembered; beyond it the ones that have their full allowance back are forgotten.
 _MOST_CALLERS = 10_000
 
@@ -48,10 +51,41 @@ class Buckets:
         return min(self._burst, left + (moment - since) * self._per_s)
 
 
+class BodiesInHand:
+    """Bytes of bodies that are being read or passed on, by caller.
+
+    Args:
+        most_bytes: of one caller at a time.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._held: dict[str, int] = {}
+
+    @contextmanager
+    def hold(self, caller: str, n_bytes: int) -> Iterator[None]:
+        """Make room for a body. Raises CallError: the caller has too much under way."""
+        if self._held.get(caller, 0) + n_bytes > self._most_bytes:
+            raise CallError(429, "too many bytes at a time; wait for earlier answers")
+        self._held[caller] = self._held.get(caller, 0) + n_bytes
+        try:
+            yield
+        finally:
+            self._held[caller] -= n_bytes
+            if not self._held[caller]:
+                del self._held[caller]
+
+
+def claimed_bytes(request: Request) -> int | None:
+    """The length of the body that the head names; None without one that can be read."""
+    claimed = request.headers.get("content-length", "")
+    is_number = claimed.isascii() and claimed.isdigit() and len(claimed) <= _LONGEST_NUMBER
+    return int(claimed) if is_number else None
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """A body of at most `limit` bytes that comes within a minute. Raises CallError."""
-    claimed = request.headers.get("content-length", "0")
-    if claimed.isascii() and claimed.isdigit() and int(claimed) > limit:
+    if (claimed_bytes(request) or 0) > limit:
         raise CallError(413, f"the body is larger than {limit} bytes")
     parts, size = [], 0
     try:

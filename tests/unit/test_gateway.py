@@ -187,6 +187,20 @@ def test_a_body_too_large_is_refused_whether_it_says_so_or_not(make_world: MakeW
     assert len(world.upstream.calls) == 1
 
 
+def test_a_partner_has_so_many_bytes_under_way_and_others_have_their_own(make_world: MakeWorld) -> None:
+    world = make_world(object_bytes=100)
+    bodies = world.gateway._bodies
+    with bodies.hold("shop", 60), bodies.hold("shop", 60):
+        assert world.fleet("push-object", b"x" * 80).status_code == 200
+        assert world.fleet("push-object", b"x" * 81).status_code == 429
+        assert world.fleet("push-messages", b"x" * 81).status_code == 200  # small ones are not counted
+        with bodies.hold("music", 200):
+            pass
+    assert bodies._held == {}
+    assert world.fleet("push-object", b"x" * 100).status_code == 200
+    assert bodies._held == {}
+
+
 def test_who_calls_too_often_waits(make_world: MakeWorld) -> None:
     world = make_world(calls_per_s=0.001, burst=2, strangers_per_s=0.1)
     assert [world.fleet("push-object").status_code for _ in range(3)] == [200, 200, 429]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedrec.errors import RunError
 from fedrec_server.door import Guests, neighbourhood, open_doors, room_for
@@ -179,6 +181,33 @@ def test_what_is_no_decent_request_is_refused_in_words(
     assert len(body) < 120
     assert listener.is_well()
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]  # strangers fill no log
+
+
+REQUEST = GET.replace(b"\r\n\r\n", b"\r\nuser-agent: a\r\ncontent-length: 3\r\n\r\nabc")
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A decent request with bytes cut out, put in, or said twice."""
+    start, end = sorted(draw(st.tuples(st.integers(0, len(REQUEST)), st.integers(0, len(REQUEST)))))
+    middle = draw(st.one_of(st.binary(max_size=40), st.just(REQUEST[start:end] * 2), st.just(b"\r\n")))
+    return REQUEST[:start] + middle + REQUEST[end:]
+
+
+def test_no_bytes_make_the_listener_fail(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    @settings(max_examples=100, deadline=None)
+    @given(sent=mutated() | st.binary(max_size=300))
+    def send(sent: bytes) -> None:
+        with listener.tls() as connection:
+            connection.sendall(sent)
+            socket.socket.shutdown(connection, socket.SHUT_WR)  # TLS goes on in the other direction
+            told = rest_of(connection)
+        assert told == b"" or told.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4"))
+
+    send()
+    assert listener.is_well()
+    assert until(lambda: listener.inside() == 0)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_pipelined_requests_end_the_connection(listener: Listener) -> None:
