@@ -16,7 +16,7 @@ from fedrec_server.certificates import expires_at
 from fedrec_server.heartbeat import is_driver_there, last_beat
 from fedrec_server.partner_book import Status
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, PAUSED
+from fedrec_server.store import GENERATION, PAUSED, Database
 from fedrec_server.tables import PARTNERS, ROUNDS, SETTINGS
 
 _T = TypeVar("_T")
@@ -126,7 +126,7 @@ def read_figures(coordinator: Coordinator) -> Figures:
     """Everything, as it stands now. One transaction and some file calls: milliseconds, but not for an event loop."""
     disk = shutil.disk_usage(coordinator.folder)
     return Figures(
-        state=_or_none(lambda: _state(coordinator)),
+        state=_or_none(lambda: read_state(coordinator.database, coordinator.folder)),
         training=_or_none(lambda: _training(coordinator)),
         registry=_or_none(lambda: _registry(coordinator)),
         certificate_until_s=_or_none(lambda: expires_at(coordinator.keys).timestamp()),
@@ -137,15 +137,13 @@ def read_figures(coordinator: Coordinator) -> Figures:
     )
 
 
-def _or_none(read: Callable[[], _T]) -> _T | None:
-    try:
-        return read()
-    except (FedrecError, OSError, ValueError):
-        return None
+def read_state(database: Database, folder: Path) -> StateFigures:
+    """What the database holds, in one transaction. Raises StorageError.
 
-
-def _state(coordinator: Coordinator) -> StateFigures:
-    with coordinator.database.begin() as connection:
+    Args:
+        folder: the coordinator's, where Flower's own database lies beside.
+    """
+    with database.begin() as connection:
         settings = {row.key: row.value for row in connection.execute(select(SETTINGS))}
         attempts, up, down = _attempts(connection)
         partners = [dict(row) for row in connection.execute(select(PARTNERS).order_by(PARTNERS.c.name)).mappings()]
@@ -160,8 +158,15 @@ def _state(coordinator: Coordinator) -> StateFigures:
             last=_last_committed(connection),
             partners=told,
             partners_by_status={status: statuses.count(status) for status in STATUSES},
-            database_bytes=_database_bytes(connection, coordinator.folder / "state"),
+            database_bytes=_database_bytes(connection, folder / "state"),
         )
+
+
+def _or_none(read: Callable[[], _T]) -> _T | None:
+    try:
+        return read()
+    except (FedrecError, OSError, ValueError):
+        return None
 
 
 def _attempts(connection: Connection) -> tuple[dict[str, int], int, int]:

@@ -64,13 +64,22 @@ class CoordinatorCollector(Collector):
 def _gateway_pid(coordinator: Coordinator) -> int | None:
     """The process that partners talk to, on Linux: a child of `flower-server start`, whoever is asked for metrics."""
     parent = running_pid(coordinator)
-    with suppress(OSError, ValueError):
-        for listed in Path(f"/proc/{parent}/task").glob("*/children"):
-            for child in listed.read_text().split():
-                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if words[1:4] == [b"-m", b"fedrec_server", b"gateway"]:
-                    return int(child)
+    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in _read(listed).split():
+            if _read(Path(f"/proc/{child.decode()}/cmdline")).split(b"\0")[1:4] == [
+                b"-m",
+                b"fedrec_server",
+                b"gateway",
+            ]:
+                return int(child)
     return None
+
+
+def _read(path: Path) -> bytes:
+    """Of a process that may end meanwhile."""
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""
 
 
 def _sources(figures: Figures) -> Iterator[Metric]:

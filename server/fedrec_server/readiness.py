@@ -14,6 +14,7 @@ from sqlalchemy import delete, insert
 from fedrec.errors import FedrecError
 from fedrec_server.heartbeat import is_driver_there, last_beat
 from fedrec_server.settings import Coordinator
+from fedrec_server.store import Database
 from fedrec_server.supervisor import running_pid
 from fedrec_server.tables import SETTINGS
 
@@ -62,6 +63,14 @@ def readiness(coordinator: Coordinator) -> Readiness:
     return Readiness(tuple(_checked(name, check, coordinator) for name, check in checks.items()))
 
 
+def try_to_write(database: Database) -> None:
+    """Write a row and take it back. Raises StorageError: it does not answer, or may only be read."""
+    with suppress(_UndoneError), database.begin() as connection:
+        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == "readiness"))
+        connection.execute(insert(SETTINGS).values(key="readiness", value="probe"))
+        raise _UndoneError
+
+
 class _NotReadyError(Exception):
     """With what is wrong."""
 
@@ -82,11 +91,7 @@ def _checked(name: str, check: Callable[[Coordinator], str], coordinator: Coordi
 
 
 def _database(coordinator: Coordinator) -> str:
-    """A row is written and taken back: a database that may only be read fails here."""
-    with suppress(_UndoneError), coordinator.database.begin() as connection:
-        connection.execute(delete(SETTINGS).where(SETTINGS.c.key == "readiness"))
-        connection.execute(insert(SETTINGS).values(key="readiness", value="probe"))
-        raise _UndoneError
+    try_to_write(coordinator.database)
     return "answers and may be written"
 
 

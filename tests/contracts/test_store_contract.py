@@ -15,7 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from fedrec.errors import ConfigError, ProtocolError, StorageError
+from fedrec_server.figures import CommittedFigures, read_state
 from fedrec_server.partner_book import PartnerBook
+from fedrec_server.readiness import try_to_write
 from fedrec_server.round_book import RoundBook
 from fedrec_server.store import Database, Office, printable_url
 from fedrec_server.tables import METADATA
@@ -209,3 +211,22 @@ def test_an_address_that_cannot_be_is_refused(url: str) -> None:
 def test_migrations_lead_to_the_tables_that_the_code_uses(database: Database) -> None:
     with database.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_figures_for_monitoring_are_the_same_on_every_database(database: Database, tmp_path: Path) -> None:
+    empty = read_state(database, tmp_path)
+    assert (empty.attempts, empty.last, empty.bytes_up) == ({"asked": 0, "committed": 0, "failed": 0}, None, 0)
+    enrol(PartnerBook(database), "shop")
+    book = RoundBook(database)
+    for number in (1, 2):
+        book.begin("films/1", number, 1, "head")
+        book.end("films/1", number, 1, status="committed", seconds=2.0, bytes_up=2**40, bytes_down=number)
+    found = read_state(database, tmp_path)
+    assert found.attempts == {"asked": 0, "committed": 2, "failed": 0}
+    assert (found.bytes_up, found.bytes_down, found.last) == (2**41, 3, CommittedFigures(2.0, 2**40, 2))
+    assert [(one.name, one.status, one.last_seen_s) for one in found.partners] == [("shop", "pending", None)]
+
+
+def test_a_trial_of_writing_leaves_nothing_behind(database: Database) -> None:
+    try_to_write(database)
+    assert Office(database).setting("readiness", "nothing") == "nothing"

@@ -153,6 +153,8 @@ def test_the_gateway_is_found_among_the_processes_of_start(coordinator: Coordina
             for kind in ("drive", "gateway"):  # a shell that waits, called as python would be
                 words = ["python", "-m", "fedrec_server", kind]
                 stand_ins.append(subprocess.Popen(words, executable="/bin/sh", cwd=tmp_path, stdin=subprocess.PIPE))
+            while not Path(f"/proc/{stand_ins[-1].pid}/cmdline").read_bytes():  # the kernel fills it in after exec
+                time.sleep(0.01)
             found = scraped(coordinator)
             assert found["gateway_process_resident_memory_bytes", ()] > 0
             assert found["gateway_process_open_fds", ()] > 0
