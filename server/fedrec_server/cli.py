@@ -13,10 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fedrec.errors import ConfigError, FedrecError
-from fedrec.invitation import Invitation
+from fedrec.invitation import ENROL, REPLACE_KEYS, Invitation
 from fedrec.logs import log_json
+from fedrec_server.command_words import HERE, AsJson, Folder, console
+from fedrec_server.command_words import coordinator_of as _coordinator
+from fedrec_server.command_words import say as _say
+from fedrec_server.key_commands import keys
 
-console, errors = Console(), Console(stderr=True)
+errors = Console(stderr=True)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,10 +30,8 @@ app = typer.Typer(
 )
 partner = typer.Typer(no_args_is_help=True, help="Who takes part.")
 app.add_typer(partner, name="partner")
+app.add_typer(keys)
 
-Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_SERVER", help="The coordinator's folder.")]
-HERE = Path()
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The partner's name.")]
 
 
@@ -76,6 +78,10 @@ def invite(
     folder: Folder = HERE,
     hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01)] = 72.0,
     approve: Annotated[bool, typer.Option("--approve", help="Approve as soon as it enrols.")] = False,
+    replace_keys: Annotated[
+        bool,
+        typer.Option("--replace-keys", help="For a partner whose keys are lost or stolen; they stop counting now."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time invitation for a partner; send it like a password."""
@@ -86,10 +92,12 @@ def invite(
         raise ConfigError(f"{name!r} is no partner's name", "use small letters, digits and hyphens")
     made = _coordinator(folder)
     book = PartnerBook(made.database)
-    secret = book.invite(name, valid_for=timedelta(hours=hours), is_approved=approve)
+    valid_for = timedelta(hours=hours)
+    secret = book.invite(name, valid_for=valid_for, is_approved=approve, replaces_keys=replace_keys)
     address = f"{made.settings.gateway.public_hosts[0]}:{made.settings.gateway.port}"
     key = made.signing_key().public.hex()
-    token = Invitation(address, name, secret, _authority(made), key).to_token()
+    kind = REPLACE_KEYS if replace_keys else ENROL
+    token = Invitation(address, name, secret, _authority(made), key, kind).to_token()
     _say({"partner": name, "invitation": token, "valid_hours": hours}, as_json, token)
 
 
@@ -231,14 +239,6 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _coordinator(folder: Path) -> Any:
-    from fedrec_server.settings import Coordinator
-
-    made = Coordinator(folder)
-    made.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
-    return made
-
-
 def _authority(made: Any) -> str:
     from fedrec_server.certificates import authority_fingerprint
 
@@ -264,10 +264,3 @@ def _print_partners(found: list[dict[str, Any]]) -> None:
     for one in found:
         table.add_row(one["name"], one["status"], one["fingerprint"], one["last_seen"] or "never", one["reason"])
     console.print(table)
-
-
-def _say(told: dict[str, Any], as_json: bool, words: str) -> None:
-    if as_json:
-        print(json.dumps(told, indent=2))
-    else:
-        console.print(words, soft_wrap=True, highlight=False, markup=False)

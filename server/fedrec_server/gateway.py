@@ -29,6 +29,7 @@ from fedrec.signing import verify
 from fedrec_server.limits import Buckets, CallError, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.rotations import CLOCKS_MAY_DIFFER_S
 
 # Of Flower's fleet API; that nodes register themselves is not among them.
 FLEET_CALLS = (
@@ -46,7 +47,6 @@ FLEET_CALLS = (
 _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
-_CLOCKS_MAY_DIFFER_S = 60.0
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -138,7 +138,9 @@ class Gateway:
             ("GET", "/health"): self._health,
             ("GET", "/fedrec/v1/authority"): self._authority,
             ("POST", "/fedrec/v1/enrol"): self._enrol,
+            ("POST", "/fedrec/v1/rotate"): self._rotate,
             ("GET", "/fedrec/v1/me"): self._me,
+            ("GET", "/fedrec/v1/keys"): self._keys,
             ("POST", "/fedrec/v1/leave"): self._leave,
             ("GET", "/fedrec/v1/terms"): self._terms,
             ("GET", "/fedrec/v1/catalog"): self._catalog,
@@ -197,6 +199,16 @@ class Gateway:
 
     # For partners, by their signature
 
+    async def _rotate(self, request: Request) -> Response:
+        """The signatures stand in the message: the old key's, which counts until then, and the new one's."""
+        self._spare_strangers(request)
+        body = await read_body(request, _SMALL_BYTES)
+        return JSONResponse(await run_in_threadpool(self.desk.rotate, body))
+
+    async def _keys(self, request: Request) -> Response:
+        await self._signed(request, also_pending=True)
+        return JSONResponse(await run_in_threadpool(self.desk.papers))
+
     async def _me(self, request: Request) -> Response:
         partner = await self._signed(request, also_pending=True)
         return JSONResponse(await run_in_threadpool(self.desk.tell, partner))
@@ -229,7 +241,7 @@ class Gateway:
         partner = await run_in_threadpool(self.desk.known, name)
         try:
             if partner is None or abs((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) > (
-                _CLOCKS_MAY_DIFFER_S
+                CLOCKS_MAY_DIFFER_S
             ):
                 raise ProtocolError("stale, or from a stranger")
             values = {"method": request.method, "path": request.url.path, "query": request.url.query, "time": at}
