@@ -3,6 +3,7 @@
 import hashlib
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from fedrec.errors import ConfigError, ProtocolError, RunError
-from fedrec.invitation import Invitation
-from fedrec.signing import read_secret
+from fedrec.key_statements import partner_keys
+from fedrec.signing import SigningKey, read_secret
 from fedrec_client.settings import Node
 
 _TIMEOUT_S = 30.0
@@ -22,8 +23,8 @@ class UnreachableError(RunError):
     """The coordinator does not answer; later it may."""
 
 
-def fetch_authority(invitation: Invitation) -> bytes:
-    """The coordinator's CA certificate, from a connection that nothing vouches for, compared with the invitation.
+def fetch_authority(address: str, authority: str) -> bytes:
+    """The coordinator's CA certificate, from a connection that nothing vouches for, compared with its SHA-256.
 
     Raises: ConfigError: another coordinator answers there. UnreachableError.
     """
@@ -31,15 +32,15 @@ def fetch_authority(invitation: Invitation) -> bytes:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
-            pem = client.get(f"https://{invitation.address}/fedrec/v1/authority").raise_for_status().content
+            pem = client.get(f"https://{address}/fedrec/v1/authority").raise_for_status().content
         found = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex()
     except httpx.HTTPError as error:
-        raise _unreachable(invitation.address, error) from error
+        raise _unreachable(address, error) from error
     except ValueError as error:
-        raise ConfigError(f"{invitation.address}: is no coordinator", "ask for a new invitation") from error
-    if found != invitation.authority:
+        raise ConfigError(f"{address}: is no coordinator", "ask for a new invitation") from error
+    if found != authority:
         raise ConfigError(
-            f"{invitation.address}: answers with another certificate authority than the invitation names",
+            f"{address}: answers with another certificate authority than was named",
             "somebody may stand between; ask the coordinator for the fingerprint by another way",
         )
     return pem
@@ -59,10 +60,24 @@ class CoordinatorLink:
         context = ssl.create_default_context(cafile=node.keys / "ca.pem")
         self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=_TIMEOUT_S)
 
-    def enrol(self, node: Node, secret: str) -> dict[str, Any]:
-        """Use up the invitation; only public keys go over."""
-        keys = {"node_key": node_public_key(node), "signing_key": self._key.public.hex()}
-        return self._json("POST", "/fedrec/v1/enrol", {"name": self._name, "secret": secret, **keys})
+    def enrol(self, secret: str, keys: Path) -> dict[str, Any]:
+        """Use up an invitation for the keys of a folder; only their public halves go over."""
+        public = {"node_key": node_public_key(keys), "signing_key": SigningKey.load(keys / "signing.key").public.hex()}
+        return self._json("POST", "/fedrec/v1/enrol", {"name": self._name, "secret": secret, **public})
+
+    def rotate(self, keys: Path) -> dict[str, Any]:
+        """Put the keys of a folder in place of this partner's; only their public halves go over."""
+        fresh, at = SigningKey.load(keys / "signing.key"), datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"old_key": self._key.public.hex(), "signing_key": fresh.public.hex()}
+        told |= {"node_key": node_public_key(keys), "time": at}
+        signed = partner_keys(self._name, **told)
+        signatures = {"old_signature": self._key.sign("partner-keys", signed)}
+        signatures["new_signature"] = fresh.sign("partner-keys", signed)
+        return self._json("POST", "/fedrec/v1/rotate", {"name": self._name, **told, **signatures})
+
+    def keys(self) -> dict[str, Any]:
+        """What vouches for the coordinator's own keys; not checked here."""
+        return self._json("GET", "/fedrec/v1/keys")
 
     def me(self) -> dict[str, Any]:
         """How this partner stands."""
@@ -124,11 +139,11 @@ class CoordinatorLink:
         return response
 
 
-def node_public_key(node: Node) -> str:
+def node_public_key(keys: Path) -> str:
     """Of Flower's node authentication, base64 of PEM, as its headers have it."""
     import base64
 
-    private = serialization.load_ssh_private_key(read_secret(node.keys / "node.key"), None)
+    private = serialization.load_ssh_private_key(read_secret(keys / "node.key"), None)
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return base64.b64encode(private.public_key().public_bytes(serialization.Encoding.PEM, form)).decode()
 
@@ -144,5 +159,6 @@ def _unreachable(address: str, error: Exception) -> UnreachableError:
     """TLS failures are told apart: they are no matter of patience."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-        return UnreachableError(f"{address}: its certificate is not that of the coordinator", "check address and clock")
+        remedy = "check address and clock; if the coordinator rotated its authority: flower-client trust --fingerprint"
+        return UnreachableError(f"{address}: its certificate is not that of the coordinator", f"{remedy} SHA256")
     return UnreachableError(f"{address}: does not answer ({type(error).__name__})", "the node tries again by itself")

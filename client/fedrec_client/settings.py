@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fedrec.errors import ConfigError
 from fedrec.files import make_folders, replace_file, storage_errors
-from fedrec.invitation import Invitation
+from fedrec.invitation import REPLACE_KEYS, Invitation
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
 
@@ -40,6 +40,7 @@ class PolicySettings(Section):
     min_users: Annotated[int, Field(ge=1)] = 100
     hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d$")] = "00:00-24:00"
     backbones: tuple[Sha256, ...] = ()
+    accept_new_keys: bool = True
 
 
 class MachineSettings(Section):
@@ -127,8 +128,12 @@ def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int)
 
     Args:
         authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
-    Raises: ConfigError: the folder is a node's already. StorageError.
+    Raises: ConfigError: the folder is a node's already, or the invitation replaces keys. StorageError.
     """
+    if invitation.kind == REPLACE_KEYS:  # a new folder would begin with a new ledger
+        raise ConfigError(
+            "that invitation replaces a partner's keys", "flower-client rekey, in the partner's own folder"
+        )
     if (folder / "client.toml").exists():
         node = Node(folder)
         whose = (node.settings.name, node.settings.coordinator.key)
@@ -146,7 +151,7 @@ def make_node(folder: Path, invitation: Invitation, authority: bytes, port: int)
             part.chmod(0o700)
         replace_file(node.keys / "ca.pem", authority)
         SigningKey.create(node.keys / "signing.key")
-        replace_file(node.keys / "node.key", _node_key())
+        replace_file(node.keys / "node.key", new_node_key())
         replace_file(node.keys / "noise.key", os.urandom(32))
         replace_file(node.run / "worker.secret", os.urandom(32))
         replace_file(node.run / "executor.secret", os.urandom(32))
@@ -165,7 +170,7 @@ def mark_enrolled(node: Node) -> None:
     (node.state / _ENROLLED).touch(mode=0o600)
 
 
-def _node_key() -> bytes:
+def new_node_key() -> bytes:
     """Of Flower's node authentication, in the form that its SuperNode reads."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
