@@ -289,7 +289,7 @@ def test_keys_that_are_to_be_replaced_stop_counting_at_once(database: Database) 
     approve(book, "shop", "abc")
     for _ in range(2):  # the first invitation was lost
         secret = book.invite("shop", valid_for=HOUR, is_approved=False, replaces_keys=True)
-    assert book.partner("shop").status == "keyless"
+    assert (book.partner("shop").status, book.partner("shop").node_id) == ("keyless", "")
     assert keys.retired_nodes() == ["7"]
     with pytest.raises(ProtocolError, match="does not count any more"):
         rotate(keys, "shop", "abc", "bcd")
@@ -307,6 +307,21 @@ def test_keys_that_are_to_be_replaced_stop_counting_at_once(database: Database) 
         book.enrol("shop", secret, **KEYS["cde"])
     whats = [line["what"] for line in Office(database).audit()]
     assert whats[:3] == ["partner approved", "keys replaced", "keys retired"]
+
+
+def test_keys_that_were_taken_away_come_back_by_no_door(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = PartnerBook(database)
+    first = book.invite("shop", valid_for=HOUR, is_approved=True)
+    book.enrol("shop", first, **KEYS["abc"])
+    stale = book.partner("shop")
+    book.invite("shop", valid_for=HOUR, is_approved=False, replaces_keys=True)
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", first, **KEYS["abc"])
+    with monkeypatch.context() as patch:  # somebody approves at the same moment
+        patch.setattr(book, "partner", lambda name: stale)
+        with pytest.raises(ConfigError, match="at the same moment"):
+            book.set_status("shop", "approved", who="anna")
+    assert book.partner("shop").status == "keyless"
 
 
 def test_a_partner_without_keys_can_still_be_removed_and_a_removed_one_gets_none(database: Database) -> None:
