@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from fedrec.errors import ConfigError
 
 _PREFIX = "fedrec1."
+# What an invitation is for: to enrol a new partner, or to put new keys in place of a partner's.
+ENROL, REPLACE_KEYS = "enrol", "replace-keys"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Invitation:
         secret: spent by enrolment.
         authority: SHA-256 of the coordinator's CA certificate.
         coordinator: the coordinator's signing key, hex.
+        kind: `ENROL` or `REPLACE_KEYS`, so that nobody begins a new folder, and a new ledger, with the latter.
     """
 
     address: str
@@ -26,6 +29,7 @@ class Invitation:
     secret: str
     authority: str
     coordinator: str
+    kind: str = ENROL
 
     def to_token(self) -> str:
         """One word to be copied."""
@@ -44,6 +48,8 @@ class Invitation:
             values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             made = cls(**{name: str(value) for name, value in values.items()})
             bytes.fromhex(made.coordinator)
+            if made.kind not in (ENROL, REPLACE_KEYS):
+                raise ValueError("of a newer fedrec")
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
                 "that is no invitation", "copy the whole word that `flower-server invite` printed"

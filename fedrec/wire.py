@@ -152,6 +152,14 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "Enrolment.secret": "public",  # the coordinator's own, from the invitation
     "Enrolment.node_key": "public",
     "Enrolment.signing_key": "public",
+    # When a partner puts other keys in place of its own; signatures over public values alone.
+    "Rotation.name": "public",
+    "Rotation.old_key": "public",
+    "Rotation.signing_key": "public",
+    "Rotation.node_key": "public",
+    "Rotation.time": "public",
+    "Rotation.old_signature": "public",
+    "Rotation.new_signature": "public",
     "fedrec-partner": "public",
     "fedrec-time": "public",
     "fedrec-signature": "public",

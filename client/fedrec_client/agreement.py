@@ -1,6 +1,7 @@
 """What a partner agreed to: the coordinator's signed terms, held against the partner's own policy, kept on its disk."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.plan import PartPlan
 from fedrec.signing import verify
 from fedrec.terms import FederationTerms, read_terms
+from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.settings import Node, PolicySettings
 
@@ -40,7 +42,7 @@ class Agreement:
         if not path.is_file():
             raise RunError(f"{node.folder}: no terms are agreed to yet", "flower-client agree")
         values, _ = read_json(path, FORMAT)
-        terms = _signed_terms(node, values)
+        terms = _signed_terms(values, CoordinatorKeys(node).known())
         catalog = (node.state / _CATALOG).read_bytes()
         if sha256(catalog) != values["catalog_sha256"]:
             raise RunError(f"{node.state / _CATALOG}: damaged", "flower-client agree")
@@ -51,13 +53,13 @@ def agree(node: Node, link: CoordinatorLink, *, anew: bool = False) -> Agreement
     """Fetch the terms, hold them against the policy, and keep them.
 
     Args:
-        anew: take terms that differ from those agreed to before.
+        anew: take terms that differ from those agreed to before, and a new key that the old one vouches for.
     Raises:
         PrivacyError: the policy does not allow them: every reason at once; or they changed.
         ProtocolError, UnreachableError: as `CoordinatorLink`; a signature that is not the coordinator's.
     """
-    told = link.terms()
-    terms = _signed_terms(node, told)
+    told, keys = link.terms(), CoordinatorKeys(node)
+    terms = keys.heard(lambda: _signed_terms(told, [keys.current()]), link, is_agreed=anew)
     Agreement(terms, b"").hold_against(node.settings.policy)
     path = node.state / _TERMS
     if path.is_file() and not anew and read_json(path, FORMAT)[0]["terms"] != told["terms"]:
@@ -92,10 +94,15 @@ def round_epsilon(part: PartPlan, delta: float, steps: int = 1) -> float:
     return epsilon_pld([(part.part, part.sampling_prob, part.noise_multiplier, steps)], delta)
 
 
-def _signed_terms(node: Node, told: dict[str, object]) -> FederationTerms:
+def _signed_terms(told: dict[str, object], keys: list[bytes]) -> FederationTerms:
+    """Signed by one of these; what is kept may be older than the key of now."""
     values, signature = told.get("terms"), told.get("signature")
     if not isinstance(values, dict) or not isinstance(signature, str):
         raise ProtocolError("the coordinator sent no signed terms")
     values = json.loads(json.dumps(values))
-    verify(bytes.fromhex(node.settings.coordinator.key), "federation-terms", values, signature)
+    for key in keys[:-1]:
+        with suppress(ProtocolError):
+            verify(key, "federation-terms", values, signature)
+            return read_terms(values, "terms")
+    verify(keys[-1], "federation-terms", values, signature)
     return read_terms(values, "terms")

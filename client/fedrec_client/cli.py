@@ -1,6 +1,5 @@
 """`flower-client`: a partner's node, from the invitation on."""
 
-import json
 import os
 import signal
 import sys
@@ -12,8 +11,12 @@ import typer
 from rich.console import Console
 
 from fedrec.errors import FedrecError, ProtocolError
+from fedrec_client.command_words import HERE, AsJson, Folder
+from fedrec_client.command_words import node_of as _node
+from fedrec_client.command_words import say as _say
+from fedrec_client.key_commands import keys
 
-console, errors = Console(), Console(stderr=True)
+errors = Console(stderr=True)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -21,9 +24,7 @@ app = typer.Typer(
     "`flower-client init DIR --invite TOKEN`. Not to be mixed up with `flower-client-app` of old Flower releases. "
     "Exit codes: docs/errors.md.",
 )
-Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_CLIENT", help="The node's folder.")]
-HERE = Path()
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+app.add_typer(keys)
 
 
 @app.command()
@@ -59,12 +60,12 @@ def init(
     if root_certificates:
         authority = read_authority(root_certificates, invitation.authority)
     else:
-        authority = fetch_authority(invitation)
-    meet(invitation, authority)
+        authority = fetch_authority(invitation.address, invitation.authority)
+    meet(invitation.address, authority)
     node = make_node(folder, invitation, authority, port, metrics_port, own_key)
     try:
         with closing(CoordinatorLink(node)) as link:
-            told = link.enrol(node, invitation.secret)
+            told = link.enrol(invitation.secret, node.keys)
     except ProtocolError:
         unmake_node(node)  # refused: these keys are nobody's
         raise
@@ -78,13 +79,16 @@ def init(
 def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Fetch the federation's terms, hold them against this node's policy, and keep them."""
     from fedrec_client.agreement import agree as take
+    from fedrec_client.coordinator_keys import CoordinatorKeys, describe_key
     from fedrec_client.coordinator_link import CoordinatorLink
 
     node = _node(folder)
     with closing(CoordinatorLink(node)) as link:
         terms = take(node, link, anew=True).terms
+    key = describe_key(CoordinatorKeys(node))["fingerprint"]
     values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
-    _say(values, as_json, f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}")
+    words = f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}, signed by {key}"
+    _say({**values, "coordinator_key": key}, as_json, words)
 
 
 @app.command("import")
@@ -188,22 +192,7 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _node(folder: Path) -> Any:
-    from fedrec_client.settings import Node
-
-    node = Node(folder)
-    node.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
-    return node
-
-
 def _running(node: Any) -> int | None:
     from fedrec.processes import holder_of
 
     return holder_of(node.state / "running.lock")
-
-
-def _say(told: dict[str, Any], as_json: bool, words: str) -> None:
-    if as_json:
-        print(json.dumps(told, indent=2))
-    else:
-        console.print(words, soft_wrap=True, highlight=False, markup=False)

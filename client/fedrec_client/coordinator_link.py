@@ -4,13 +4,14 @@ import base64
 import hashlib
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from fedrec.errors import ProtocolError, RunError
-from fedrec.invitation import Invitation
-from fedrec.signing import read_secret
+from fedrec.key_statements import partner_keys
+from fedrec.signing import SigningKey, read_secret
 from fedrec_client.authority import pinned_authority
 from fedrec_client.node_key import public_part
 from fedrec_client.settings import Node
@@ -19,7 +20,7 @@ _TIMEOUT_S = 30.0
 _MOST_PEM_BYTES = 64 << 10
 _FOREIGN = (
     "is of another authority than the one that is pinned",
-    "somebody may stand between; ask the coordinator by another way, and go on with its own address only",
+    "somebody may stand between, or it was rotated: ask by another way, then flower-client trust --fingerprint SHA256",
 )
 _NAMES = ("is for other host names", "ask the coordinator for an invitation with the address that it names")
 # By OpenSSL's verify codes.
@@ -39,35 +40,35 @@ class CertificateError(UnreachableError):
     """Somebody answers who cannot show the coordinator's certificate. Nothing was sent."""
 
 
-def fetch_authority(invitation: Invitation) -> bytes:
-    """The coordinator's CA certificate, from a connection that nothing vouches for, compared with the invitation.
+def fetch_authority(address: str, authority: str) -> bytes:
+    """The coordinator's CA certificate, from a connection that nothing vouches for, compared with its SHA-256.
 
     Raises: ConfigError: another coordinator answers there. UnreachableError.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    url = f"https://{invitation.address}/fedrec/v1/authority"
+    url = f"https://{address}/fedrec/v1/authority"
     try:
         with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client, client.stream("GET", url) as answer:
             content = next(answer.raise_for_status().iter_bytes(_MOST_PEM_BYTES), b"")
     except httpx.HTTPError as error:
-        raise _unreachable(invitation.address, error) from error
-    return pinned_authority(content, invitation.authority, invitation.address)
+        raise _unreachable(address, error) from error
+    return pinned_authority(content, authority, address)
 
 
-def meet(invitation: Invitation, authority: bytes) -> None:
-    """Make sure that the coordinator is the one of the invitation, before keys are made or anything is sent.
+def meet(address: str, authority: bytes) -> None:
+    """Make sure that the coordinator is the one that is meant, before keys are made or anything is sent.
 
     Args:
-        authority: PEM, compared with the invitation's fingerprint.
+        authority: PEM, compared with the fingerprint of the invitation.
     Raises: CertificateError: somebody else answers. UnreachableError.
     """
     context = ssl.create_default_context(cadata=authority.decode())
     try:
         with httpx.Client(verify=context, timeout=_TIMEOUT_S) as client:
-            client.get(f"https://{invitation.address}/health").raise_for_status()
+            client.get(f"https://{address}/health").raise_for_status()
     except httpx.HTTPError as error:
-        raise _unreachable(invitation.address, error) from error
+        raise _unreachable(address, error) from error
 
 
 class CoordinatorLink:
@@ -81,13 +82,27 @@ class CoordinatorLink:
         self._name = node.settings.name
         self._address = node.settings.coordinator.address
         self._key = node.signing_key()
-        context = ssl.create_default_context(cadata=node.authority().decode())
+        context = ssl.create_default_context(cadata=node.authorities.read().decode())
         self._client = httpx.Client(base_url=f"https://{self._address}", verify=context, timeout=_TIMEOUT_S)
 
-    def enrol(self, node: Node, secret: str) -> dict[str, Any]:
-        """Use up the invitation; only public keys go over."""
-        keys = {"node_key": node_public_key(node), "signing_key": self._key.public.hex()}
-        return self._json("POST", "/fedrec/v1/enrol", {"name": self._name, "secret": secret, **keys})
+    def enrol(self, secret: str, keys: Path) -> dict[str, Any]:
+        """Use up an invitation for the keys of a folder; only their public halves go over."""
+        public = {"node_key": node_public_key(keys), "signing_key": SigningKey.load(keys / "signing.key").public.hex()}
+        return self._json("POST", "/fedrec/v1/enrol", {"name": self._name, "secret": secret, **public})
+
+    def rotate(self, keys: Path) -> dict[str, Any]:
+        """Put the keys of a folder in place of this partner's; only their public halves go over."""
+        fresh, at = SigningKey.load(keys / "signing.key"), datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"old_key": self._key.public.hex(), "signing_key": fresh.public.hex()}
+        told |= {"node_key": node_public_key(keys), "time": at}
+        signed = partner_keys(self._name, **told)
+        signatures = {"old_signature": self._key.sign("partner-keys", signed)}
+        signatures["new_signature"] = fresh.sign("partner-keys", signed)
+        return self._json("POST", "/fedrec/v1/rotate", {"name": self._name, **told, **signatures})
+
+    def keys(self) -> dict[str, Any]:
+        """What vouches for the coordinator's own keys; not checked here."""
+        return self._json("GET", "/fedrec/v1/keys")
 
     def me(self) -> dict[str, Any]:
         """How this partner stands."""
@@ -149,9 +164,9 @@ class CoordinatorLink:
         return response
 
 
-def node_public_key(node: Node) -> str:
+def node_public_key(keys: Path) -> str:
     """Of Flower's node authentication, base64 of PEM, as its headers have it."""
-    return base64.b64encode(public_part(read_secret(node.keys / "node.key"))).decode()
+    return base64.b64encode(public_part(read_secret(keys / "node.key"))).decode()
 
 
 def _words(response: httpx.Response) -> str:

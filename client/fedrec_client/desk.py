@@ -54,16 +54,17 @@ class NodeDesk:
 
     Attributes:
         partner: its name.
-        coordinator: the coordinator's public key.
+        coordinator: tells the coordinator's public key, as it is at this moment.
         key: the partner's own.
         worker: answers what is allowed.
         is_paused: asked before each round.
         now: local time.
         lost: how many rounds were not answered, by class of error; since this process began, as `answered`.
+        follow: asks whether the coordinator has a new key that its old one vouches for, and keeps it.
     """
 
     partner: str
-    coordinator: bytes
+    coordinator: Callable[[], bytes]
     key: SigningKey
     terms: FederationTerms
     policy: PolicySettings
@@ -71,6 +72,7 @@ class NodeDesk:
     seen: SeenRounds = field(repr=False)
     is_paused: Callable[[], bool] = field(repr=False)
     now: Callable[[], datetime] = field(default=datetime.now, repr=False)
+    follow: Callable[[], bool] = field(default=lambda: False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     last_refusal: str = ""
     answered: int = 0
@@ -80,7 +82,7 @@ class NodeDesk:
         """See `Desk`. One round at a time."""
         with self._lock:
             try:
-                verify(self.coordinator, "round-plan", plan.to_record(), signature)
+                self._verify(plan, signature)
                 self._check(plan, state)
                 self.seen.see((self._generation(plan), plan.round, plan.attempt))
                 header, adapter_delta = self.worker.train(plan, state)
@@ -104,6 +106,15 @@ class NodeDesk:
     def _lose(self, error: Exception) -> None:
         name = type(error).__name__
         self.lost[name] = self.lost.get(name, 0) + 1
+
+    def _verify(self, plan: RoundPlan, signature: str) -> None:
+        """A plan under another key than the one known here may be the first that this node hears of a new one."""
+        try:
+            verify(self.coordinator(), "round-plan", plan.to_record(), signature)
+        except ProtocolError:
+            if not self.follow():
+                raise
+            verify(self.coordinator(), "round-plan", plan.to_record(), signature)
 
     def _check(self, plan: RoundPlan, state: AdapterState) -> None:
         """Raises with all that is wrong at once; the words go to the coordinator and name no private value."""

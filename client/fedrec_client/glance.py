@@ -6,6 +6,7 @@ from fedrec.errors import FedrecError, ProtocolError
 from fedrec.processes import holder_of
 from fedrec_client.adapters import describe
 from fedrec_client.agreement import Agreement
+from fedrec_client.coordinator_keys import CoordinatorKeys, describe_key
 from fedrec_client.desk import SeenRounds
 from fedrec_client.node import adapters_of
 from fedrec_client.settings import Node
@@ -17,6 +18,7 @@ def glance(node: Node) -> dict[str, Any]:
     generation, number, attempt = SeenRounds(node.state / "rounds.json").latest()
     place = {"generation": generation, "round": number, "attempt": attempt}
     told: dict[str, Any] = {"partner": node.settings.name, **place}
+    told["coordinator_key"] = describe_key(CoordinatorKeys(node))
     told["running"] = holder_of(node.state / "running.lock") is not None
     try:
         told["adapter"] = describe(adapters_of(node, Agreement.read(node)).held())

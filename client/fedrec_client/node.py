@@ -1,29 +1,33 @@
 """`flower-client start`: SuperNode and warm worker as processes, the executor and the adapter's fetcher as threads."""
 
 import logging
+import math
 import random
 import signal
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrec.errors import FedrecError, RunError
 from fedrec.processes import Child, only_one, stop_process
-from fedrec_client.adapters import Adapters
+from fedrec_client.adapters import Adapters, HeldAdapter
 from fedrec_client.agreement import Agreement
+from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.executor import Executor
 from fedrec_client.figures import NodeWatch
 from fedrec_client.link import UNIX
 from fedrec_client.metrics_server import serve_metrics
+from fedrec_client.own_keys import refuse_unfinished
 from fedrec_client.settings import Node
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
 _LONGEST_WAIT_S = 60.0
+_KEYS_EVERY_S = 3600.0
 # After a broken TLS connection Flower's node leaves its loop, but a thread of its keeps the process alive and deaf.
 _SUPERNODE = """
 import os, sys
@@ -50,6 +54,7 @@ class RunningNode:
     node: Node
     stop: threading.Event = field(default_factory=threading.Event)
     heard_at: float | None = None
+    _has_new_authorities: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def run(self) -> None:
         """Until stopped.
@@ -59,8 +64,9 @@ class RunningNode:
         """
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
-        self.node.authority()  # Flower's node trusts whatever stands in that file
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
+            refuse_unfinished(self.node)
+            self.node.authorities.settle()  # Flower's node trusts whatever stands in ca.pem
             agreement = Agreement.read(self.node)
             agreement.hold_against(self.node.settings.policy)
             children = [
@@ -93,6 +99,9 @@ class RunningNode:
     def _keep_running(self, children: list[Child]) -> None:
         try:
             while not self.stop.wait(_LOOK_S):
+                if self._has_new_authorities.is_set() and (supernode := children[1].process) is not None:
+                    self._has_new_authorities.clear()
+                    stop_process(supernode)  # it is started anew below
                 for child in children:
                     child.look()
         finally:
@@ -121,11 +130,13 @@ class RunningNode:
 
     def _fetch_forever(self, agreement: Agreement) -> None:
         """Keep the newest adapter; without the coordinator the one that is held stays."""
-        adapters = adapters_of(self.node, agreement)
-        link, every, failures = CoordinatorLink(self.node), self.node.settings.local.adapter_every_s, 0
+        every, failures, asked = self.node.settings.local.adapter_every_s, 0, -math.inf
         while not self.stop.is_set():
             try:
-                held = adapters.fetch(link)
+                if time.monotonic() - asked >= _KEYS_EVERY_S:
+                    self._follow()
+                    asked = time.monotonic()
+                held = self._fetch(agreement)
                 failures, self.heard_at = 0, time.time()
                 if held is not None:
                     _log.info("adapter of round %d", held.round, extra={"event": "adapter", "round": held.round})
@@ -134,11 +145,27 @@ class RunningNode:
                 _log.warning("no newer adapter: %s", error.problem, extra={"event": "no_adapter"})
             self.stop.wait(min(_LONGEST_WAIT_S, every * 2.0 ** min(failures, 6)) * random.uniform(0.75, 1.0))
 
+    def _fetch(self, agreement: Agreement) -> HeldAdapter | None:
+        """The newest adapter, if it is newer; under a key that is newer too, if the one known here vouches for it."""
+        keys = CoordinatorKeys(self.node)
+        with closing(CoordinatorLink(self.node)) as link:
+            return keys.heard(lambda: adapters_of(self.node, agreement).fetch(link), link)
+
+    def _follow(self) -> None:
+        """Trust what the coordinator's key vouches for; Flower's node reads authorities when it starts."""
+        before = (self.node.keys / "ca.pem").read_bytes()
+        with closing(CoordinatorLink(self.node)) as link:
+            if CoordinatorKeys(self.node).follow(link):
+                _log.info("the coordinator has other keys", extra={"event": "coordinator_keys"})
+        if (self.node.keys / "ca.pem").read_bytes() != before:
+            self._has_new_authorities.set()
+
     def _log(self, name: str) -> Path:
         return self.node.logs / f"{name}.log"
 
 
 def adapters_of(node: Node, agreement: Agreement) -> Adapters:
     """The adapter folder of a node."""
-    key = bytes.fromhex(node.settings.coordinator.key)
-    return Adapters(node.folder / "adapter", key, agreement.terms.name, agreement.terms.spec)
+    return Adapters(
+        node.folder / "adapter", CoordinatorKeys(node).current(), agreement.terms.name, agreement.terms.spec
+    )

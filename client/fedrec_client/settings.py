@@ -12,10 +12,10 @@ from pydantic import Field
 
 from fedrec.errors import ConfigError
 from fedrec.files import make_folders, replace_file, storage_errors
-from fedrec.invitation import Invitation
+from fedrec.invitation import REPLACE_KEYS, Invitation
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
-from fedrec_client.authority import read_authority
+from fedrec_client.authority import Authorities
 from fedrec_client.node_key import make_node_key, public_part
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,6 +42,7 @@ class PolicySettings(Section):
     min_users: Annotated[int, Field(ge=1)] = 100
     hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d$")] = "00:00-24:00"
     backbones: tuple[Sha256, ...] = ()
+    accept_new_keys: bool = True
 
 
 class MachineSettings(Section):
@@ -125,9 +126,11 @@ class Node:
         """Of every process."""
         return self.folder / "logs"
 
-    def authority(self) -> bytes:
-        """The coordinator's CA certificate, PEM. Raises ConfigError: missing, or not the one that is pinned."""
-        return read_authority(self.keys / "ca.pem", self.settings.coordinator.authority)
+    @property
+    def authorities(self) -> Authorities:
+        """Certificate authorities of the coordinator that are trusted."""
+        accepted = self.state / "coordinator-authorities.json"
+        return Authorities(accepted, self.keys / "ca.pem", self.settings.coordinator.authority)
 
     def signing_key(self) -> SigningKey:
         """Raises ConfigError: missing or readable by others."""
@@ -148,8 +151,14 @@ def make_node(
         authority: the coordinator's CA certificate, whose fingerprint has been compared with the invitation's.
         port, metrics_port: of SuperNode and metrics, on the loopback; no metrics at port 0.
         node_key: the partner's own, in OpenSSH's form; one is made otherwise. Secret.
-    Raises: ConfigError: the folder is a node's already, or has another key. StorageError.
+    Raises:
+        ConfigError: the folder is a node's already, or has another key; or the invitation replaces keys.
+        StorageError.
     """
+    if invitation.kind == REPLACE_KEYS:  # a new folder would begin with a new ledger
+        raise ConfigError(
+            "that invitation replaces a partner's keys", "flower-client rekey, in the partner's own folder"
+        )
     if (folder / "client.toml").exists():
         node = Node(folder)
         whose = (node.settings.name, node.settings.coordinator.key)

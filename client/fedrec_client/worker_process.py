@@ -16,6 +16,8 @@ from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
 from fedrec.wire import RoundPlan
 from fedrec_client.agreement import Agreement, round_epsilon
+from fedrec_client.coordinator_keys import CoordinatorKeys
+from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
 from fedrec_client.desk import NodeDesk, SeenRounds
 from fedrec_client.link import WorkerLink
 from fedrec_client.rehearsing import Nonsense, PowerOfTwo
@@ -63,9 +65,11 @@ def make_desk(node: Node) -> NodeDesk:
     worker, n_users = _rehearsing(node, agreement) if settings.rehearsal.power >= 0 else _training(node, agreement)
     if n_users < settings.policy.min_users:  # said here and not to the coordinator: how many there are is private
         raise DataError("fewer users than policy.min_users", "lower it, or stay out until there are more")
+    keys = CoordinatorKeys(node)
     return NodeDesk(
         partner=settings.name,
-        coordinator=bytes.fromhex(settings.coordinator.key),
+        coordinator=keys.current,
+        follow=lambda: _follow(node, keys),
         key=node.signing_key(),
         terms=agreement.terms,
         policy=settings.policy,
@@ -73,6 +77,18 @@ def make_desk(node: Node) -> NodeDesk:
         seen=SeenRounds(node.state / "rounds.json"),
         is_paused=lambda: (node.state / PAUSED).exists(),
     )
+
+
+def _follow(node: Node, keys: CoordinatorKeys) -> bool:
+    """Whether there is a newer key; a coordinator that does not answer leaves everything as it is."""
+    link = CoordinatorLink(node)
+    try:
+        return keys.follow(link)
+    except UnreachableError as error:
+        _log.warning("no newer key: %s", error.problem, extra={"event": "no_keys"})
+        return False
+    finally:
+        link.close()
 
 
 def open_ledger(node: Node) -> PrivacyLedger:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from fedrec.errors import ConfigError
-from fedrec.invitation import Invitation
+from fedrec.invitation import ENROL, REPLACE_KEYS, Invitation
 from fedrec.terms import NAME
 from fedrec_server.certificates import authority_fingerprint
 from fedrec_server.heads import SignedHead
@@ -18,24 +18,36 @@ Who = Literal["cli", "page", "api"]
 _LONGEST_HOURS = 24 * 30
 
 
-def invite(coordinator: Coordinator, name: str, *, hours: float, is_approved: bool, who: Who) -> dict[str, Any]:
+def invite(
+    coordinator: Coordinator,
+    name: str,
+    *,
+    hours: float,
+    is_approved: bool,
+    replaces_keys: bool = False,
+    who: Who,
+) -> dict[str, Any]:
     """A one-time invitation; whoever holds it can enrol under the name.
 
     Args:
         hours: how long it is valid, at most 30 days.
         is_approved: the partner is approved as soon as it enrols.
+        replaces_keys: for a partner whose keys are lost or stolen; they stop counting now.
     Raises: ConfigError: no partner's name, or taken; hours out of range. StorageError.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no partner's name", "use small letters, digits and hyphens")
     if not 0 < hours <= _LONGEST_HOURS:
         raise ConfigError(f"an invitation cannot be valid for {hours:g} hours", f"at most {_LONGEST_HOURS}")
-    secret = PartnerBook(coordinator.database).invite(name, valid_for=timedelta(hours=hours), is_approved=is_approved)
-    Office(coordinator.database).note(who, "invited", {"partner": name, "hours": hours, "is_approved": is_approved})
+    valid_for, book = timedelta(hours=hours), PartnerBook(coordinator.database)
+    secret = book.invite(name, valid_for=valid_for, is_approved=is_approved, replaces_keys=replaces_keys)
+    kind = REPLACE_KEYS if replaces_keys else ENROL
+    told = {"partner": name, "hours": hours, "is_approved": is_approved, "kind": kind}
+    Office(coordinator.database).note(who, "invited", told)
     gateway = coordinator.settings.gateway
     address = f"{gateway.public_hosts[0]}:{gateway.port}"
     authority = authority_fingerprint((coordinator.keys / "ca.pem").read_bytes())
-    token = Invitation(address, name, secret, authority, coordinator.signing_key().public.hex()).to_token()
+    token = Invitation(address, name, secret, authority, coordinator.signing_key().public.hex(), kind).to_token()
     return {"partner": name, "invitation": token, "valid_hours": hours}
 
 

@@ -13,8 +13,12 @@ from rich.table import Table
 
 from fedrec.errors import ConfigError, FedrecError
 from fedrec.logs import log_json
+from fedrec_server.command_words import HERE, AsJson, Folder, console
+from fedrec_server.command_words import coordinator_of as _coordinator
+from fedrec_server.command_words import say as _say
+from fedrec_server.key_commands import keys
 
-console, errors = Console(), Console(stderr=True)
+errors = Console(stderr=True)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,10 +28,8 @@ app = typer.Typer(
 )
 partner = typer.Typer(no_args_is_help=True, help="Who takes part.")
 app.add_typer(partner, name="partner")
+app.add_typer(keys)
 
-Folder = Annotated[Path, typer.Option("--dir", envvar="FEDREC_SERVER", help="The coordinator's folder.")]
-HERE = Path()
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The partner's name.")]
 CaFile = Annotated[Path | None, typer.Option("--ssl-ca-certfile", help="A company's own root, which partners pin.")]
 CertFile = Annotated[
@@ -86,12 +88,18 @@ def invite(
     folder: Folder = HERE,
     hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01)] = 72.0,
     approve: Annotated[bool, typer.Option("--approve", help="Approve as soon as it enrols.")] = False,
+    replace_keys: Annotated[
+        bool,
+        typer.Option("--replace-keys", help="For a partner whose keys are lost or stolen; they stop counting now."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time invitation for a partner; send it like a password."""
     from fedrec_server import administration
 
-    made = administration.invite(_coordinator(folder), name, hours=hours, is_approved=approve, who="cli")
+    made = administration.invite(
+        _coordinator(folder), name, hours=hours, is_approved=approve, replaces_keys=replace_keys, who="cli"
+    )
     _say(made, as_json, made["invitation"])
 
 
@@ -266,14 +274,6 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _coordinator(folder: Path) -> Any:
-    from fedrec_server.settings import Coordinator
-
-    made = Coordinator(folder)
-    made.settings  # noqa: B018  # a wrong folder is refused here, with all that is wrong
-    return made
-
-
 def _given(authority: Path | None, certificate: Path | None, key: Path | None, hosts: tuple[str, ...]) -> Any:
     from fedrec_server.given_certificates import read_given
 
@@ -311,10 +311,3 @@ def _print_partners(found: list[dict[str, Any]]) -> None:
     for one in found:
         table.add_row(one["name"], one["status"], one["fingerprint"], one["last_seen"] or "never", one["reason"])
     console.print(table)
-
-
-def _say(told: dict[str, Any], as_json: bool, words: str) -> None:
-    if as_json:
-        print(json.dumps(told, indent=2))
-    else:
-        console.print(words, soft_wrap=True, highlight=False, markup=False)

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fedrec.aggregation.mean import UniformMean
 from fedrec.errors import FedrecError, QuorumError
 from fedrec_server.exchange import Signatures
+from fedrec_server.key_book import KeyBook
 from fedrec_server.partner_book import Partner, PartnerBook
 from fedrec_server.round_book import RoundBook
 from fedrec_server.rounds import RoundSession, begin, run_round
@@ -43,7 +44,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._book, self._rounds = PartnerBook(self.database), RoundBook(self.database)
-        self._office = Office(self.database)
+        self._office, self._keys = Office(self.database), KeyBook(self.database)
         self._federation = self.coordinator.federation()
         self._signing_key = self.coordinator.signing_key()
         self._control = SuperLinkControl(self.coordinator.superlink)
@@ -155,12 +156,22 @@ class Driver:
     def _register_forever(self) -> None:
         """Let Flower know whom we approved, and forget whom we removed."""
         while not self.stop.wait(_LOOK_S):
+            self._forget_retired()
             for partner in self._known_partners():
                 try:
                     self._register(partner)
                 except FedrecError as error:  # one that cannot be registered keeps nobody else out
                     told = {"event": "registrar_failed", "partner": partner.name}
                     _log.warning("registering %s: %s", partner.name, error.problem, extra=told)
+
+    def _forget_retired(self) -> None:
+        """Nodes whose keys count no more; the gateway keeps them out already."""
+        try:
+            for node in self._keys.retired_nodes():
+                self._control.unregister(int(node))
+                self._keys.forget_node(node)
+        except FedrecError as error:
+            _log.warning("forgetting nodes: %s", error.problem, extra={"event": "registrar_failed"})
 
     def _known_partners(self) -> list[Partner]:
         try:
@@ -172,7 +183,8 @@ class Driver:
     def _register(self, partner: Partner) -> None:
         if partner.status == "approved" and not partner.node_id:
             node = self._control.register(base64.b64decode(partner.node_key))
-            self._book.give_node(partner.name, str(node))
+            if not self._book.give_node(partner.name, str(node), node_key=partner.node_key):
+                self._control.unregister(node)  # its keys were changed in this moment
         elif partner.status == "removed" and partner.node_id:
             self._control.unregister(int(partner.node_id))
             self._book.give_node(partner.name, "")

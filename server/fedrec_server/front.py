@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from starlette.routing import Route
 from fedrec.errors import ConfigError
 from fedrec_server.connection import ConnectionLimits
 from fedrec_server.gateway import Bell, Gateway, GatewayLimits
+from fedrec_server.key_rotation import key_papers
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.public_server import PublicServer
@@ -91,7 +93,8 @@ def make_gateway(coordinator: Coordinator) -> Gateway:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0, limits=limits)
     book = PartnerBook(coordinator.database)
-    desk = PartnerDesk(book, coordinator.federation(), coordinator.terms_signature(), coordinator.heads)
+    federation, papers = coordinator.federation(), partial(key_papers, coordinator)
+    desk = PartnerDesk(book, federation, coordinator.terms_signature(), coordinator.heads, papers)
     bounds = GatewayLimits(object_bytes=settings.object_megabytes << 20, calls_per_s=settings.calls_per_s)
     return Gateway(upstream, desk, (coordinator.keys / "ca.pem").read_bytes(), bounds)
 

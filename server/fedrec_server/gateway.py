@@ -33,6 +33,7 @@ from fedrec_server.limits import BodiesInHand, Buckets, CallError, claimed_bytes
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.proofs import UsedRequests, is_nodes_signature
+from fedrec_server.rotations import CLOCKS_MAY_DIFFER_S
 
 # Of Flower's fleet API; that nodes register themselves is not among them.
 FLEET_CALLS = (
@@ -53,7 +54,6 @@ _FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
 # Of the largest size, of one partner: its connections could each bring one.
 _BODIES_AT_ONCE = 2
-_CLOCKS_MAY_DIFFER_S = 60.0
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -138,7 +138,7 @@ class Gateway:
         self._numbers = itertools.count(1)
         self._is_stopping = False
         self._bodies = BodiesInHand(_BODIES_AT_ONCE * self.limits.object_bytes)
-        self._used = UsedRequests(_CLOCKS_MAY_DIFFER_S)
+        self._used = UsedRequests(CLOCKS_MAY_DIFFER_S)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
 
@@ -148,7 +148,9 @@ class Gateway:
             ("GET", "/health"): self._health,
             ("GET", "/fedrec/v1/authority"): self._authority,
             ("POST", "/fedrec/v1/enrol"): self._enrol,
+            ("POST", "/fedrec/v1/rotate"): self._rotate,
             ("GET", "/fedrec/v1/me"): self._me,
+            ("GET", "/fedrec/v1/keys"): self._keys,
             ("POST", "/fedrec/v1/leave"): self._leave,
             ("GET", "/fedrec/v1/terms"): self._terms,
             ("GET", "/fedrec/v1/catalog"): self._catalog,
@@ -222,6 +224,16 @@ class Gateway:
 
     # For partners, by their signature
 
+    async def _rotate(self, request: Request) -> Response:
+        """The signatures stand in the message: the old key's, which counts until then, and the new one's."""
+        self._spare_strangers(request)
+        body = await read_body(request, _SMALL_BYTES)
+        return JSONResponse(await run_in_threadpool(self.desk.rotate, body))
+
+    async def _keys(self, request: Request) -> Response:
+        await self._signed(request, also_pending=True)
+        return JSONResponse(await run_in_threadpool(self.desk.papers))
+
     async def _me(self, request: Request) -> Response:
         partner = await self._signed(request, also_pending=True)
         return JSONResponse(await run_in_threadpool(self.desk.tell, partner))
@@ -256,7 +268,7 @@ class Gateway:
             query = request.scope["query_string"].decode()
             values = {"method": request.method, "path": request.scope["path"], "query": query, "time": at}
             time_of = datetime.fromisoformat(at)
-            if partner is None or abs((datetime.now(UTC) - time_of).total_seconds()) > _CLOCKS_MAY_DIFFER_S:
+            if partner is None or abs((datetime.now(UTC) - time_of).total_seconds()) > CLOCKS_MAY_DIFFER_S:
                 raise ProtocolError("stale, or from a stranger")
             signature = request.headers.get("fedrec-signature", "")
             verify(bytes.fromhex(partner.signing_key), "request", values, signature)

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,12 +13,15 @@ from fedrec.errors import ProtocolError
 from fedrec.files import sha256
 from fedrec_server.federation import Federation
 from fedrec_server.heads import SignedHeads
-from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.key_book import KeyBook
+from fedrec_server.partner_book import Partner, PartnerBook, Status
 from fedrec_server.proofs import read_node_key
+from fedrec_server.rotations import read_rotation, unsigned
 
 # How long a partner's status is taken for granted: a suspension takes so long to bite.
 _REMEMBERED_S = 1.0
 _SEEN_EVERY_S = 5.0
+_MAY_CALL: tuple[Status, ...] = ("pending", "approved", "suspended")
 
 
 class Enrolment(BaseModel):
@@ -38,15 +42,20 @@ class PartnerDesk:
     Attributes:
         federation: what is trained.
         terms_signature: the coordinator's, over the terms.
+        papers: what vouches for the coordinator's own keys, as `GET /fedrec/v1/keys` tells it.
     """
 
     book: PartnerBook
     federation: Federation
     terms_signature: str
     heads: SignedHeads
+    papers: Callable[[], dict[str, Any]] = field(default=lambda: {"statements": []}, repr=False)
     _known: tuple[float, dict[str, Partner], dict[str, Partner]] = field(default=(0.0, {}, {}), repr=False)
     _seen: dict[str, float] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._keys = KeyBook(self.book.database)
 
     def known(self, name: str) -> Partner | None:
         """The partner of a name."""
@@ -71,9 +80,26 @@ class PartnerDesk:
         if read_node_key(asked.node_key) is None:  # Flower refuses it; better before an invitation is spent on it
             raise ProtocolError("not an enrolment: node_key is no P-384 public key", "use flower-client init")
         keys = {"node_key": asked.node_key, "signing_key": asked.signing_key}
-        self.book.enrol(asked.name, asked.secret, **keys)
-        if self.book.is_preapproved(asked.name):
+        partner = self.book.enrol(asked.name, asked.secret, **keys)
+        # An answer that was lost is given again, but it must not undo a suspension since.
+        if partner.status == "pending" and self.book.is_preapproved(asked.name):
             self.book.set_status(asked.name, "approved", who="invitation")
+        self._forget()
+        return self.tell(self.book.partner(asked.name))
+
+    def rotate(self, body: bytes) -> dict[str, Any]:
+        """Put a partner's new keys in place of its old ones. Raises ProtocolError: not signed by both, or refused."""
+        asked = read_rotation(body)
+        if read_node_key(asked.node_key) is None:
+            raise ProtocolError("not a change of keys: node_key is no P-384 public key")
+        partner = next((one for one in self.book.partners(*_MAY_CALL) if one.name == asked.name), None)
+        if partner is None:
+            raise unsigned()
+        asked.check(partner.signing_key)
+        if partner.status != "approved" and partner.signing_key != asked.signing_key:
+            raise ProtocolError(f"this partner is {partner.status}; its keys stay until the coordinator approves it")
+        new = {"node_key": asked.node_key, "signing_key": asked.signing_key}
+        self._keys.rotate(asked.name, old_key=asked.old_key, **new)
         self._forget()
         return self.tell(self.book.partner(asked.name))
 
@@ -116,7 +142,7 @@ class PartnerDesk:
     def _look(self) -> tuple[float, dict[str, Partner], dict[str, Partner]]:
         with self._lock:
             if time.monotonic() - self._known[0] > _REMEMBERED_S:
-                all_ = self.book.partners("pending", "approved", "suspended")
+                all_ = self.book.partners(*_MAY_CALL)
                 names, keys = {p.name: p for p in all_}, {p.node_key: p for p in all_}
                 self._known = (time.monotonic(), names, keys)
             return self._known

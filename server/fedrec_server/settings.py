@@ -105,6 +105,11 @@ class Coordinator:
         """Logs of every process."""
         return self.folder / "logs"
 
+    @property
+    def lock(self) -> Path:
+        """Whoever holds this lock file has the folder's processes to itself."""
+        return self.folder / "state" / "running.lock"
+
     @cached_property
     def superlink(self) -> SuperLinkPlace:
         """Where Flower's SuperLink listens."""
@@ -131,9 +136,13 @@ class Coordinator:
         """The newest version, signed."""
         return SignedHeads(self.registry)
 
+    def has_federation(self) -> bool:
+        """Whether one was given to train."""
+        return (self.folder / "federation" / TERMS).is_file()
+
     def federation(self) -> Federation:
         """Raises RunError: none was given yet, or it is damaged."""
-        if not (self.folder / "federation" / TERMS).is_file():
+        if not self.has_federation():
             raise ConfigError(f"{self.folder}: trains no federation yet", "flower-server use FEDERATION_FOLDER")
         return Federation.read(self.folder / "federation")
 
@@ -149,7 +158,12 @@ class Coordinator:
                 f"{place}: there is a federation already", "a coordinator trains one; init another folder"
             )
         federation.write(place)
-        signature = self.signing_key().sign("federation-terms", federation.terms.to_dict())
+        self.sign_terms()
+
+    def sign_terms(self) -> None:
+        """With the key of now. Raises as `federation` and `signing_key`. StorageError."""
+        place, terms = self.folder / "federation", self.federation().terms
+        signature = self.signing_key().sign("federation-terms", terms.to_dict())
         with storage_errors(place):
             replace_file(place / _TERMS_SIGNATURE, signature.encode() + b"\n")
 

@@ -5,10 +5,10 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fedrec.processes import Child, holder_of, only_one, stop_process
 from fedrec_server.certificates import make_loopback_certificate
+from fedrec_server.key_rotation import refuse_unfinished
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ class Supervisor:
     def run(self) -> None:
         """Until stopped. Raises RunError: another one runs here. ConfigError: the folder is not ready."""
         self.coordinator.federation()  # refuse before anything is started
-        self.coordinator.signing_key()
-        with only_one(_lock(self.coordinator), "`flower-server stop` ends it"):
+        with only_one(self.coordinator.lock, "`flower-server stop` ends it"):
+            refuse_unfinished(self.coordinator)
             make_loopback_certificate(self.coordinator.keys)  # folders of older versions have none
             children = self._children()
             try:
@@ -60,8 +60,4 @@ class Supervisor:
 
 def running_pid(coordinator: Coordinator) -> int | None:
     """The process that `flower-server start` runs in, on this machine; None if there is none."""
-    return holder_of(_lock(coordinator))
-
-
-def _lock(coordinator: Coordinator) -> Path:
-    return coordinator.folder / "state" / "running.lock"
+    return holder_of(coordinator.lock)

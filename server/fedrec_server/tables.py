@@ -1,4 +1,4 @@
-"""The coordinator's state as tables: partners, invitations, rounds, the audit log. No interaction is ever near them."""
+"""The coordinator's state as tables: partners, keys, invitations, rounds, the audit log; never an interaction."""
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Integer, MetaData, String, Table, UniqueConstraint
 
@@ -11,7 +11,7 @@ PARTNERS = Table(
     Column("name", String(64), primary_key=True),
     Column("node_key", String(400), nullable=False, unique=True),  # PEM of Flower's node authentication, base64
     Column("signing_key", String(64), nullable=False, unique=True),  # Ed25519, hex
-    Column("status", String(16), nullable=False),  # pending, approved, suspended, removed
+    Column("status", String(16), nullable=False),  # pending, approved, suspended, keyless, removed
     Column("node_id", String(20), nullable=False),  # Flower's, 64 bits unsigned; empty before approval
     Column("enrolled_at", String(32), nullable=False),
     Column("last_seen", String(32), nullable=False),  # empty: never
@@ -28,6 +28,18 @@ INVITES = Table(
     Column("expires_at", String(32), nullable=False),
     Column("used_at", String(32), nullable=False),  # empty: not yet
     Column("is_approved", Boolean, nullable=False),  # the partner is approved as soon as it enrols
+    Column("replaces_keys", Boolean, nullable=False),  # of a partner that is there, in place of enrolling a new one
+)
+
+RETIRED_KEYS = Table(
+    "retired_keys",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("partner", String(64), nullable=False),
+    Column("node_key", String(400), nullable=False, unique=True),
+    Column("signing_key", String(64), nullable=False, unique=True),
+    Column("node_id", String(20), nullable=False),  # Flower's, until it is unregistered there
+    Column("retired_at", String(32), nullable=False),
 )
 
 ROUNDS = Table(

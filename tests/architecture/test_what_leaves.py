@@ -21,6 +21,7 @@ from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.link import register
 from fedrec_server.partner_desk import Enrolment
 from fedrec_server.records import question
+from fedrec_server.rotations import Rotation
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
@@ -59,11 +60,11 @@ def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCL
 
 def test_every_field_of_every_message_is_declared() -> None:
     assert {RoundPlan, UpdateHeader} <= set(OURS)
-    assert undeclared([*OURS, Metadata, Error, Enrolment]) == set()
+    assert undeclared([*OURS, Metadata, Error, Enrolment, Rotation]) == set()
 
 
 def test_nothing_is_declared_that_no_message_has() -> None:
-    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error, Enrolment]))
+    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error, Enrolment, Rotation]))
     assert FIELD_DISCLOSURE.keys() - known == BESIDE | HEADERS | {"PushMessagesRequest.clientapp_runtime_list"}
 
 

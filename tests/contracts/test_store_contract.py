@@ -10,12 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from fedrec.errors import ConfigError, ProtocolError, StorageError
+from fedrec.signing import fingerprint
 from fedrec_server.figures import CommittedFigures, read_state
+from fedrec_server.key_book import KeyBook
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.readiness import try_to_write
 from fedrec_server.round_book import RoundBook
@@ -230,3 +234,150 @@ def test_figures_for_monitoring_are_the_same_on_every_database(database: Databas
 def test_a_trial_of_writing_leaves_nothing_behind(database: Database) -> None:
     try_to_write(database)
     assert Office(database).setting("readiness", "nothing") == "nothing"
+
+
+KEYS = {who: {"node_key": f"node {who}", "signing_key": who[0] * 64} for who in ("abc", "bcd", "cde")}
+
+
+def approve(book: PartnerBook, name: str, keys: str, node: str = "7") -> None:
+    book.enrol(name, book.invite(name, valid_for=HOUR, is_approved=False), **KEYS[keys])
+    book.set_status(name, "approved", who="anna")
+    assert book.give_node(name, node, node_key=KEYS[keys]["node_key"])
+
+
+def rotate(keys: KeyBook, name: str, old: str, new: str) -> None:
+    keys.rotate(name, old_key=KEYS[old]["signing_key"], **KEYS[new])
+
+
+def test_keys_are_rotated_once_and_the_partner_stays_approved(database: Database) -> None:
+    book, keys = PartnerBook(database), KeyBook(database)
+    approve(book, "shop", "abc")
+    for _ in range(2):  # the answer was lost
+        rotate(keys, "shop", "abc", "bcd")
+    partner = book.partner("shop")
+    assert (partner.status, partner.signing_key, partner.node_id) == ("approved", "b" * 64, "")
+    assert keys.retired_nodes() == ["7"]
+    keys.forget_node("7")
+    assert keys.retired_nodes() == []
+    told = [line for line in Office(database).audit() if line["what"] == "keys rotated"]
+    assert [line["who"] for line in told] == ["shop"]
+    assert told[0]["detail"]["new"] == fingerprint(bytes.fromhex("b" * 64))
+
+
+@pytest.mark.parametrize(
+    "case", ["old key gone", "back to a retired one", "half new", "another's", "suspended", "nobody"]
+)
+def test_a_rotation_that_cannot_be_changes_nothing(database: Database, case: str) -> None:
+    book, keys = PartnerBook(database), KeyBook(database)
+    approve(book, "shop", "abc")
+    rotate(keys, "shop", "abc", "bcd")
+    approve(book, "music", "cde", "8")
+    asked = {"name": "shop", "old_key": "b" * 64, "node_key": "node new", "signing_key": "f" * 64}
+    changed = {
+        "old key gone": {"old_key": "a" * 64},
+        "back to a retired one": KEYS["abc"],
+        "half new": {"node_key": "node bcd"},
+        "another's": KEYS["cde"],
+        "nobody": {"name": "nobody"},
+    }
+    if case == "suspended":
+        book.set_status("shop", "suspended", who="anna")
+    before = (book.partners(), keys.retired_nodes(), Office(database).audit())
+    with pytest.raises(ProtocolError):
+        keys.rotate(**{**asked, **changed.get(case, {})})
+    assert (book.partners(), keys.retired_nodes(), Office(database).audit()) == before
+
+
+def test_of_many_rotations_at_once_one_counts(database: Database) -> None:
+    book, keys, won = PartnerBook(database), KeyBook(database), []
+    approve(book, "shop", "abc")
+
+    def try_to(number: int) -> None:
+        with contextlib.suppress(ProtocolError, StorageError):
+            keys.rotate("shop", old_key="a" * 64, node_key=f"n{number}", signing_key=f"{number}" * 64)
+            won.append(f"n{number}")
+
+    threads = [threading.Thread(target=try_to, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [book.partner("shop").node_key] == won
+
+
+def test_keys_that_are_to_be_replaced_stop_counting_at_once(database: Database) -> None:
+    book, keys = PartnerBook(database), KeyBook(database)
+    approve(book, "shop", "abc")
+    for _ in range(2):  # the first invitation was lost
+        secret = book.invite("shop", valid_for=HOUR, is_approved=False, replaces_keys=True)
+    assert (book.partner("shop").status, book.partner("shop").node_id) == ("keyless", "")
+    assert keys.retired_nodes() == ["7"]
+    with pytest.raises(ProtocolError, match="does not count any more"):
+        rotate(keys, "shop", "abc", "bcd")
+    with pytest.raises(ConfigError, match="no keys that count") as found:
+        book.set_status("shop", "approved", who="anna")
+    assert "--replace-keys" in found.value.remedy
+    assert not book.give_node("shop", "9", node_key="node abc")
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", secret, **KEYS["abc"])
+    for _ in range(2):  # the answer was lost
+        assert book.enrol("shop", secret, **KEYS["bcd"]).status == "pending"
+    partner = book.set_status("shop", "approved", who="anna")
+    assert (partner.signing_key, partner.node_id) == ("b" * 64, "")
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", secret, **KEYS["cde"])
+    whats = [line["what"] for line in Office(database).audit()]
+    assert whats[:3] == ["partner approved", "keys replaced", "keys retired"]
+
+
+def test_keys_that_were_taken_away_come_back_by_no_door(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = PartnerBook(database)
+    first = book.invite("shop", valid_for=HOUR, is_approved=True)
+    book.enrol("shop", first, **KEYS["abc"])
+    stale = book.partner("shop")
+    book.invite("shop", valid_for=HOUR, is_approved=False, replaces_keys=True)
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", first, **KEYS["abc"])
+    with monkeypatch.context() as patch:  # somebody approves at the same moment
+        patch.setattr(book, "partner", lambda name: stale)
+        with pytest.raises(ConfigError, match="at the same moment"):
+            book.set_status("shop", "approved", who="anna")
+    assert book.partner("shop").status == "keyless"
+
+
+def test_a_partner_without_keys_can_still_be_removed_and_a_removed_one_gets_none(database: Database) -> None:
+    book = PartnerBook(database)
+    approve(book, "shop", "abc")
+    secret = book.invite("shop", valid_for=HOUR, is_approved=False, replaces_keys=True)
+    book.set_status("shop", "removed", who="anna")
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("shop", secret, **KEYS["bcd"])
+    for name, words in (("shop", "was removed"), ("nobody", "no partner 'nobody'")):
+        with pytest.raises(ConfigError, match=words):
+            book.invite(name, valid_for=HOUR, is_approved=False, replaces_keys=True)
+    with pytest.raises(ProtocolError, match="not valid"):
+        book.enrol("music", book.invite("music", valid_for=HOUR, is_approved=False), **KEYS["abc"])
+
+
+def test_a_node_whose_keys_were_changed_while_it_was_registered_is_not_noted(database: Database) -> None:
+    book, keys = PartnerBook(database), KeyBook(database)
+    approve(book, "shop", "abc", "")
+    rotate(keys, "shop", "abc", "bcd")
+    assert not book.give_node("shop", "9", node_key="node abc")
+    assert book.partner("shop").node_id == ""
+    assert book.give_node("shop", "9", node_key="node bcd")
+
+
+def test_invitations_of_the_first_tables_still_enrol(url: str) -> None:
+    """An upgrade between invitation and enrolment must cost nobody a new word."""
+    database = Database.open(url)
+    secret = PartnerBook(database).invite("shop", valid_for=HOUR, is_approved=False)
+    with database.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "fedrec_server:migrations")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    database.close()
+    again = Database.open(url)
+    assert PartnerBook(again).enrol("shop", secret, **KEYS["abc"]).status == "pending"
+    again.close()

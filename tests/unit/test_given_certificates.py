@@ -235,7 +235,7 @@ def test_an_authority_given_by_hand_is_not_fetched(world: World, listen: Listen,
     listener = listen(world)
     told = join(tmp_path / "node", invited(world, listener.port, true), root_certificates=true / "ca.pem")
     assert told["status"] == "pending"
-    assert Node(tmp_path / "node").authority() == (true / "ca.pem").read_bytes()
+    assert Node(tmp_path / "node").authorities.read() == (true / "ca.pem").read_bytes()
 
 
 @pytest.mark.parametrize("given", ["foreign", "both", "none"])

@@ -54,7 +54,7 @@ def desk_of(folder: Path, worker: Counting, **changed: Any) -> NodeDesk:
     policy = PolicySettings(**changed.pop("policy", {}))
     values: dict[str, Any] = {
         "partner": "shop",
-        "coordinator": COORDINATOR.public,
+        "coordinator": lambda: COORDINATOR.public,
         "key": OWN,
         "terms": TERMS,
         "policy": policy,
@@ -157,6 +157,27 @@ def test_a_foreign_or_changed_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="signature"):
         desk.answer(asked(2), STATE, COORDINATOR.sign("round-plan", asked(1).to_record()))
     assert worker.asked == []
+
+
+def test_a_plan_under_a_new_key_makes_the_node_ask_what_vouches_for_it(tmp_path: Path) -> None:
+    worker, known, new = Counting(), [COORDINATOR.public], SigningKey(bytes([2] * 32))
+    desk = desk_of(tmp_path, worker, coordinator=lambda: known[-1], follow=lambda: known.append(new.public) or True)
+    ask(desk, asked(1))
+    assert known == [COORDINATOR.public]  # nobody was asked without need
+    ask(desk, asked(2), key=new)
+    with pytest.raises(ProtocolError, match="signature"):
+        ask(desk, asked(3), key=COORDINATOR)
+    assert len(worker.asked) == 2
+
+
+def test_a_new_key_that_a_person_must_accept_is_named_to_both_sides(tmp_path: Path) -> None:
+    def refuse() -> bool:
+        raise PrivacyError("the coordinator has a new signing key, and policy.accept_new_keys is false")
+
+    desk = desk_of(tmp_path, Counting(), follow=refuse)
+    with pytest.raises(PrivacyError, match="accept_new_keys"):
+        ask(desk, asked(), key=SigningKey(bytes([2] * 32)))
+    assert "accept_new_keys" in desk.status()["last_refusal"]
 
 
 def test_an_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
