@@ -83,8 +83,7 @@ def make_gateway(coordinator: Coordinator) -> Gateway:
     """The gateway of a coordinator's folder. It never reads the signing key."""
     settings, place = coordinator.settings.gateway, coordinator.superlink
     context = ssl.create_default_context(cafile=coordinator.keys / "ca.pem")
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-    upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0, limits=limits)
+    upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0)
     book = PartnerBook(coordinator.database)
     desk = PartnerDesk(book, coordinator.federation(), coordinator.terms_signature(), coordinator.heads)
     bounds = GatewayLimits(object_bytes=settings.object_megabytes << 20, calls_per_s=settings.calls_per_s)

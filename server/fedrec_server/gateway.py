@@ -17,6 +17,7 @@ from functools import partial
 import httpx
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
 from fedrec_server.limits import Buckets, CallError, read_body
+from fedrec_server.node_signature import check_node
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
 
@@ -45,6 +47,7 @@ FLEET_CALLS = (
 )
 _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
+_BEAT = "/send-node-heartbeat"
 _SMALL_BYTES = 1 << 20
 _CLOCKS_MAY_DIFFER_S = 60.0
 _log = logging.getLogger(__name__)
@@ -61,7 +64,11 @@ class GatewayLimits:
         strangers_per_s: calls of one address without a partner's key.
         held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
             after each such answer, and gives up a call after 30 s.
-        look_s: how often the SuperLink is asked while one is held, if nobody says that there is work.
+        look_s: how long the SuperLink's word that a node has no work is believed while nobody says that there is some:
+            a thousand nodes that ask anew every 23 s would keep it busy with that alone.
+        at_once: calls of the SuperLink that are under way; it takes one after the other anyhow, and more of them only
+            wait for its database's lock, which it gives up after 5 s. Others wait here, in their order.
+        beats_at_once: of heartbeats, which are not to wait behind the others: a node that is not heard is not asked.
     """
 
     object_bytes: int = 256 << 20
@@ -69,7 +76,9 @@ class GatewayLimits:
     burst: int = 4000
     strangers_per_s: float = 20.0
     held_s: float = 20.0
-    look_s: float = 10.0
+    look_s: float = 60.0
+    at_once: int = 8
+    beats_at_once: int = 2
 
 
 class Bell:
@@ -131,6 +140,8 @@ class Gateway:
         self._numbers = itertools.count(1)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
+        self._lane, self._beats = asyncio.Semaphore(self.limits.at_once), asyncio.Semaphore(self.limits.beats_at_once)
+        self._idle: dict[str, tuple[int, float]] = {}  # node's key -> rings, and when, as it was told there is no work
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -274,19 +285,30 @@ class Gateway:
             PullMessagesRequest.FromString(body)
         except DecodeError as error:
             raise CallError(400, "not protobuf") from error
-        end = time.monotonic() + self.limits.held_s
-        while True:
-            response = await self._forward(request, body)
-            left = end - time.monotonic()
-            if response.status_code != 200 or left <= 0 or _has_work(bytes(response.body)):
-                return response
-            await self.bell.wait(min(left, self.limits.look_s))
-            if await request.is_disconnected():
-                return response
+        named, end = request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], time.monotonic() + self.limits.held_s
+        if self._is_idle(named):  # then nobody but this gateway will look at who asks
+            await run_in_threadpool(check_node, request.headers)
+        while time.monotonic() < end and not await request.is_disconnected():
+            if not self._is_idle(named):
+                rings = self.bell.count  # of a ring while the SuperLink answers nobody knows what it saw
+                self._idle.pop(named, None)
+                response = await self._forward(request, body)
+                if response.status_code != 200 or _has_work(bytes(response.body)):
+                    return response
+                self._idle[named] = (rings, time.monotonic())
+            if self._is_idle(named):
+                await self.bell.wait(min(end - time.monotonic(), self.limits.look_s))
+        return Response(PullMessagesResponse().SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
+
+    def _is_idle(self, named: str) -> bool:
+        """Whether the SuperLink had no work for a node, and nothing was handed to it since."""
+        rings, at = self._idle.get(named, (-1, 0.0))
+        return rings == self.bell.count and time.monotonic() - at < self.limits.look_s
 
     async def _forward(self, request: Request, body: bytes) -> Response:
         kept = {k: v for k, v in request.headers.items() if k in _PASSED_ON or k.startswith(_FLOWER_HEADER)}
-        answer = await self.upstream.post(request.url.path, content=body, headers=kept)
+        async with self._beats if request.url.path.endswith(_BEAT) else self._lane:
+            answer = await self.upstream.post(request.url.path, content=body, headers=kept)
         headers = {k: v for k, v in answer.headers.items() if k.startswith(_FLOWER_HEADER) or k == "content-type"}
         return Response(answer.content, answer.status_code, headers)
 

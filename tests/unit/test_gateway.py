@@ -11,9 +11,12 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.proto.message_pb2 import Message as MessageProto
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,11 +54,11 @@ class Upstream:
 class World:
     """A gateway with one approved partner, and a client of it."""
 
-    def __init__(self, folder: Path, **limits: Any) -> None:
+    def __init__(self, folder: Path, node_key: str = NODE_KEY, **limits: Any) -> None:
         self.upstream = Upstream()
         self.book = PartnerBook(Database.open(f"sqlite:///{folder / 'state.sqlite'}"))
         secret = self.book.invite("shop", valid_for=timedelta(hours=1), is_approved=True)
-        self.book.enrol("shop", secret, node_key=NODE_KEY, signing_key=KEY.public.hex())
+        self.book.enrol("shop", secret, node_key=node_key, signing_key=KEY.public.hex())
         self.book.set_status("shop", "approved", who="test")
         desk = PartnerDesk(self.book, cast(Federation, FEDERATION), "sig", SignedHeads(Registry(folder / "registry")))
         inner = httpx.AsyncClient(transport=httpx.MockTransport(self.upstream), base_url="https://superlink")
@@ -79,6 +82,19 @@ class World:
 
     def fleet(self, name: str, body: bytes = b"", key: str = NODE_KEY) -> httpx.Response:
         return self.call("POST", f"/v1/fleet/{name}", content=body, headers={FLEET_HTTP_PUBLIC_KEY_HEADER: key})
+
+
+def named(key: ec.EllipticCurvePrivateKey) -> str:
+    return base64.b64encode(public_key_to_bytes(key.public_key())).decode()
+
+
+def by_node(
+    key: ec.EllipticCurvePrivateKey, at: datetime | None = None, signer: ec.EllipticCurvePrivateKey | None = None
+) -> dict[str, str]:
+    """What Flower's node adds to a call."""
+    time = (at or datetime.now(UTC)).isoformat()
+    signature = base64.b64encode(sign_message(signer or key, time.encode())).decode()
+    return {FLEET_HTTP_PUBLIC_KEY_HEADER: named(key), TIMESTAMP_HEADER: time, FLEET_HTTP_SIGNATURE_HEADER: signature}
 
 
 @pytest.fixture
@@ -137,8 +153,58 @@ def test_a_question_for_work_is_held_until_there_is_some(world: World) -> None:
 def test_a_question_for_work_is_answered_with_nothing_after_a_while(world: World) -> None:
     world.upstream.work_after = 10**6
     answer = world.fleet("pull-messages", PullMessagesRequest().SerializeToString())
+    assert answer.status_code == 200
     assert not PullMessagesResponse.FromString(answer.content).messages_list
     assert 2 <= len(world.upstream.calls) <= 8
+
+
+def test_who_was_told_that_there_is_no_work_is_not_asked_for_again_but_must_sign(tmp_path: Path) -> None:
+    """A thousand idle nodes would keep the SuperLink busy; what it does not see, the gateway checks as it does."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    world = World(tmp_path, node_key=named(key), held_s=0.1, look_s=30.0)
+    world.upstream.work_after = 10**6
+    hour, foreign = timedelta(hours=1), ec.generate_private_key(ec.SECP384R1())
+
+    async def run() -> list[tuple[int, int]]:
+        """Status, and calls that the SuperLink has seen by then."""
+        transport, found = httpx.ASGITransport(world.app), []
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            stale = [by_node(key, at=datetime.now(UTC) + shift) for shift in (-hour, hour)]
+            unsigned = {FLEET_HTTP_PUBLIC_KEY_HEADER: named(key)}
+            for headers in (by_node(key), by_node(key), *stale, by_node(key, signer=foreign), unsigned):
+                status = (await client.post("/v1/fleet/pull-messages", headers=headers)).status_code
+                found.append((status, len(world.upstream.calls)))
+            world.gateway.bell.ring()
+            await client.post("/v1/fleet/pull-messages", headers=by_node(key))
+            return [*found, (0, len(world.upstream.calls))]
+
+    assert asyncio.run(run()) == [(200, 1), (200, 1), (401, 1), (401, 1), (401, 1), (401, 1), (0, 2)]
+
+
+def test_few_calls_reach_the_superlink_at_once_and_heartbeats_pass_the_others(tmp_path: Path) -> None:
+    world = World(tmp_path, at_once=3, beats_at_once=1)
+    under_way, most, order = [0], [0], list[str]()
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        await asyncio.sleep(0.02)
+        under_way[0] -= 1
+        order.append(request.url.path)
+        return httpx.Response(200)
+
+    world.gateway.upstream = httpx.AsyncClient(transport=httpx.MockTransport(slowly), base_url="https://superlink")
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}
+            names = [*["push-messages"] * 12, "send-node-heartbeat"]
+            await asyncio.gather(*(client.post(f"/v1/fleet/{name}", headers=headers) for name in names))
+
+    asyncio.run(run())
+    assert most[0] <= 4
+    assert order.index("/v1/fleet/send-node-heartbeat") < 6
 
 
 def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Who is approved becomes a node of Flower's, who is removed stops being one; one listing serves all."""
+
+import base64
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fedrec_server.partner_book import PartnerBook
+from fedrec_server.registrar import Registrar
+from fedrec_server.store import Database
+from fedrec_server.superlink import SuperLinkError
+
+
+class MemoryNodes:
+    """What the SuperLink knows."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, int] = {}
+        self.listings = 0
+        self.refused = b""
+
+    def nodes(self) -> dict[bytes, int]:
+        self.listings += 1
+        return dict(self.known)
+
+    def register(self, public_key: bytes) -> int:
+        assert public_key not in self.known
+        if public_key == self.refused:
+            raise SuperLinkError("refused")
+        self.known[public_key] = 100 + len(self.known)
+        return self.known[public_key]
+
+    def unregister(self, node: int) -> None:
+        (key,) = (key for key, known in self.known.items() if known == node)
+        del self.known[key]
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> PartnerBook:
+    made = PartnerBook(Database.open(f"sqlite:///{tmp_path / 'state.sqlite'}"))
+    for number in range(5):
+        name = f"partner-{number}"
+        secret = made.invite(name, valid_for=timedelta(hours=1), is_approved=True)
+        made.enrol(name, secret, node_key=base64.b64encode(name.encode()).decode(), signing_key=str(number) * 64)
+        made.set_status(name, "approved", who="test")
+    return made
+
+
+def test_all_are_registered_after_one_listing(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = Registrar(book, nodes)
+    registrar.look()
+    assert nodes.listings == 1
+    assert {p.name: int(p.node_id) for p in book.partners()} == {k.decode(): n for k, n in nodes.known.items()}
+    registrar.look()
+    assert nodes.listings == 1  # nobody waits
+
+
+def test_a_key_that_flower_knows_keeps_its_node(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    nodes.known[b"partner-3"] = 7
+    Registrar(book, nodes).look()
+    assert book.partner("partner-3").node_id == "7"
+
+
+def test_one_that_cannot_be_registered_keeps_nobody_else_out(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    nodes.refused = b"partner-1"
+    Registrar(book, nodes).look()
+    assert [p.name for p in book.partners() if not p.node_id] == ["partner-1"]
+
+
+def test_whoever_is_removed_is_forgotten_also_if_flower_does_not_know_it(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = Registrar(book, nodes)
+    registrar.look()
+    for name in ("partner-0", "partner-1"):
+        book.set_status(name, "removed", who="test")
+    del nodes.known[b"partner-1"]
+    registrar.look()
+    assert b"partner-0" not in nodes.known
+    assert [p.node_id for p in book.partners("removed")] == ["", ""]
