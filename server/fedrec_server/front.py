@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 # Open connections; more wait at the door.
 _MOST_CONNECTIONS = 4000
 _HELD_S = 1.0
+# Longer than a node is silent between two heartbeats, each of which would cost a handshake otherwise; and one that
+# calls just as its connection is closed has to call again, a second later.
+_IDLE_CONNECTION_S = 40
 
 
 def run_front(coordinator: Coordinator) -> None:
@@ -44,6 +47,7 @@ async def _serve(coordinator: Coordinator) -> None:
         ssl_keyfile=coordinator.keys / "server.key",
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
         limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_IDLE_CONNECTION_S,
         timeout_graceful_shutdown=3,
         server_header=False,
         date_header=False,

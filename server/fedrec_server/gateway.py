@@ -47,7 +47,7 @@ FLEET_CALLS = (
 )
 _PASSED_ON = ("content-type", "accept", "user-agent")
 _FLOWER_HEADER = "flwr-"
-_BEAT = "/send-node-heartbeat"
+_BEAT = "send-node-heartbeat"
 _SMALL_BYTES = 1 << 20
 _CLOCKS_MAY_DIFFER_S = 60.0
 _log = logging.getLogger(__name__)
@@ -141,6 +141,7 @@ class Gateway:
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
         self._lane, self._beats = asyncio.Semaphore(self.limits.at_once), asyncio.Semaphore(self.limits.beats_at_once)
+        self._beating: set[str] = set()  # keys of nodes whose heartbeat waits for its turn
         self._idle: dict[str, tuple[int, float]] = {}  # node's key -> rings, and when, as it was told there is no work
 
     def app(self) -> Starlette:
@@ -263,7 +264,7 @@ class Gateway:
         await run_in_threadpool(self.desk.see, partner.name)
         if name == "pull-messages":
             return await self._held(request, body)
-        response = await self._forward(request, body)
+        response = await (self._beat if name == _BEAT else self._forward)(request, body)
         if name in ("push-messages", "push-object"):
             self.answers.ring()
         return response
@@ -304,6 +305,17 @@ class Gateway:
         """Whether the SuperLink had no work for a node, and nothing was handed to it since."""
         rings, at = self._idle.get(named, (-1, 0.0))
         return rings == self.bell.count and time.monotonic() - at < self.limits.look_s
+
+    async def _beat(self, request: Request, body: bytes) -> Response:
+        """One of a node at once. It gives up after 5 s and beats again, and under load the old ones would pile up."""
+        named = request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER]
+        if named in self._beating:
+            raise CallError(503, "the last heartbeat is under way")
+        self._beating.add(named)
+        try:
+            return await self._forward(request, body)
+        finally:
+            self._beating.discard(named)
 
     async def _forward(self, request: Request, body: bytes) -> Response:
         kept = {k: v for k, v in request.headers.items() if k in _PASSED_ON or k.startswith(_FLOWER_HEADER)}

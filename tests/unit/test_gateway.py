@@ -143,7 +143,8 @@ def test_a_suspended_partner_is_cut_off(world: World) -> None:
     assert world.upstream.calls == []
 
 
-def test_a_question_for_work_is_held_until_there_is_some(world: World) -> None:
+def test_a_question_for_work_is_held_until_there_is_some(tmp_path: Path) -> None:
+    world = World(tmp_path, held_s=20.0, look_s=0.05)
     world.upstream.work_after = 2
     answer = world.fleet("pull-messages", PullMessagesRequest().SerializeToString())
     assert PullMessagesResponse.FromString(answer.content).messages_list
@@ -205,6 +206,30 @@ def test_few_calls_reach_the_superlink_at_once_and_heartbeats_pass_the_others(tm
     asyncio.run(run())
     assert most[0] <= 4
     assert order.index("/v1/fleet/send-node-heartbeat") < 6
+
+
+def test_heartbeats_of_a_node_do_not_pile_up(world: World) -> None:
+    arrived = [0]
+
+    async def slowly(_: httpx.Request) -> httpx.Response:
+        arrived[0] += 1
+        await asyncio.sleep(0.1)
+        return httpx.Response(200)
+
+    world.gateway.upstream = httpx.AsyncClient(transport=httpx.MockTransport(slowly), base_url="https://superlink")
+
+    async def run() -> list[int]:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            headers = {FLEET_HTTP_PUBLIC_KEY_HEADER: NODE_KEY}
+            beats = [client.post("/v1/fleet/send-node-heartbeat", headers=headers) for _ in range(5)]
+            together = [answer.status_code for answer in await asyncio.gather(*beats)]
+            return [*together, (await client.post("/v1/fleet/send-node-heartbeat", headers=headers)).status_code]
+
+    statuses = asyncio.run(run())
+    assert sorted(statuses[:5]) == [200, 503, 503, 503, 503]
+    assert statuses[5] == 200
+    assert arrived[0] == 2
 
 
 def test_the_bell_ends_the_wait_at_once(tmp_path: Path) -> None:
