@@ -24,7 +24,8 @@ class ConnectionLimits:
         most_of_one: of one address.
         handshake_s: for TLS.
         head_s: from a request's first byte, or from the connection's begin, until its head is there.
-        idle_s: between an answer and the next request.
+        idle_s: between an answer and the next request; longer than a node is silent between two heartbeats, each of
+            which would cost a handshake otherwise.
         linger_s: that a refused caller may go on sending before it is cut off.
         goodbye_s: for the last answer when the gateway stops; idle clients do not hear that a connection is closed.
         flush_s: that an answer may take to be fetched after `idle_s`.
@@ -35,7 +36,7 @@ class ConnectionLimits:
     most_of_one: int = 256
     handshake_s: float = 10.0
     head_s: float = 10.0
-    idle_s: float = 20.0
+    idle_s: float = 40.0
     linger_s: float = 5.0
     goodbye_s: float = 1.0
     flush_s: float = 60.0

@@ -1,6 +1,5 @@
 """Plans and commits round after round, over as many runs of Flower's as crashes make necessary."""
 
-import base64
 import logging
 import threading
 import time
@@ -12,10 +11,11 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import UniformMean
-from fedrec.errors import FedrecError, QuorumError
+from fedrec.errors import QuorumError
 from fedrec_server.exchange import Signatures
 from fedrec_server.key_book import KeyBook
 from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.registrar import Registrar
 from fedrec_server.round_book import RoundBook
 from fedrec_server.rounds import RoundSession, begin, run_round
 from fedrec_server.settings import Coordinator
@@ -53,7 +53,8 @@ class Driver:
     def run(self) -> None:
         """Until stopped. Raises RunError: the registry is damaged. StorageError: nothing can be committed."""
         self._control.wait_until_up()
-        threading.Thread(target=self._register_forever, name="registrar", daemon=True).start()
+        registrar = Registrar(self._book, self._keys, self._control)
+        threading.Thread(target=registrar.run, args=(self.stop,), name="registrar", daemon=True).start()
         self._sign_head()
         if not self._is_done():
             self._grid()  # before the first round needs it
@@ -152,42 +153,6 @@ class Driver:
             self._book.see(event["partner"], event.get("reason", ""))
         known = {name: event[name] for name in ("partner", "attempt", "seconds", "reason") if name in event}
         _log.info("%s", kind, extra={"event": kind, "round": number, "part": event["part"], **known})
-
-    def _register_forever(self) -> None:
-        """Let Flower know whom we approved, and forget whom we removed."""
-        while not self.stop.wait(_LOOK_S):
-            self._forget_retired()
-            for partner in self._known_partners():
-                try:
-                    self._register(partner)
-                except FedrecError as error:  # one that cannot be registered keeps nobody else out
-                    told = {"event": "registrar_failed", "partner": partner.name}
-                    _log.warning("registering %s: %s", partner.name, error.problem, extra=told)
-
-    def _forget_retired(self) -> None:
-        """Nodes whose keys count no more; the gateway keeps them out already."""
-        try:
-            for node in self._keys.retired_nodes():
-                self._control.unregister(int(node))
-                self._keys.forget_node(node)
-        except FedrecError as error:
-            _log.warning("forgetting nodes: %s", error.problem, extra={"event": "registrar_failed"})
-
-    def _known_partners(self) -> list[Partner]:
-        try:
-            return self._book.partners()
-        except FedrecError as error:
-            _log.warning("registering: %s", error.problem, extra={"event": "registrar_failed"})
-            return []
-
-    def _register(self, partner: Partner) -> None:
-        if partner.status == "approved" and not partner.node_id:
-            node = self._control.register(base64.b64decode(partner.node_key))
-            if not self._book.give_node(partner.name, str(node), node_key=partner.node_key):
-                self._control.unregister(node)  # its keys were changed in this moment
-        elif partner.status == "removed" and partner.node_id:
-            self._control.unregister(int(partner.node_id))
-            self._book.give_node(partner.name, "")
 
     def _asked(self) -> list[Partner]:
         return [partner for partner in self._book.partners("approved") if partner.node_id]

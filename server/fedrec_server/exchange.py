@@ -1,7 +1,7 @@
 """One attempt at a round: ask every partner, add up what is good, name who lost its turn and why."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -114,11 +114,12 @@ class Exchange:
         """Take answers until all are there or the deadline has passed. False if a person asked to stop."""
         while self._waiting and not self._is_late():
             before = self._folded, len(self._waiting)
-            for number in tuple(self._waiting):
+            for reply in self._replies():
                 if stop():
                     return False
-                if number in self._waiting:
-                    self._pull(number)
+                self._take(reply)
+            if stop():
+                return False
             self._ask_more()
             if (self._folded, len(self._waiting)) == before:
                 self._wait(min(_POLL_S, self._plan.deadline_s))
@@ -160,16 +161,22 @@ class Exchange:
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def _pull(self, number: str) -> None:
-        """Look for one partner's answer, alone, so that bytes Flower cannot unpack harm nobody else."""
+    def _replies(self) -> Iterator[Message]:
+        """What has come. All are looked for at once, since a look costs as much for one as for a thousand."""
         try:
-            replies = list(self._grid.pull_messages([number]))
+            yield from self._grid.pull_messages(tuple(self._waiting))
+        except Exception:  # noqa: BLE001  # somebody's bytes cannot be unpacked: whose, shows below
+            for number in tuple(self._waiting):
+                yield from self._reply(number)
+
+    def _reply(self, number: str) -> list[Message]:
+        """One partner's answer, alone, so that bytes Flower cannot unpack harm nobody else."""
+        try:
+            return list(self._grid.pull_messages([number]))
         except Exception as error:  # noqa: BLE001  # whatever a sender's bytes provoke costs it its turn
             partner = self._partners[self._waiting.pop(number)]
             self._lose(partner, f"answer cannot be fetched: {type(error).__name__}")
-            return
-        for reply in replies:
-            self._take(reply)
+            return []
 
     def _take(self, reply: Message) -> None:
         node = self._waiting.pop(reply.metadata.reply_to_message_id, None)

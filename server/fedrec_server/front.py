@@ -20,9 +20,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fedrec.errors import ConfigError
+from fedrec_server.bell import Bell
 from fedrec_server.connection import ConnectionLimits
-from fedrec_server.gateway import Bell, Gateway, GatewayLimits
+from fedrec_server.gateway import Gateway
 from fedrec_server.key_rotation import key_papers
+from fedrec_server.limits import GatewayLimits
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.public_server import PublicServer
@@ -90,8 +92,7 @@ def make_gateway(coordinator: Coordinator) -> Gateway:
     """The gateway of a coordinator's folder. It never reads the signing key."""
     settings, place = coordinator.settings.gateway, coordinator.superlink
     context = ssl.create_default_context(cafile=place.certificates / "ca.pem")
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-    upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0, limits=limits)
+    upstream = httpx.AsyncClient(base_url=f"https://{place.address}", verify=context, timeout=60.0)
     book = PartnerBook(coordinator.database)
     federation, papers = coordinator.federation(), partial(key_papers, coordinator)
     desk = PartnerDesk(book, federation, coordinator.terms_signature(), coordinator.heads, papers)

@@ -9,16 +9,14 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
 import httpx
 from flwr.common.constant import TIMESTAMP_HEADER
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,8 +26,10 @@ from starlette.routing import Route
 
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
+from fedrec_server.bell import Bell
 from fedrec_server.door import neighbourhood
-from fedrec_server.limits import BodiesInHand, Buckets, CallError, claimed_bytes, read_body
+from fedrec_server.lane import SuperLinkLane
+from fedrec_server.limits import BodiesInHand, Buckets, CallError, GatewayLimits, claimed_bytes, read_body
 from fedrec_server.partner_book import Partner
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.proofs import UsedRequests, is_nodes_signature
@@ -49,70 +49,11 @@ FLEET_CALLS = (
     "confirm-message-received",
 )
 _PROOF = (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
-_PASSED_ON = (b"content-type", b"accept", b"user-agent")
-_FLOWER_HEADER = "flwr-"
 _SMALL_BYTES = 1 << 20
 # Of the largest size, of one partner: its connections could each bring one.
 _BODIES_AT_ONCE = 2
 _log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class GatewayLimits:
-    """What one partner, or a stranger, may take.
-
-    Attributes:
-        object_bytes: of one tensor on its way.
-        calls_per_s, burst: of one partner.
-        strangers_per_s: calls of one address, or IPv6 network of 64 bits, without a partner's key.
-        held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
-            after each such answer, and gives up a call after 30 s.
-        look_s: how often the SuperLink is asked while one is held, if nobody says that there is work.
-    """
-
-    object_bytes: int = 256 << 20
-    calls_per_s: float = 200.0
-    burst: int = 4000
-    strangers_per_s: float = 20.0
-    held_s: float = 20.0
-    look_s: float = 10.0
-
-
-class Bell:
-    """Rung when something was handed to the SuperLink, so that whoever waits for it looks at once.
-
-    Attributes:
-        count: how often it rang.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._rung = asyncio.Event()
-
-    def ring(self) -> None:
-        """Wake everybody who waits."""
-        self.count += 1
-        self._rung.set()
-        self._rung = asyncio.Event()
-
-    async def wait(self, timeout_s: float) -> None:
-        """Until it rings, or for so long."""
-        rung = self._rung
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rung.wait(), timeout_s)
-
-    async def settle(self, since: int, timeout_s: float, quiet_s: float = 0.06) -> int:
-        """Until it has rung after the count `since` and is quiet again, or for so long. Returns the count."""
-        end = time.monotonic() + timeout_s
-        if self.count == since:
-            await self.wait(timeout_s)
-        while self.count != since and time.monotonic() < end:
-            before = self.count
-            await self.wait(quiet_s)
-            if self.count == before:
-                break
-        return self.count
 
 
 @dataclass
@@ -141,6 +82,7 @@ class Gateway:
         self._used = UsedRequests(CLOCKS_MAY_DIFFER_S)
         self._partners = Buckets(self.limits.calls_per_s, self.limits.burst)
         self._strangers = Buckets(self.limits.strangers_per_s, int(10 * self.limits.strangers_per_s))
+        self.lane = SuperLinkLane(self.upstream, self.limits, self.bell)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -167,14 +109,14 @@ class Gateway:
 
     def stop(self) -> None:
         """Answer with nothing whoever waits for work; further questions, too."""
-        self._is_stopping = True
+        self._is_stopping = self.lane.is_stopping = True
         self.bell.ring()
         self.answers.ring()
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
-        await self.upstream.aclose()
+        await self.lane.client.aclose()
 
     def _guarded(self, path: str, do: Handler) -> Handler:
         """Errors become short JSON without inner words, and every call is a line of the debug log."""
@@ -303,9 +245,7 @@ class Gateway:
     async def _passed_on(self, name: str, partner: Partner, request: Request, limit: int) -> Response:
         body = await read_body(request, limit)
         await run_in_threadpool(self.desk.see, partner.name)
-        if name == "pull-messages":
-            return await self._held(request, body)
-        response = await self._forward(request, body)
+        response = await self.lane.pass_on(name, request, body)
         if name in ("push-messages", "push-object"):
             self.answers.ring()
         return response
@@ -325,31 +265,6 @@ class Gateway:
             raise CallError(403, f"this partner is {partner.status}")
         return partner
 
-    async def _held(self, request: Request, body: bytes) -> Response:
-        """Answer a node that asks for work when there is some, or after a while with nothing."""
-        try:
-            PullMessagesRequest.FromString(body)
-        except DecodeError as error:
-            raise CallError(400, "not protobuf") from error
-        end = time.monotonic() + self.limits.held_s
-        while True:
-            response = await self._forward(request, body)
-            left = end - time.monotonic()
-            if response.status_code != 200 or left <= 0 or self._is_stopping or _has_work(bytes(response.body)):
-                return response
-            await self.bell.wait(min(left, self.limits.look_s))
-            if await request.is_disconnected():
-                return response
-
-    async def _forward(self, request: Request, body: bytes) -> Response:
-        kept: dict[bytes, bytes] = {}
-        for name, value in request.headers.raw:
-            if name in _PASSED_ON or name.startswith(_FLOWER_HEADER.encode()):
-                kept.setdefault(name, value)  # of two the first: it is the one that was checked
-        answer = await self.upstream.post(request.scope["path"], content=body, headers=kept)
-        headers = {k: v for k, v in answer.headers.items() if k.startswith(_FLOWER_HEADER) or k == "content-type"}
-        return Response(answer.content, answer.status_code, headers)
-
     def _spend(self, partner: str) -> None:
         if not self._partners.take(partner):
             raise CallError(429, "too many calls; slow down")
@@ -363,10 +278,3 @@ async def _not_here(_: Request, error: Exception) -> Response:
     """No such path, or another method."""
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail.lower()}, error.status_code, headers=error.headers)
-
-
-def _has_work(content: bytes) -> bool:
-    try:
-        return bool(PullMessagesResponse.FromString(content).messages_list)
-    except DecodeError:
-        return True

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -13,6 +14,33 @@ _BODY_S = 60.0
 _LONGEST_NUMBER = 18
 # Of callers that are remembered; beyond it the ones that have their full allowance back are forgotten.
 _MOST_CALLERS = 10_000
+
+
+@dataclass(frozen=True)
+class GatewayLimits:
+    """What one partner, or a stranger, may take.
+
+    Attributes:
+        object_bytes: of one tensor on its way.
+        calls_per_s, burst: of one partner.
+        strangers_per_s: calls of one address, or IPv6 network of 64 bits, without a partner's key.
+        held_s: how long a question for work is held open before it is answered with nothing. Flower's node waits 3 s
+            after each such answer, and gives up a call after 30 s.
+        look_s: how long the SuperLink's word that a node has no work is believed while nobody says that there is some:
+            a thousand nodes that ask anew every 23 s would keep it busy with that alone.
+        at_once: calls of the SuperLink that are under way; it takes one after the other anyhow, and more of them only
+            wait for its database's lock, which it gives up after 5 s. Others wait here, in their order.
+        beats_at_once: of heartbeats, which are not to wait behind the others: a node that is not heard is not asked.
+    """
+
+    object_bytes: int = 256 << 20
+    calls_per_s: float = 200.0
+    burst: int = 4000
+    strangers_per_s: float = 20.0
+    held_s: float = 20.0
+    look_s: float = 60.0
+    at_once: int = 8
+    beats_at_once: int = 2
 
 
 class CallError(FedrecError):

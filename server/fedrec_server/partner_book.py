@@ -119,10 +119,11 @@ class PartnerBook:
 
     def partner(self, name: str) -> Partner:
         """One. Raises ConfigError: unknown."""
-        found = [partner for partner in self.partners() if partner.name == name]
-        if not found:
+        with self.database.begin() as connection:
+            found = connection.execute(select(PARTNERS).where(PARTNERS.c.name == name)).mappings().first()
+        if found is None:
             raise ConfigError(f"no partner {name!r}", "`flower-server partner list` names them")
-        return found[0]
+        return Partner(**found)
 
     def give_node(self, name: str, node_id: str, *, node_key: str | None = None) -> bool:
         """Note the number under which Flower knows a partner; empty once it does no more.

@@ -9,6 +9,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+from flwr.supercore.date import now
 
 # Of one partner's calls that change something; an honest one leaves once.
 _MOST_REMEMBERED = 64
@@ -35,6 +37,15 @@ def is_nodes_signature(node_key: str, timestamp: str, signature: str) -> bool:
     return True
 
 
+def is_fresh(timestamp: str) -> bool:
+    """Whether Flower would take a signature over this time today."""
+    try:
+        age_s = (now() - datetime.fromisoformat(timestamp)).total_seconds()
+    except (ValueError, TypeError):
+        return False
+    return -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+
+
 @dataclass
 class UsedRequests:
     """Signed requests that changed something, remembered for as long as their signatures are good.
@@ -50,8 +61,8 @@ class UsedRequests:
 
     def take(self, partner: str, request: str, at: datetime) -> Literal["first", "again", "too many"]:
         """Note a request of a partner, whose signature holds."""
-        now = datetime.now(UTC)
-        known = {one: time for one, time in self._used.get(partner, {}).items() if self._is_good(time, now)}
+        moment = datetime.now(UTC)
+        known = {one: time for one, time in self._used.get(partner, {}).items() if self._is_good(time, moment)}
         self._used[partner] = known
         if request in known:
             return "again"
@@ -60,5 +71,5 @@ class UsedRequests:
         known[request] = at
         return "first"
 
-    def _is_good(self, at: datetime, now: datetime) -> bool:
-        return (now - at).total_seconds() <= self.good_s
+    def _is_good(self, at: datetime, moment: datetime) -> bool:
+        return (moment - at).total_seconds() <= self.good_s

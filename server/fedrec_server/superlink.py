@@ -6,12 +6,11 @@ this machine may reach it, and the gateway passes on what partners need and noth
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
-from flwr.app import Message
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
@@ -33,9 +32,9 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from fedrec.errors import RunError
+from fedrec_server.grid import AnswerGrid
 from fedrec_server.superlink_place import SuperLinkPlace
 
 # Flower's task is given up after two missed heartbeats of 30 s each.
@@ -93,20 +92,21 @@ class SuperLinkControl:
                 )
             time.sleep(_POLL_S)
 
-    def register(self, public_key: bytes) -> int:
-        """Let a node with this key connect; its id. A key that is known keeps its node."""
+    def nodes(self) -> dict[bytes, int]:
+        """Public key -> id, of all that may connect."""
         with _run_errors():
-            for node in self._client.ListNodes(ListNodesRequest()).nodes_info:
-                if node.public_key == public_key and not node.unregistered_at:
-                    return int(node.node_id)
+            listed = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return {node.public_key: int(node.node_id) for node in listed if not node.unregistered_at}
+
+    def register(self, public_key: bytes) -> int:
+        """Let a node with this key connect; its id."""
+        with _run_errors():
             return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
 
     def unregister(self, node: int) -> None:
-        """Never again. One that is not there is no matter."""
+        """Never again."""
         with _run_errors():
-            known = self._client.ListNodes(ListNodesRequest()).nodes_info
-            if any(one.node_id == node and not one.unregistered_at for one in known):
-                self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node))
 
     def start_run(self) -> int:
         """A new run of Flower's; ours goes on over as many of them as crashes make necessary."""
@@ -128,7 +128,7 @@ class OpenRun:
         lost: set once the SuperLink says that the run is over, or does not answer for long.
     """
 
-    grid: HttpGrid
+    grid: AnswerGrid
     run_id: int
     lost: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -155,18 +155,6 @@ class OpenRun:
                 return
 
 
-class _RingingGrid(HttpGrid):
-    """Tells the gateway when questions wait."""
-
-    after_push: Callable[[], None] = staticmethod(lambda: None)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand over, then ring."""
-        numbers = super().push_messages(messages)
-        self.after_push()
-        return numbers
-
-
 def open_run(place: SuperLinkPlace, control: SuperLinkControl, after_push: Callable[[], None]) -> OpenRun:
     """Start a run and take its task, as Flower's SuperExec would, but into this process.
 
@@ -178,8 +166,7 @@ def open_run(place: SuperLinkPlace, control: SuperLinkControl, after_push: Calla
     authority = (place.certificates / "ca.pem").read_bytes()
     run_id = control.start_run()
     token = _acquire(place, authority, run_id)
-    grid = _RingingGrid(place.address, insecure=False, root_certificates=authority, token=token)
-    grid.after_push = after_push
+    grid = AnswerGrid(place.address, authority, token, after_push)
     with _run_errors():
         given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
     TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id

@@ -1,14 +1,16 @@
-"""`fedrec bench`: how fast training is, what the private step costs beside others, and what more partners cost."""
+"""`fedrec bench`: how fast training is, what the private step costs, and what more partners and their load cost."""
 
+import json
 import statistics
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from fedrec.config import load_config
-from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, console, emit_json
+from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 
@@ -96,6 +98,54 @@ def scale(
         )
     console.print(table)
     console.print(f"generated users, engine {engine}")
+
+
+@bench.command("network")
+def network(
+    partners: Annotated[list[int] | None, typer.Option(help="How many partners; repeat it.", min=1)] = None,
+    rounds: Annotated[int, typer.Option(help="How many rounds.", min=1, max=100)] = 3,
+    adapter_kib: Annotated[int, typer.Option(help="Size of the adapter, and of an answer.", min=8)] = 469,
+    idle_s: Annotated[float, typer.Option(help="How long presence alone is measured.", min=0)] = 30.0,
+    folder: Annotated[Path, typer.Option("--dir", help="Folder of everything; made anew.")] = Path("runs/load"),
+    out: Annotated[Path | None, typer.Option(help="Write the JSON into this file too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a real coordinator on this machine with 100 and 1,000 partners that answer at once, all in this process.
+
+    SuperLink, gateway and driver are the real processes, TLS and every signature included; partners train nothing,
+    and the answer of 469 KiB is as large as that of the demo's private head. Minutes, and with 1,000 an hour.
+    Example: `fedrec bench network --partners 100 --out load.json`
+    """
+    from fedrec_sim.load.network import Load, sweep
+    from fedrec_sim.run import commit_of_checkout
+
+    def say(line: str) -> None:
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    loads = [Load(number, rounds, adapter_kib * 256, idle_s) for number in partners or [100, 1000]]
+    result = {"command": command_line(), "commit": commit_of_checkout(), **sweep(folder, loads, say)}
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        emit_json(result)
+        return
+    console.print(_network_table(result))
+
+
+def _network_table(result: dict[str, Any]) -> Table:
+    table = Table("partners", "s a round", "lost", "kB up", "kB down", "calls", "peak MB and CPU s a round")
+    for size in result["sizes"]:
+        memory, cpu = size["peak_rss_bytes"], size["cpu_s_per_round"]
+        table.add_row(
+            f"{size['partners']:,}",
+            f"{size['median_s']:.1f}",
+            f"{sum(size['lost'].values())}",
+            f"{size['wire_bytes_up'] / 1e3:.0f}",
+            f"{size['wire_bytes_down'] / 1e3:.0f}",
+            f"{size['calls_per_partner']:.1f}",
+            ", ".join(f"{name} {memory[name] / 1e6:.0f} and {cpu[name]:.1f}" for name in cpu),
+        )
+    return table
 
 
 def _measure_training(users: int, repeats: int) -> dict[str, Any]:

@@ -215,3 +215,17 @@ def test_what_is_told_of_rehearsals_is_what_was_recorded() -> None:
     assert f"three rounds took {len(faulty['attempts'])} attempts" in text
     for found in (quiet, faulty, quiet["training"]):
         assert all(found["checks"].values())
+
+
+def test_what_is_told_of_a_load_is_what_was_recorded() -> None:
+    text, load = (ROOT / "docs/operations.md").read_text(encoding="utf-8"), figures_of("network-load.json")
+    assert f"On {load['cores']} cores" in text
+    for size in load["sizes"]:
+        assert size["exact"]
+        counts = f"{size['median_s']:.0f} | {sum(size['lost'].values())} | {size['calls_per_partner']:.1f}"
+        wire = f"{size['wire_bytes_up'] / 1e3:.0f} | {size['wire_bytes_down'] / 1e3:.0f}"
+        costs = [
+            f"{size['peak_rss_bytes'][name] / 1e6:.0f} MB, {size['cpu_s_per_round'][name]:.0f} s"
+            for name in ("superlink", "gateway", "driver")
+        ]
+        assert f"| {size['partners']:,} | {counts} | {wire} | {' | '.join(costs)} |" in text, size["partners"]

@@ -31,8 +31,9 @@ from fedrec.signing import SigningKey
 from fedrec_server.certificates import make_authority, make_server_certificate
 from fedrec_server.connection import ConnectionLimits
 from fedrec_server.federation import Federation
-from fedrec_server.gateway import Gateway, GatewayLimits
+from fedrec_server.gateway import Gateway
 from fedrec_server.heads import SignedHeads
+from fedrec_server.limits import GatewayLimits
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk
 from fedrec_server.public_server import PublicServer
@@ -99,9 +100,15 @@ class World:
     def fleet(self, name: str, body: bytes = b"", key: str = NODE_KEY) -> httpx.Response:
         return self.call("POST", f"/v1/fleet/{name}", content=body, headers=self.node_headers(key))
 
-    def node_headers(self, key: str = NODE_KEY, *, secret: ec.EllipticCurvePrivateKey = NODE_SECRET) -> dict[str, str]:
+    def node_headers(
+        self,
+        key: str = NODE_KEY,
+        *,
+        secret: ec.EllipticCurvePrivateKey = NODE_SECRET,
+        at: datetime | None = None,
+    ) -> dict[str, str]:
         """As Flower's node makes them."""
-        moment = datetime.now(UTC).isoformat()
+        moment = (at or datetime.now(UTC)).isoformat()
         signature = base64.b64encode(sign_message(secret, moment.encode())).decode()
         return {
             FLEET_HTTP_PUBLIC_KEY_HEADER: key,

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fedrec.errors import ConfigError
 from fedrec.invitation import Invitation
+from fedrec.processes import holder_of
 from fedrec_client.authority import pinned_authority
 from fedrec_client.cli import app as client
 from fedrec_client.coordinator_link import CertificateError, CoordinatorLink, UnreachableError
@@ -149,7 +150,8 @@ def test_a_node_that_was_given_the_wrong_authority_says_so_and_calls_nobody(
     with pytest.raises(ConfigError, match=r"ca\.pem"):
         RunningNode(node).run()
     assert asked == []
-    assert not (node.state / "running.lock").exists()
+    assert holder_of(node.state / "running.lock") is None
+    assert not list(node.logs.iterdir())  # no process was started
 
 
 def test_an_enrolled_node_sends_no_signature_to_somebody_else(

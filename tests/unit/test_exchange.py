@@ -294,6 +294,23 @@ def test_flower_drops_questions_and_late_answers_at_the_deadline() -> None:
     assert {(m.metadata.ttl, m.metadata.message_type) for m in grid.asked.values()} == {(7.0, "train")}
 
 
+def test_all_answers_are_looked_for_at_once_and_alone_only_when_a_look_fails() -> None:
+    looks: list[int] = []
+
+    class Counting(MemoryGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            wanted = list(message_ids)
+            looks.append(len(wanted))
+            return super().pull_messages(wanted)
+
+    run(Counting())
+    assert looks == [3]
+    looks.clear()
+    attempt, _ = run(Counting(bert=explode))
+    assert looks == [3, 1, 1, 1]
+    assert attempt.partners == ["anna", "carl"]
+
+
 class Connecting:
     """One more node at every look."""
 

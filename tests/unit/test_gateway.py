@@ -10,12 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.signing import SigningKey
-from fedrec_server.gateway import FLEET_CALLS, Bell
+from fedrec_server.bell import Bell
+from fedrec_server.gateway import FLEET_CALLS
 from fedrec_server.limits import Buckets
 
 MakeWorld = Callable[..., Any]
@@ -77,6 +80,79 @@ def test_a_question_for_work_is_answered_with_nothing_after_a_while(world: World
     answer = world.fleet("pull-messages", PullMessagesRequest().SerializeToString())
     assert not PullMessagesResponse.FromString(answer.content).messages_list
     assert 2 <= len(world.upstream.calls) <= 8
+
+
+def test_who_was_told_that_there_is_no_work_is_not_asked_for_again_but_must_sign(make_world: MakeWorld) -> None:
+    """A thousand idle nodes would keep the SuperLink busy; what it does not see, the gateway checks as it does."""
+    world = make_world(held_s=0.1, look_s=30.0)
+    world.upstream.work_after = 10**6
+    hour, foreign = timedelta(hours=1), ec.generate_private_key(ec.SECP384R1())
+
+    async def run() -> list[tuple[int, int]]:
+        """Status, and calls that the SuperLink has seen by then."""
+        transport, found = httpx.ASGITransport(world.app), []
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            stale = [world.node_headers(at=datetime.now(UTC) + shift) for shift in (-hour, hour)]
+            unsigned = {FLEET_HTTP_PUBLIC_KEY_HEADER: world.node_key}
+            fresh = [world.node_headers() for _ in range(2)]
+            for headers in (*fresh, *stale, world.node_headers(secret=foreign), unsigned):
+                status = (await client.post("/v1/fleet/pull-messages", headers=headers)).status_code
+                found.append((status, len(world.upstream.calls)))
+            world.gateway.bell.ring()
+            await client.post("/v1/fleet/pull-messages", headers=world.node_headers())
+            return [*found, (0, len(world.upstream.calls))]
+
+    assert asyncio.run(run()) == [(200, 1), (200, 1), (401, 1), (401, 1), (401, 1), (401, 1), (0, 2)]
+
+
+def test_few_calls_reach_the_superlink_at_once_and_heartbeats_pass_the_others(make_world: MakeWorld) -> None:
+    world = make_world(at_once=3, beats_at_once=1)
+    under_way, most, order = [0], [0], list[str]()
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        await asyncio.sleep(0.02)
+        under_way[0] -= 1
+        order.append(request.url.path)
+        return httpx.Response(200)
+
+    world.gateway.lane.client = httpx.AsyncClient(transport=httpx.MockTransport(slowly), base_url="https://superlink")
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            names = [*["push-messages"] * 12, "send-node-heartbeat"]
+            calls = [client.post(f"/v1/fleet/{name}", headers=world.node_headers()) for name in names]
+            await asyncio.gather(*calls)
+
+    asyncio.run(run())
+    assert most[0] <= 4
+    assert order.index("/v1/fleet/send-node-heartbeat") < 6
+
+
+def test_heartbeats_of_a_node_do_not_pile_up(world: World) -> None:
+    arrived = [0]
+
+    async def slowly(_: httpx.Request) -> httpx.Response:
+        arrived[0] += 1
+        await asyncio.sleep(0.1)
+        return httpx.Response(200)
+
+    world.gateway.lane.client = httpx.AsyncClient(transport=httpx.MockTransport(slowly), base_url="https://superlink")
+
+    async def run() -> list[int]:
+        transport = httpx.ASGITransport(world.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+            beat = "/v1/fleet/send-node-heartbeat"
+            beats = [client.post(beat, headers=world.node_headers()) for _ in range(5)]
+            together = [answer.status_code for answer in await asyncio.gather(*beats)]
+            return [*together, (await client.post(beat, headers=world.node_headers())).status_code]
+
+    statuses = asyncio.run(run())
+    assert sorted(statuses[:5]) == [200, 503, 503, 503, 503]
+    assert statuses[5] == 200
+    assert arrived[0] == 2
 
 
 def test_the_bell_ends_the_wait_at_once(make_world: MakeWorld) -> None:

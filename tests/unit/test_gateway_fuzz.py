@@ -210,7 +210,7 @@ def test_a_superlink_that_fails_in_any_way_is_a_matter_of_waiting(world: World, 
     def fail(_: httpx.Request) -> httpx.Response:
         raise fault
 
-    world.gateway.upstream = httpx.AsyncClient(transport=httpx.MockTransport(fail), base_url="https://superlink")
+    world.gateway.lane.client = httpx.AsyncClient(transport=httpx.MockTransport(fail), base_url="https://superlink")
     answer = world.fleet("get-run")
     assert answer.status_code == 503
     assert "inner" not in answer.text

@@ -30,9 +30,10 @@ from fedrec_client.settings import Node, make_node, mark_enrolled
 from fedrec_server.authority_rotation import begin_authority, finish_authority
 from fedrec_server.certificates import authority_fingerprint
 from fedrec_server.federation import Federation
-from fedrec_server.gateway import Gateway, GatewayLimits
+from fedrec_server.gateway import Gateway
 from fedrec_server.key_book import KeyBook
 from fedrec_server.key_rotation import key_papers, rotate_signing_key
+from fedrec_server.limits import GatewayLimits
 from fedrec_server.overview import partners_told
 from fedrec_server.partner_book import PartnerBook
 from fedrec_server.partner_desk import PartnerDesk

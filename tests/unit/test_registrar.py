@@ -1,94 +1,155 @@
-"""Flower knows the nodes whose keys count, and no others, whenever a key changes."""
+"""Who is approved becomes a node of Flower's, who is removed stops being one; one listing serves all."""
 
 import base64
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from fedrec_server.driver import Driver
 from fedrec_server.key_book import KeyBook
 from fedrec_server.partner_book import PartnerBook
+from fedrec_server.registrar import Registrar
 from fedrec_server.store import Database
-from fedrec_server.superlink import SuperLinkControl, SuperLinkError
-
-KEYS = [base64.b64encode(f"key {number}".encode()).decode() for number in range(3)]
+from fedrec_server.superlink import SuperLinkError
 
 
-class Control:
-    """Flower's registry of nodes; something may happen while one is registered."""
+class MemoryNodes:
+    """What the SuperLink knows."""
 
     def __init__(self) -> None:
-        self.nodes: dict[int, bytes] = {}
-        self.meanwhile: Any = lambda: None
+        self.known: dict[bytes, int] = {}
+        self.listings = 0
+        self.refused = b""
+        self.count = 100
         self.is_up = True
+        self.meanwhile: Callable[[], None] = lambda: None
 
-    def register(self, key: bytes) -> int:
-        self.nodes[len(self.nodes) + 1] = key
-        self.meanwhile()
-        return len(self.nodes)
-
-    def unregister(self, node: int) -> None:
+    def nodes(self) -> dict[bytes, int]:
+        self.listings += 1
         if not self.is_up:
             raise SuperLinkError("does not answer")
-        self.nodes.pop(node, None)
+        return dict(self.known)
+
+    def register(self, public_key: bytes) -> int:
+        assert public_key not in self.known
+        if public_key == self.refused:
+            raise SuperLinkError("refused")
+        self.count += 1
+        self.known[public_key] = number = self.count
+        self.meanwhile()
+        return number
+
+    def unregister(self, node: int) -> None:
+        (key,) = (key for key, known in self.known.items() if known == node)
+        del self.known[key]
+
+
+def registrar_of(book: PartnerBook, nodes: MemoryNodes) -> Registrar:
+    return Registrar(book, KeyBook(book.database), nodes)
+
+
+def rotate(book: PartnerBook, number: int) -> None:
+    """The keys of partner-0 change, for the time of this number."""
+    old = "0" * 64 if number == 1 else f"{number + 4}" * 64
+    key = base64.b64encode(f"key {number}".encode()).decode()
+    KeyBook(book.database).rotate("partner-0", old_key=old, node_key=key, signing_key=f"{number + 5}" * 64)
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Driver:
-    database = Database.open(f"sqlite:///{tmp_path / 'state.sqlite'}")
-    made = Driver.__new__(Driver)
-    made._book, made._keys = PartnerBook(database), KeyBook(database)
-    made._control = cast(SuperLinkControl, Control())
-    secret = made._book.invite("shop", valid_for=timedelta(hours=1), is_approved=False)
-    made._book.enrol("shop", secret, node_key=KEYS[0], signing_key="0" * 64)
-    made._book.set_status("shop", "approved", who="test")
+def book(tmp_path: Path) -> PartnerBook:
+    made = PartnerBook(Database.open(f"sqlite:///{tmp_path / 'state.sqlite'}"))
+    for number in range(5):
+        name = f"partner-{number}"
+        secret = made.invite(name, valid_for=timedelta(hours=1), is_approved=True)
+        made.enrol(name, secret, node_key=base64.b64encode(name.encode()).decode(), signing_key=str(number) * 64)
+        made.set_status(name, "approved", who="test")
     return made
 
 
-def look(driver: Driver) -> dict[int, bytes]:
-    driver._forget_retired()
-    for partner in driver._known_partners():
-        driver._register(partner)
-    return cast(Control, driver._control).nodes
+def test_all_are_registered_after_one_listing(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    assert nodes.listings == 1
+    assert {p.name: int(p.node_id) for p in book.partners()} == {k.decode(): n for k, n in nodes.known.items()}
+    registrar.look()
+    assert nodes.listings == 1  # nobody waits
 
 
-def rotate(driver: Driver, number: int) -> None:
-    driver._keys.rotate("shop", old_key=str(number - 1) * 64, node_key=KEYS[number], signing_key=str(number) * 64)
+def test_a_key_that_flower_knows_keeps_its_node(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    nodes.known[b"partner-3"] = 7
+    registrar_of(book, nodes).look()
+    assert book.partner("partner-3").node_id == "7"
 
 
-def test_the_old_node_goes_and_the_new_one_comes(driver: Driver) -> None:
-    assert look(driver) == {1: b"key 0"}
-    rotate(driver, 1)
-    assert list(look(driver).values()) == [b"key 1"]
-    assert look(driver) == look(driver)
+def test_one_that_cannot_be_registered_keeps_nobody_else_out(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    nodes.refused = b"partner-1"
+    registrar_of(book, nodes).look()
+    assert [p.name for p in book.partners() if not p.node_id] == ["partner-1"]
 
 
-def test_a_key_that_changes_while_its_node_is_registered_leaves_no_node_behind(driver: Driver) -> None:
-    control = cast(Control, driver._control)
+def test_whoever_is_removed_is_forgotten_also_if_flower_does_not_know_it(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    for name in ("partner-0", "partner-1"):
+        book.set_status(name, "removed", who="test")
+    del nodes.known[b"partner-1"]
+    registrar.look()
+    assert b"partner-0" not in nodes.known
+    assert [p.node_id for p in book.partners("removed")] == ["", ""]
+
+
+def test_of_changed_keys_the_old_node_goes_and_the_new_one_comes(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    rotate(book, 1)
+    registrar.look()
+    assert b"key 1" in nodes.known
+    assert b"partner-0" not in nodes.known
+    before = dict(nodes.known)
+    registrar.look()
+    assert nodes.known == before
+
+
+def test_a_key_that_changes_while_its_node_is_registered_leaves_no_node_behind(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
 
     def meanwhile() -> None:
-        control.meanwhile = lambda: None
-        rotate(driver, 1)
+        nodes.meanwhile = lambda: None
+        rotate(book, 1)
 
-    control.meanwhile = meanwhile
-    assert look(driver) == {}
-    assert list(look(driver).values()) == [b"key 1"]
-
-
-def test_a_superlink_that_is_away_is_asked_again(driver: Driver) -> None:
-    control = cast(Control, driver._control)
-    look(driver)
-    rotate(driver, 1)
-    control.is_up = False
-    driver._forget_retired()
-    assert driver._keys.retired_nodes() == ["1"]
-    control.is_up = True
-    assert list(look(driver).values()) == [b"key 1"]
+    nodes.meanwhile = meanwhile
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    assert b"partner-0" not in nodes.known
+    registrar.look()
+    assert b"key 1" in nodes.known
 
 
-def test_keys_that_were_taken_away_are_forgotten_too(driver: Driver) -> None:
-    look(driver)
-    driver._book.invite("shop", valid_for=timedelta(hours=1), is_approved=False, replaces_keys=True)
-    assert look(driver) == {}
+def test_a_superlink_that_is_away_is_asked_again(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    rotate(book, 1)
+    nodes.is_up = False
+    with pytest.raises(SuperLinkError):
+        registrar.look()
+    assert len(KeyBook(book.database).retired_nodes()) == 1
+    nodes.is_up = True
+    registrar.look()
+    assert b"partner-0" not in nodes.known
+    assert b"key 1" in nodes.known
+
+
+def test_keys_that_were_taken_away_are_forgotten_too(book: PartnerBook) -> None:
+    nodes = MemoryNodes()
+    registrar = registrar_of(book, nodes)
+    registrar.look()
+    book.invite("partner-0", valid_for=timedelta(hours=1), is_approved=False, replaces_keys=True)
+    registrar.look()
+    assert b"partner-0" not in nodes.known

@@ -258,9 +258,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(
 
 def test_stop_drops_the_round_under_way(session: RoundSession) -> None:
     grid = MemoryGrid()
-    stopped = replace(session, stop=lambda: [plan.round for plan in grid.plans].count(3) == 2)
+    stopped = replace(session, stop=lambda: [plan.round for plan in grid.plans].count(3) >= 2)
     state = run(grid, stopped)
-    assert len(grid.plans) == 8
+    assert len(grid.plans) == 9
     assert session.registry.head_round() == 2
     assert state.hash == session.registry.load(2).hash
     (event,) = events_of(session, "stopped")

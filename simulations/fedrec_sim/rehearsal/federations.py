@@ -23,14 +23,14 @@ from fedrec_sim.cli_output import DEMO
 from fedrec_sim.federation_maker import make_federation
 
 # So many numbers as the demo's private head has, so that as much travels.
-_NUMBERS = 120_000
+NUMBERS = 120_000
 _NOISE = 20.0
 _ROW = "federated_eps7_inspect"  # below the 8 that a node allows unless its owner says otherwise
 
 
-def sums_federation(catalog: Path, *, rounds: int, quorum: int) -> Federation:
+def sums_federation(catalog: Path, *, rounds: int, quorum: int, numbers: int = NUMBERS) -> Federation:
     """One tensor, a mean without any damping, and a privacy plan that partners pay for although nothing is trained."""
-    initial = AdapterState({"w": np.zeros(_NUMBERS, np.float32)})
+    initial = AdapterState({"w": np.zeros(numbers, np.float32)})
     part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=rounds)
     plan = PrivacyPlan("user", "inspect", 1e-5, (part,), quorum)
     nothing = "0" * 64
@@ -48,7 +48,7 @@ def sums_federation(catalog: Path, *, rounds: int, quorum: int) -> Federation:
         privacy_plan=plan.to_dict(),
         model=model,
         work=WorkTerms(max_history=50, weight_decay=0.0, batch_users=8),
-        parts={"head": {"w": (_NUMBERS,)}},
+        parts={"head": {"w": (numbers,)}},
         initial_hash=initial.hash,
         seed=1,
     )

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from fedrec_client.settings import Node
 from fedrec_server.settings import Coordinator
 from fedrec_sim.rehearsal.relay import Relay
 
-_SERVER = [sys.executable, "-c", "from fedrec_server.cli import main; main()"]
+SERVER = [sys.executable, "-c", "from fedrec_server.cli import main; main()"]
 _CLIENT = [sys.executable, "-c", "from fedrec_client.cli import main; main()"]
 _POLL_S = 0.05
 
@@ -102,7 +102,7 @@ class Stage:
 
     def server_says(self, *words: str) -> Any:
         """What a command of the coordinator's prints as JSON."""
-        return said([*_SERVER, *words, "--dir", str(self.server.folder), "--json"])
+        return said([*SERVER, *words, "--dir", str(self.server.folder), "--json"])
 
     def client_says(self, name: str, *words: str) -> Any:
         """What a command of a partner's prints as JSON."""
@@ -125,10 +125,10 @@ def set_stage(folder: Path, federation: Path, rows: dict[str, Path], *, say: Cal
         rows: partner -> CSV file with columns user, item, timestamp.
     Raises: RunError: a command failed, with its words.
     """
-    server = Actor("server", folder / "server", _SERVER)
+    server = Actor("server", folder / "server", SERVER)
     stage = Stage(folder, server, {name: Actor(name, folder / name, _CLIENT) for name in rows})
     try:
-        _set_server(stage, federation, say)
+        set_server(stage, federation, say)
         for number, name in enumerate(rows):
             _enrol(stage, name, approve_by_hand=number == 0)
             say(f"{name} enrolled")
@@ -142,16 +142,33 @@ def set_stage(folder: Path, federation: Path, rows: dict[str, Path], *, say: Cal
     return stage
 
 
-def _set_server(stage: Stage, federation: Path, say: Callable[[str], None]) -> None:
+def set_server(
+    stage: Stage, federation: Path, say: Callable[[str], None], changes: Mapping[str, str] | None = None
+) -> None:
+    """Init, use, pause, start.
+
+    Args:
+        changes: lines of `server.toml` as `init` writes them -> what they are to be.
+    """
     place, ports = stage.server.folder, free_ports(3)
     names = ("--port", "--superlink-port", "--admin-port")
     options = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
-    said([*_SERVER, "init", str(place), "--name", "rehearsal", "--host", "localhost", *options, "--json"])
+    said([*SERVER, "init", str(place), "--name", "rehearsal", "--host", "localhost", *options, "--json"])
+    _change(place / "server.toml", changes or {})
     stage.server_says("use", str(federation))
     stage.server_says("pause")
     stage.server.start()
     wait_until(lambda: listens(ports[0]), "the gateway to listen")
     say(f"coordinator on port {ports[0]}, TLS")
+
+
+def _change(path: Path, changes: Mapping[str, str]) -> None:
+    text = path.read_text()
+    for before, after in changes.items():
+        if before not in text:
+            raise RunError(f"{path.name} has no line {before!r}")
+        text = text.replace(before, after)
+    path.write_text(text)
 
 
 def _enrol(stage: Stage, name: str, *, approve_by_hand: bool) -> None:
