@@ -18,7 +18,7 @@ def main() -> None:
     kind, folder = sys.argv[1], Path(sys.argv[2])
     try:
         if kind == "gateway":
-            from fedrec_server.front import run_front
+            from fedrec_server.gateway.front import run_front
 
             run_front(Coordinator(folder))
         elif kind == "admin":
@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def _drive(coordinator: Coordinator) -> None:
-    from fedrec_server.driver import Driver
-    from fedrec_server.front import BellRope
-    from fedrec_server.heartbeat import BeatingStop
+    from fedrec_server.admin.heartbeat import BeatingStop
+    from fedrec_server.gateway.front import BellRope
+    from fedrec_server.rounds.driver import Driver
 
     rope, stop = BellRope(coordinator), BeatingStop(coordinator.folder)
     driver = Driver(coordinator, coordinator.database, stop=stop, ring=rope.pull, listen=rope.listen)

@@ -3,7 +3,7 @@
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrec_server.rounds import RoundSession, run_rounds
+from fedrec_server.rounds.session import RoundSession, run_rounds
 
 __all__ = ["RoundSession", "make_server_app"]
 

@@ -74,7 +74,7 @@ def use(
     as_json: AsJson = False,
 ) -> None:
     """Take a federation to train: its terms are signed, and partners agree to them."""
-    from fedrec_server.federation import Federation
+    from fedrec_server.rounds.federation import Federation
 
     taken = Federation.read(federation)
     _coordinator(folder).use(taken)
@@ -95,7 +95,7 @@ def invite(
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time invitation for a partner; send it like a password."""
-    from fedrec_server import administration
+    from fedrec_server.admin import administration
 
     made = administration.invite(
         _coordinator(folder), name, hours=hours, is_approved=approve, replaces_keys=replace_keys, who="cli"
@@ -115,7 +115,7 @@ def certificate(
 
     With `--ssl-certfile` and `--ssl-keyfile` it is a given one, of the authority that partners have pinned.
     """
-    from fedrec_server.certificates import expires_at, make_server_certificate
+    from fedrec_server.keys.certificates import expires_at, make_server_certificate
 
     made = _coordinator(folder)
     hosts = made.settings.gateway.public_hosts
@@ -139,7 +139,7 @@ def password(
 
     Example: `flower-server password --dir /srv/fedrec < password.txt`
     """
-    from fedrec_server.admin.credentials import remove_password, set_password
+    from fedrec_server.keys.credentials import remove_password, set_password
 
     keys = _coordinator(folder).keys
     if remove:
@@ -176,7 +176,7 @@ def stop(folder: Folder = HERE, as_json: AsJson = False) -> None:
 @app.command()
 def status(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """What runs, who takes part, how far training is."""
-    from fedrec_server.overview import overview
+    from fedrec_server.admin.overview import overview
 
     told = overview(_coordinator(folder))
     if as_json:
@@ -194,7 +194,7 @@ def rounds(
     as_json: AsJson = False,
 ) -> None:
     """The latest attempts at rounds, newest first."""
-    from fedrec_server.round_book import RoundBook
+    from fedrec_server.state.round_book import RoundBook
 
     found = RoundBook(_coordinator(folder).database).latest(limit)
     if as_json:
@@ -216,7 +216,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Let partners serve an earlier version again, and train on from it. Nothing is deleted. Pause or stop first."""
-    from fedrec_server import administration
+    from fedrec_server.admin import administration
 
     head = administration.roll_back(_coordinator(folder), number, who="cli")
     _say(head.to_dict(), as_json, f"round {head.round}, generation {head.generation}")
@@ -237,7 +237,7 @@ def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
 @partner.command("list")
 def list_partners(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Everybody who ever enrolled."""
-    from fedrec_server.overview import partners_told
+    from fedrec_server.admin.overview import partners_told
 
     found = partners_told(_coordinator(folder))
     if as_json:
@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def _given(authority: Path | None, certificate: Path | None, key: Path | None, hosts: tuple[str, ...]) -> Any:
-    from fedrec_server.given_certificates import read_given
+    from fedrec_server.keys.given_certificates import read_given
 
     if authority is None and certificate is None and key is None:
         return None
@@ -287,20 +287,20 @@ def _given(authority: Path | None, certificate: Path | None, key: Path | None, h
 
 
 def _authority(made: Any) -> str:
-    from fedrec_server.certificates import authority_fingerprint
+    from fedrec_server.keys.certificates import authority_fingerprint
 
     return authority_fingerprint((made.keys / "ca.pem").read_bytes())
 
 
 def _set_status(folder: Path, name: str, status: Any, as_json: bool) -> None:
-    from fedrec_server import administration
+    from fedrec_server.admin import administration
 
     found = administration.set_status(_coordinator(folder), name, status, who="cli")
     _say({"partner": found.name, "status": found.status}, as_json, f"{name}: {found.status}")
 
 
 def _set_paused(folder: Path, is_paused: bool, as_json: bool) -> None:
-    from fedrec_server import administration
+    from fedrec_server.admin import administration
 
     administration.set_paused(_coordinator(folder), is_paused, who="cli")
     _say({"paused": is_paused}, as_json, "paused" if is_paused else "goes on")

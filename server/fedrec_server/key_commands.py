@@ -14,7 +14,7 @@ keys = typer.Typer()
 def rotate_key(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Put a new signing key in place of the coordinator's; partners follow by themselves. Stop first."""
     from fedrec.signing import fingerprint
-    from fedrec_server.key_rotation import rotate_signing_key
+    from fedrec_server.keys.key_rotation import rotate_signing_key
 
     statement = rotate_signing_key(coordinator_of(folder))
     old, new = (fingerprint(bytes.fromhex(key)) for key in (statement.old_key, statement.new_key))
@@ -29,7 +29,7 @@ def rotate_authority(
     as_json: AsJson = False,
 ) -> None:
     """Phase 1: make the next certificate authority and let partners trust both. A day later: `--finish`."""
-    from fedrec_server.authority_rotation import begin_authority, finish_authority
+    from fedrec_server.keys.authority_rotation import begin_authority, finish_authority
 
     made = coordinator_of(folder)
     authority = finish_authority(made) if finish else begin_authority(made)
@@ -47,7 +47,7 @@ def token(
 ) -> None:
     """Where the admin pages' token lies; it is never printed."""
     from fedrec.files import replace_file, storage_errors
-    from fedrec_server.store import Office
+    from fedrec_server.state.store import Office
 
     made = coordinator_of(folder)
     path = made.keys / "admin.token"

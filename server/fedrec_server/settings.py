@@ -14,18 +14,18 @@ from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec.toml import Section, read_toml
-from fedrec_server.admin.credentials import make_tokens
-from fedrec_server.certificates import (
+from fedrec_server.keys.certificates import (
     LOOPBACK,
     make_authority,
     make_loopback_certificate,
     make_server_certificate,
 )
-from fedrec_server.federation import TERMS, Federation
-from fedrec_server.given_certificates import GivenCertificate
-from fedrec_server.heads import SignedHeads
-from fedrec_server.store import Database, database_url
-from fedrec_server.superlink_place import SuperLinkPlace
+from fedrec_server.keys.credentials import make_tokens
+from fedrec_server.keys.given_certificates import GivenCertificate
+from fedrec_server.rounds.federation import TERMS, Federation
+from fedrec_server.rounds.heads import SignedHeads
+from fedrec_server.rounds.superlink_place import SuperLinkPlace
+from fedrec_server.state.store import Database, database_url
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]

@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, field
 
 from fedrec.processes import Child, holder_of, only_one, stop_process
-from fedrec_server.certificates import make_loopback_certificate
-from fedrec_server.key_rotation import refuse_unfinished
+from fedrec_server.keys.certificates import make_loopback_certificate
+from fedrec_server.keys.key_rotation import refuse_unfinished
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from fedrec.registry.registry import Registry
 from fedrec.rows import Mode
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.grid import InProcessGrid
 from fedrec_sim.partners import Partners
 from fedrec_sim.run import Run

@@ -6,7 +6,7 @@ from fedrec.model.recommender import read_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.rows import row_mode
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
-from fedrec_server.federation import Federation
+from fedrec_server.rounds.federation import Federation
 from fedrec_sim.federation import adapter_spec, plain_schedule, private_plan, private_schedule
 from fedrec_sim.world import load_world
 

@@ -17,8 +17,8 @@ from fedrec.model.recommender import write_state
 from fedrec.model.shared import load_shared
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_client.importing import read_catalog_bytes
-from fedrec_server.quality_book import Quality, QualityBook
 from fedrec_server.settings import Coordinator
+from fedrec_server.state.quality_book import Quality, QualityBook
 
 _PROTOCOL: ProtocolName = "B"  # the last item of each user is to be found among all that it has not had
 _SEED = 11

@@ -19,9 +19,8 @@ from fedrec_client import metrics as client_metrics
 from fedrec_client.cli import app as client_app
 from fedrec_client.desk import REFUSALS
 from fedrec_client.figures import NodeFigures, WorkerFigures
-from fedrec_server import metrics as server_metrics
-from fedrec_server.cli import app as server_app
-from fedrec_server.figures import (
+from fedrec_server.admin import metrics as server_metrics
+from fedrec_server.admin.figures import (
     CommittedFigures,
     Figures,
     PartnerFigures,
@@ -29,6 +28,7 @@ from fedrec_server.figures import (
     StateFigures,
     TrainingFigures,
 )
+from fedrec_server.cli import app as server_app
 from fedrec_server.settings import Coordinator
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ from fedrec_client.cli import app as client_app
 from fedrec_client.settings import ClientSettings
 from fedrec_server.admin.api import api_routes
 from fedrec_server.admin.app import monitoring_routes
+from fedrec_server.admin.progress import EpsilonByRound
 from fedrec_server.cli import app as server_app
-from fedrec_server.gateway import Gateway
-from fedrec_server.progress import EpsilonByRound
+from fedrec_server.gateway.app import Gateway
 from fedrec_server.settings import ServerSettings
 from fedrec_sim.cli import app
 

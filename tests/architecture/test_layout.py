@@ -19,6 +19,8 @@ FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
 BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
 BASE |= {"fedrec.invitation", "fedrec.key_statements", "fedrec.logs", "fedrec.processes", "fedrec.toml"}
+SERVER = BASE | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
+SERVER |= {"fedrec.registry"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
@@ -33,9 +35,17 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.registry": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
-    "fedrec_server": BASE
-    | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
-    | {"fedrec.registry"},
+    "fedrec_server": SERVER,
+    # Within the coordinator: what partners reach knows nothing of administration, nor of what drives rounds.
+    "fedrec_server.state": SERVER,
+    "fedrec_server.keys": SERVER | {"fedrec_server.settings", "fedrec_server.state"},
+    "fedrec_server.rounds": SERVER | {"fedrec_server.settings", "fedrec_server.state"},
+    "fedrec_server.gateway": SERVER
+    | {"fedrec_server.settings", "fedrec_server.state", "fedrec_server.keys.key_rotation"}
+    | {"fedrec_server.rounds.federation", "fedrec_server.rounds.heads"},
+    "fedrec_server.admin": SERVER
+    | {"fedrec_server.settings", "fedrec_server.supervisor", "fedrec_server.state", "fedrec_server.keys"}
+    | {"fedrec_server.rounds.heads", "fedrec_server.rounds.schedule", "fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend"},
@@ -87,15 +97,24 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 def test_the_rule_itself_can_fail() -> None:
-    assert not is_allowed("fedrec_server.rounds", "fedrec.data.interactions")
+    assert not is_allowed("fedrec_server.rounds.session", "fedrec.data.interactions")
+    assert not is_allowed("fedrec_server.gateway.app", "fedrec_server.admin.credentials")
+    assert not is_allowed("fedrec_server.gateway.app", "fedrec_server.rounds.driver")
+    assert not is_allowed("fedrec_server.state.store", "fedrec_server.settings")
     assert not is_allowed("fedrec.data.catalog", "fedrec.model.adapter")
     assert not is_allowed("fedrec.aggregation.mean", "fedrec.model.recommender")
-    assert is_allowed("fedrec_server.rounds", "fedrec.model.adapter")
+    assert is_allowed("fedrec_server.rounds.session", "fedrec.model.adapter")
 
 
 @pytest.mark.parametrize(
     "module",
-    ["fedrec_server.app", "fedrec_server.driver", "fedrec_server.front", "fedrec_client.app", "fedrec_client.node"],
+    [
+        "fedrec_server.app",
+        "fedrec_server.rounds.driver",
+        "fedrec_server.gateway.front",
+        "fedrec_client.app",
+        "fedrec_client.node",
+    ],
 )
 def test_coordinator_and_thin_app_never_load_torch_or_data(module: str) -> None:
     """In a process of its own, since the tests themselves import torch."""

@@ -19,9 +19,9 @@ from fedrec.wire import ANSWER, FIELD_DISCLOSURE, QUESTION, RoundPlan, UpdateHea
 from fedrec_client.app import app
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.link import register
-from fedrec_server.partner_desk import Enrolment
-from fedrec_server.records import question
-from fedrec_server.rotations import Rotation
+from fedrec_server.gateway.partner_desk import Enrolment
+from fedrec_server.gateway.rotations import Rotation
+from fedrec_server.rounds.records import question
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]

@@ -18,13 +18,13 @@ from sqlalchemy import create_engine
 
 from fedrec.errors import ConfigError, ProtocolError, StorageError
 from fedrec.signing import fingerprint
-from fedrec_server.figures import CommittedFigures, read_state
-from fedrec_server.key_book import KeyBook
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.readiness import try_to_write
-from fedrec_server.round_book import RoundBook
-from fedrec_server.store import Database, Office, printable_url
-from fedrec_server.tables import METADATA
+from fedrec_server.admin.figures import CommittedFigures, read_state
+from fedrec_server.admin.readiness import try_to_write
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import Database, Office, printable_url
+from fedrec_server.state.tables import METADATA
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 HOUR = timedelta(hours=1)
@@ -374,7 +374,7 @@ def test_invitations_of_the_first_tables_still_enrol(url: str) -> None:
     secret = PartnerBook(database).invite("shop", valid_for=HOUR, is_approved=False)
     with database.begin() as connection:
         config = Config()
-        config.set_main_option("script_location", "fedrec_server:migrations")
+        config.set_main_option("script_location", "fedrec_server.state:migrations")
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
     database.close()

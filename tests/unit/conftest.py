@@ -28,16 +28,16 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 
 from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
-from fedrec_server.certificates import make_authority, make_server_certificate
-from fedrec_server.connection import ConnectionLimits
-from fedrec_server.federation import Federation
-from fedrec_server.gateway import Gateway
-from fedrec_server.heads import SignedHeads
-from fedrec_server.limits import GatewayLimits
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.partner_desk import PartnerDesk
-from fedrec_server.public_server import PublicServer
-from fedrec_server.store import Database
+from fedrec_server.gateway.app import Gateway
+from fedrec_server.gateway.connection import ConnectionLimits
+from fedrec_server.gateway.limits import GatewayLimits
+from fedrec_server.gateway.partner_desk import PartnerDesk
+from fedrec_server.gateway.public_server import PublicServer
+from fedrec_server.keys.certificates import make_authority, make_server_certificate
+from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.heads import SignedHeads
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.store import Database
 
 KEY = SigningKey(bytes(32))
 NODE_SECRET = ec.derive_private_key(7, ec.SECP384R1())

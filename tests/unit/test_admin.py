@@ -18,9 +18,13 @@ from starlette.routing import Route
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.errors import ConfigError
 from fedrec.invitation import Invitation
+from fedrec_server.admin.administration import invite
 from fedrec_server.admin.api import api_routes
 from fedrec_server.admin.app import admin_app
-from fedrec_server.admin.credentials import (
+from fedrec_server.admin.guard import COOKIE, CSRF_HEADER
+from fedrec_server.admin.pages import ago, page_routes
+from fedrec_server.admin.progress import EpsilonByRound
+from fedrec_server.keys.credentials import (
     ADMIN_TOKEN,
     METRICS_TOKEN,
     Credentials,
@@ -28,15 +32,11 @@ from fedrec_server.admin.credentials import (
     remove_password,
     set_password,
 )
-from fedrec_server.admin.guard import COOKIE, CSRF_HEADER
-from fedrec_server.admin.pages import ago, page_routes
-from fedrec_server.administration import invite
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.progress import EpsilonByRound
-from fedrec_server.quality_book import Quality, QualityBook
-from fedrec_server.round_book import RoundBook
 from fedrec_server.settings import make_coordinator
-from fedrec_server.store import Office, at
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.quality_book import Quality, QualityBook
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import Office, at
 from fedrec_sim.rehearsal.federations import sums_federation
 
 PORTS = {"GATEWAY_PORT": 8443, "SUPERLINK_PORT": 9191, "ADMIN_PORT": 8444}

@@ -19,7 +19,7 @@ from fedrec.model.recommender import AdapterShape, build_model, part_names, read
 from fedrec.privacy.mechanism import Event
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.training.local import PlainSettings
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.audit import attack as attacks_module
 from fedrec_sim.audit.attack import Attacked, Attacks, Ceiling
 from fedrec_sim.audit.attack_plots import attack_figure

@@ -16,7 +16,7 @@ from fedrec.model.recommender import AdapterShape, build_model, read_state
 from fedrec.privacy import gradients
 from fedrec.privacy.plan import calibrate
 from fedrec.training.local import PlainSettings
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.audit.canaries import CanaryAudit, epsilon_of_guesses, guess_canaries, with_canaries
 from fedrec_sim.audit.shadows import Stage
 

@@ -16,7 +16,7 @@ from fedrec_client.cli import app as client
 from fedrec_client.coordinator_link import CertificateError, CoordinatorLink, UnreachableError
 from fedrec_client.node import RunningNode
 from fedrec_client.settings import Node, make_node
-from fedrec_server.certificates import authority_fingerprint
+from fedrec_server.keys.certificates import authority_fingerprint
 
 Listen = Callable[..., Any]
 Issue = Callable[..., Path]

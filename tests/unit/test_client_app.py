@@ -13,7 +13,7 @@ from fedrec.model.adapter import AdapterState
 from fedrec.wire import QUESTION, RoundPlan
 from fedrec_client.app import app
 from fedrec_client.link import register
-from fedrec_server.records import question
+from fedrec_server.rounds.records import question
 from fedrec_sim.grid import InProcessGrid
 
 

@@ -15,12 +15,14 @@ from fedrec.errors import ConfigError, RunError, StorageError
 from fedrec.model.adapter import AdapterState
 from fedrec.processes import only_one
 from fedrec.signing import verify
-from fedrec_server import authority_rotation, certificates, heads, key_rotation, settings
-from fedrec_server.authority_rotation import begin_authority, finish_authority
+from fedrec_server import settings
 from fedrec_server.cli import app
-from fedrec_server.key_rotation import key_papers, refuse_unfinished, rotate_signing_key, statements
+from fedrec_server.keys import authority_rotation, certificates, key_rotation
+from fedrec_server.keys.authority_rotation import begin_authority, finish_authority
+from fedrec_server.keys.key_rotation import key_papers, refuse_unfinished, rotate_signing_key, statements
+from fedrec_server.rounds import heads
 from fedrec_server.settings import Coordinator, make_coordinator
-from fedrec_server.store import Office
+from fedrec_server.state.store import Office
 
 PORTS = {"GATEWAY_PORT": 8443, "SUPERLINK_PORT": 9191, "ADMIN_PORT": 8444}
 Write = Callable[[Path, bytes], None]

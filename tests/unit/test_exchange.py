@@ -13,8 +13,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedrec.aggregation.mean import PartnerUpdate
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, RoundPlan, UpdateHeader
-from fedrec_server import exchange
-from fedrec_server.exchange import Exchange, wait_for_quorum
+from fedrec_server.rounds import exchange
+from fedrec_server.rounds.exchange import Exchange, wait_for_quorum
 
 SPEC = AdapterSpec("llm", "h", "h", "h", {"head": {"w": (2, 2), "v": (1,)}, "prior": {"bias": (3,)}})
 STATE = AdapterState({name: np.full(shape, 0.5, np.float32) for name, shape in SPEC.shapes.items()})

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedrec.signing import SigningKey
-from fedrec_server.bell import Bell
-from fedrec_server.gateway import FLEET_CALLS
-from fedrec_server.limits import Buckets
+from fedrec_server.gateway.app import FLEET_CALLS
+from fedrec_server.gateway.bell import Bell
+from fedrec_server.gateway.limits import Buckets
 
 MakeWorld = Callable[..., Any]
 World = Any

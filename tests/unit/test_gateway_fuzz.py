@@ -14,7 +14,7 @@ from flwr.proto.fleet_pb2 import PullMessagesResponse
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fedrec_server.gateway import FLEET_CALLS
+from fedrec_server.gateway.app import FLEET_CALLS
 
 World = Any
 Headers = list[tuple[bytes, bytes]]

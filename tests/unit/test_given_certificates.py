@@ -21,8 +21,8 @@ from fedrec.signing import SigningKey
 from fedrec_client.cli import app as client
 from fedrec_client.coordinator_link import CertificateError
 from fedrec_client.settings import Node
-from fedrec_server.certificates import authority_fingerprint, make_loopback_certificate
 from fedrec_server.cli import app as server
+from fedrec_server.keys.certificates import authority_fingerprint, make_loopback_certificate
 from fedrec_server.settings import Coordinator
 from fedrec_server.supervisor import Supervisor
 

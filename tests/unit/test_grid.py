@@ -13,7 +13,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesRespon
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedrec_server.grid import AnswerGrid
+from fedrec_server.rounds.grid import AnswerGrid
 
 
 class Runtime:
@@ -137,6 +137,6 @@ def test_answers_of_a_round_that_is_over_are_forgotten(
 ) -> None:
     runtime.objects.pop(runtime.answer("a", value="x").metadata.message_id)
     assert list(grid.pull_messages("a")) == []
-    monkeypatch.setattr("fedrec_server.grid.time", lambda: 1e12)
+    monkeypatch.setattr("fedrec_server.rounds.grid.time", lambda: 1e12)
     list(grid.pull_messages("b"))
     assert grid._answers == {}

@@ -15,7 +15,7 @@ from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec_client.adapters import Adapters
 from fedrec_client.coordinator_link import CoordinatorLink
-from fedrec_server.heads import SignedHeads
+from fedrec_server.rounds.heads import SignedHeads
 
 KEY, MALLORY = SigningKey(bytes(32)), SigningKey(bytes([1] * 32))
 SPEC = AdapterSpec("llm", "h", "h", "h", {"head": {"w": (3,)}})

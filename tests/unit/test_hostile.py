@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.errors import RunError
-from fedrec_server.door import Guests, neighbourhood, open_doors, room_for
+from fedrec_server.gateway.door import Guests, neighbourhood, open_doors, room_for
 
 Listener = Any
 MakeListener = Callable[..., Listener]

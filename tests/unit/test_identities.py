@@ -13,8 +13,8 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedrec.signing import SigningKey
-from fedrec_server.gateway import FLEET_CALLS
-from fedrec_server.proofs import UsedRequests, is_nodes_signature
+from fedrec_server.gateway.app import FLEET_CALLS
+from fedrec_server.gateway.proofs import UsedRequests, is_nodes_signature
 
 World = Any
 MUSIC = SigningKey(bytes([2] * 32))

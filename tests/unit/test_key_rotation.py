@@ -27,17 +27,17 @@ from fedrec_client.coordinator_keys import CoordinatorKeys, authority_fingerprin
 from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError, node_public_key
 from fedrec_client.node_key import make_node_key, public_part
 from fedrec_client.settings import Node, make_node, mark_enrolled
-from fedrec_server.authority_rotation import begin_authority, finish_authority
-from fedrec_server.certificates import authority_fingerprint
-from fedrec_server.federation import Federation
-from fedrec_server.gateway import Gateway
-from fedrec_server.key_book import KeyBook
-from fedrec_server.key_rotation import key_papers, rotate_signing_key
-from fedrec_server.limits import GatewayLimits
-from fedrec_server.overview import partners_told
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.partner_desk import PartnerDesk
+from fedrec_server.admin.overview import partners_told
+from fedrec_server.gateway.app import Gateway
+from fedrec_server.gateway.limits import GatewayLimits
+from fedrec_server.gateway.partner_desk import PartnerDesk
+from fedrec_server.keys.authority_rotation import begin_authority, finish_authority
+from fedrec_server.keys.certificates import authority_fingerprint
+from fedrec_server.keys.key_rotation import key_papers, rotate_signing_key
+from fedrec_server.rounds.federation import Federation
 from fedrec_server.settings import Coordinator, make_coordinator
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import PartnerBook
 
 PORTS = {"GATEWAY_PORT": 8443, "SUPERLINK_PORT": 9191, "ADMIN_PORT": 8444}
 FEDERATION = SimpleNamespace(

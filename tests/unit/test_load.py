@@ -14,8 +14,8 @@ from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.errors import ProtocolError, RunError
 from fedrec.signing import SigningKey, verify
 from fedrec.wire import QUESTION, RoundPlan
-from fedrec_server.federation import Federation
-from fedrec_server.records import question, read_answer
+from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.records import question, read_answer
 from fedrec_sim.load.fleet import Traffic
 from fedrec_sim.load.network import Load
 from fedrec_sim.load.partner import LoadPartner

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fedrec_server.key_book import KeyBook
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.registrar import Registrar
-from fedrec_server.store import Database
-from fedrec_server.superlink import SuperLinkError
+from fedrec_server.rounds.registrar import Registrar
+from fedrec_server.rounds.superlink import SuperLinkError
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.store import Database
 
 
 class MemoryNodes:

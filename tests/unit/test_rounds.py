@@ -19,10 +19,10 @@ from fedrec.errors import ConfigError, ModelError, PrivacyError, QuorumError, Ru
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry
 from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, RoundPlan, UpdateHeader
-from fedrec_server import exchange
 from fedrec_server.app import make_server_app
-from fedrec_server.rounds import RoundSession, run_rounds
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds import exchange
+from fedrec_server.rounds.schedule import RoundSpec
+from fedrec_server.rounds.session import RoundSession, run_rounds
 
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {"prior": {"bias": (3,)}, "head": {"w": (2, 2), "v": (1,)}}
 SPEC = AdapterSpec("llm", "h", "h", "h", SHAPES)

@@ -19,16 +19,16 @@ from fedrec.config import ModelConfig, ShapeConfig
 from fedrec.model.adapter import AdapterState
 from fedrec.processes import only_one
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
-from fedrec_server import readiness as readiness_module
-from fedrec_server.federation import Federation
-from fedrec_server.heartbeat import BeatingStop, is_driver_there, last_beat
-from fedrec_server.metrics import exposition
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.readiness import Readiness, readiness
-from fedrec_server.round_book import RoundBook
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.admin import readiness as readiness_module
+from fedrec_server.admin.heartbeat import BeatingStop, is_driver_there, last_beat
+from fedrec_server.admin.metrics import exposition
+from fedrec_server.admin.readiness import Readiness, readiness
+from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_server.settings import Coordinator, make_coordinator
-from fedrec_server.store import PAUSED, Office
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import PAUSED, Office
 
 STATEMENT = {"epsilon": 4.0, "delta": 1e-5, "partner_alone_epsilon": 4.5, "other_partner_epsilon": None}
 NOTHING = "0" * 64

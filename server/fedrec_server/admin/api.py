@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fedrec_server import administration, progress
-from fedrec_server.overview import overview, partners_told
-from fedrec_server.progress import EpsilonByRound
-from fedrec_server.round_book import RoundBook
+from fedrec_server.admin import administration, progress
+from fedrec_server.admin.overview import overview, partners_told
+from fedrec_server.admin.progress import EpsilonByRound
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Office
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import Office
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 NameInPath = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]

@@ -15,12 +15,12 @@ from starlette.types import ASGIApp
 
 from fedrec.errors import FedrecError, StorageError
 from fedrec_server.admin.api import api_routes
-from fedrec_server.admin.credentials import Credentials, make_tokens
 from fedrec_server.admin.guard import Guard
+from fedrec_server.admin.metrics import exposition
 from fedrec_server.admin.pages import page_routes
-from fedrec_server.metrics import exposition
-from fedrec_server.progress import EpsilonByRound
-from fedrec_server.readiness import readiness
+from fedrec_server.admin.progress import EpsilonByRound
+from fedrec_server.admin.readiness import readiness
+from fedrec_server.keys.credentials import Credentials, make_tokens
 from fedrec_server.settings import Coordinator
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fedrec_server.admin.credentials import Credentials, Session
+from fedrec_server.keys.credentials import Credentials, Session
 
 COOKIE = "fedrec_session"
 CSRF_HEADER = "x-csrf-token"

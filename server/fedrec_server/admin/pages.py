@@ -15,15 +15,15 @@ from starlette.concurrency import run_in_threadpool
 
 from fedrec.errors import ConfigError
 from fedrec.files import sha256
-from fedrec_server import administration, progress
-from fedrec_server.admin.credentials import SESSION_S, Credentials
+from fedrec_server.admin import administration, progress
 from fedrec_server.admin.guard import COOKIE
-from fedrec_server.limits import Buckets
-from fedrec_server.overview import overview, partners_told
-from fedrec_server.progress import EpsilonByRound
-from fedrec_server.round_book import RoundBook
+from fedrec_server.admin.overview import overview, partners_told
+from fedrec_server.admin.progress import EpsilonByRound
+from fedrec_server.gateway.limits import Buckets
+from fedrec_server.keys.credentials import SESSION_S, Credentials
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Office
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import Office
 
 _log = logging.getLogger(__name__)
 _PLACE = files("fedrec_server.admin")

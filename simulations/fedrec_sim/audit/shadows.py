@@ -21,7 +21,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.training.local import PlainSettings
 from fedrec.wire import RoundPlan
 from fedrec_client.worker import PartnerData, Worker
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.federation import plain_schedule, private_plan, private_schedule
 from fedrec_sim.seeds import seeded_root
 from fedrec_sim.world import World

@@ -22,8 +22,8 @@ from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.errors import RunError
 from fedrec.files import make_folders
 from fedrec.signing import SigningKey
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.round_book import RoundBook
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.round_book import RoundBook
 from fedrec_sim.load.fleet import Traffic, fleet_client
 from fedrec_sim.load.partner import LoadNode, LoadPartner
 from fedrec_sim.load.processes import Taken, children_of, taken

@@ -10,7 +10,7 @@ import numpy as np
 from fedrec_client.agreement import Agreement
 from fedrec_client.node import adapters_of
 from fedrec_client.worker_process import open_ledger
-from fedrec_server.round_book import RoundBook
+from fedrec_server.state.round_book import RoundBook
 from fedrec_sim.rehearsal.stage import Stage
 
 _NOTE = re.compile(r"run (\S+) round (\d+)")

@@ -17,8 +17,8 @@ from fedrec.model.adapter import AdapterState
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.privacy.statement import privacy_statement
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
-from fedrec_server.federation import Federation
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.cli_output import DEMO
 from fedrec_sim.federation_maker import make_federation
 

@@ -18,7 +18,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from google.protobuf.message import Message
 
 from fedrec.signing import SigningKey
-from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.state.partner_book import Partner, PartnerBook
 from fedrec_sim.rehearsal.stage import Stage
 
 Attempt = Callable[["Outsider"], httpx.Response]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import RunError
-from fedrec_server.round_book import RoundBook
+from fedrec_server.state.round_book import RoundBook
 from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.faults import DISK_FULL_S, Fault
 from fedrec_sim.rehearsal.federations import deal_rows, sums_federation, trained_federation

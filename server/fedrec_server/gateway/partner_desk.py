@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec.errors import ProtocolError
 from fedrec.files import sha256
-from fedrec_server.federation import Federation
-from fedrec_server.heads import SignedHeads
-from fedrec_server.key_book import KeyBook
-from fedrec_server.partner_book import Partner, PartnerBook, Status
-from fedrec_server.proofs import read_node_key
-from fedrec_server.rotations import read_rotation, unsigned
+from fedrec_server.gateway.proofs import read_node_key
+from fedrec_server.gateway.rotations import read_rotation, unsigned
+from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.heads import SignedHeads
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import Partner, PartnerBook, Status
 
 # How long a partner's status is taken for granted: a suspension takes so long to bite.
 _REMEMBERED_S = 1.0

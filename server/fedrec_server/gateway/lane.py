@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fedrec_server.bell import Bell
-from fedrec_server.limits import CallError, GatewayLimits
-from fedrec_server.proofs import is_fresh
+from fedrec_server.gateway.bell import Bell
+from fedrec_server.gateway.limits import CallError, GatewayLimits
+from fedrec_server.gateway.proofs import is_fresh
 
 _PASSED_ON = (b"content-type", b"accept", b"user-agent")
 _FLOWER_HEADER = "flwr-"

@@ -6,11 +6,11 @@ from typing import Any, Literal
 from fedrec.errors import ConfigError
 from fedrec.invitation import ENROL, REPLACE_KEYS, Invitation
 from fedrec.terms import NAME
-from fedrec_server.certificates import authority_fingerprint
-from fedrec_server.heads import SignedHead
-from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.keys.certificates import authority_fingerprint
+from fedrec_server.rounds.heads import SignedHead
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, PAUSED, Office
+from fedrec_server.state.partner_book import Partner, PartnerBook
+from fedrec_server.state.store import GENERATION, PAUSED, Office
 from fedrec_server.supervisor import running_pid
 
 # From where: the commands, the pages, the API.

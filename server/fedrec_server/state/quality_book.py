@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, insert, select
 
-from fedrec_server.store import Database, now, write_audit
-from fedrec_server.tables import QUALITY
+from fedrec_server.state.store import Database, now, write_audit
+from fedrec_server.state.tables import QUALITY
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
-from fedrec_server.store import Database, now
-from fedrec_server.tables import ROUNDS
+from fedrec_server.state.store import Database, now
+from fedrec_server.state.tables import ROUNDS
 
 
 class RoundBook:

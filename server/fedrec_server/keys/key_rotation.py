@@ -8,9 +8,9 @@ from fedrec.files import json_bytes, read_json, replace_file, storage_errors, sy
 from fedrec.key_statements import KeyStatement, read_statements
 from fedrec.processes import only_one
 from fedrec.signing import SigningKey, fingerprint, read_secret
-from fedrec_server.authority_rotation import authorities_told, refuse_unfinished_authority, sign_authorities
+from fedrec_server.keys.authority_rotation import authorities_told, refuse_unfinished_authority, sign_authorities
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, Office, now
+from fedrec_server.state.store import GENERATION, Office, now
 
 FORMAT = 1
 _STOP_FIRST = "flower-server stop, then this again, then flower-server start"

@@ -9,9 +9,9 @@ from fedrec.errors import ConfigError
 from fedrec.files import json_bytes, read_json, replace_file, storage_errors, sync_folder
 from fedrec.processes import only_one
 from fedrec.signing import read_secret
-from fedrec_server.certificates import authority_fingerprint, make_authority, make_server_certificate
+from fedrec_server.keys.certificates import authority_fingerprint, make_authority, make_server_certificate
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Office
+from fedrec_server.state.store import Office
 
 FORMAT = 1
 _TOLD, _NEXT, _FINISHING = "authorities.json", "next-authority", "finishing"

@@ -11,7 +11,7 @@ from fedrec.errors import ConfigError, ModelError, RunError
 from fedrec.files import json_bytes, new_folder, read_file, sha256
 from fedrec.model.adapter import AdapterState
 from fedrec.terms import FederationTerms, read_terms
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 
 TERMS, SCHEDULE, STATEMENT = "terms.json", "schedule.json", "statement.json"
 INITIAL, CATALOG = "initial.safetensors", "catalog.parquet"

@@ -11,8 +11,8 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from fedrec_server.connection import Connection, ConnectionLimits
-from fedrec_server.door import Guests, open_doors, room_for
+from fedrec_server.gateway.connection import Connection, ConnectionLimits
+from fedrec_server.gateway.door import Guests, open_doors, room_for
 
 _log = logging.getLogger(__name__)
 

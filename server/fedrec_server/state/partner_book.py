@@ -10,9 +10,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from fedrec.errors import ConfigError, ProtocolError
-from fedrec_server.key_book import are_retired, put_in_place, take_away
-from fedrec_server.store import Database, at, now, write_audit
-from fedrec_server.tables import INVITES, PARTNERS
+from fedrec_server.state.key_book import are_retired, put_in_place, take_away
+from fedrec_server.state.store import Database, at, now, write_audit
+from fedrec_server.state.tables import INVITES, PARTNERS
 
 # Keyless: the keys it had count no more, and an invitation waits that puts others in their place.
 Status = Literal["pending", "approved", "suspended", "keyless", "removed"]

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from fedrec_server.tables import METADATA
+from fedrec_server.state.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

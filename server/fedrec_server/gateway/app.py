@@ -26,14 +26,14 @@ from starlette.routing import Route
 
 from fedrec.errors import FedrecError, ProtocolError, StorageError
 from fedrec.signing import verify
-from fedrec_server.bell import Bell
-from fedrec_server.door import neighbourhood
-from fedrec_server.lane import SuperLinkLane
-from fedrec_server.limits import BodiesInHand, Buckets, CallError, GatewayLimits, claimed_bytes, read_body
-from fedrec_server.partner_book import Partner
-from fedrec_server.partner_desk import PartnerDesk
-from fedrec_server.proofs import UsedRequests, is_nodes_signature
-from fedrec_server.rotations import CLOCKS_MAY_DIFFER_S
+from fedrec_server.gateway.bell import Bell
+from fedrec_server.gateway.door import neighbourhood
+from fedrec_server.gateway.lane import SuperLinkLane
+from fedrec_server.gateway.limits import BodiesInHand, Buckets, CallError, GatewayLimits, claimed_bytes, read_body
+from fedrec_server.gateway.partner_desk import PartnerDesk
+from fedrec_server.gateway.proofs import UsedRequests, is_nodes_signature
+from fedrec_server.gateway.rotations import CLOCKS_MAY_DIFFER_S
+from fedrec_server.state.partner_book import Partner
 
 # Of Flower's fleet API; that nodes register themselves is not among them.
 FLEET_CALLS = (

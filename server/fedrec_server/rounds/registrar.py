@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fedrec.errors import FedrecError
-from fedrec_server.key_book import KeyBook
-from fedrec_server.partner_book import Partner, PartnerBook
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import Partner, PartnerBook
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5

@@ -3,9 +3,9 @@
 from typing import Any
 
 from fedrec.signing import fingerprint
-from fedrec_server.partner_book import PartnerBook
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, PAUSED, Office
+from fedrec_server.state.partner_book import PartnerBook
+from fedrec_server.state.store import GENERATION, PAUSED, Office
 from fedrec_server.supervisor import running_pid
 
 

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from fedrec import __version__
-from fedrec_server.figures import (
+from fedrec_server.admin.figures import (
     Figures,
     RegistryFigures,
     StateFigures,

@@ -12,11 +12,11 @@ import httpx
 from sqlalchemy import delete, insert
 
 from fedrec.errors import FedrecError
-from fedrec_server.heartbeat import is_driver_there, last_beat
+from fedrec_server.admin.heartbeat import is_driver_there, last_beat
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import Database
+from fedrec_server.state.store import Database
+from fedrec_server.state.tables import SETTINGS
 from fedrec_server.supervisor import running_pid
-from fedrec_server.tables import SETTINGS
 
 # Longer than the driver ever goes without looking at its stop signal: Flower's calls time out after a minute.
 BEAT_S = 120.0

@@ -14,8 +14,8 @@ from fedrec.errors import ConfigError, PrivacyError, QuorumError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
 from fedrec.wire import Mode, RoundPlan
-from fedrec_server.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
+from fedrec_server.rounds.schedule import RoundSpec
 
 # Partners that an event or an error names one by one; of more it tells how many.
 _NAMED = 100

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fedrec.errors import ConfigError, StorageError
-from fedrec_server.tables import AUDIT, SETTINGS
+from fedrec_server.state.tables import AUDIT, SETTINGS
 
 # Settings: how often training was rolled back, plus one; whether rounds are paused.
 GENERATION, PAUSED = "generation", "paused"
@@ -134,7 +134,7 @@ def write_audit(connection: Connection, who: str, what: str, detail: Mapping[str
 def _migrate(connection: Connection) -> None:
     """Only if there is something to do: alembic keeps state of its own, which threads must not share."""
     config = Config()
-    config.set_main_option("script_location", "fedrec_server:migrations")
+    config.set_main_option("script_location", "fedrec_server.state:migrations")
     config.attributes["connection"] = connection
     with _MIGRATING:
         found = MigrationContext.configure(connection).get_current_revision()

@@ -14,7 +14,7 @@ from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.signing import SigningKey, verify
 from fedrec.wire import RoundPlan, UpdateHeader
-from fedrec_server.records import question, questions, read_answer
+from fedrec_server.rounds.records import question, questions, read_answer
 
 # Between two looks for answers.
 _POLL_S = 0.2

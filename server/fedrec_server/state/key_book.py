@@ -7,8 +7,8 @@ from sqlalchemy.exc import IntegrityError
 
 from fedrec.errors import ConfigError, ProtocolError
 from fedrec.signing import fingerprint
-from fedrec_server.store import Database, now, write_audit
-from fedrec_server.tables import PARTNERS, RETIRED_KEYS
+from fedrec_server.state.store import Database, now, write_audit
+from fedrec_server.state.tables import PARTNERS, RETIRED_KEYS
 
 
 class KeyBook:

@@ -12,15 +12,15 @@ from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import UniformMean
 from fedrec.errors import QuorumError
-from fedrec_server.exchange import Signatures
-from fedrec_server.key_book import KeyBook
-from fedrec_server.partner_book import Partner, PartnerBook
-from fedrec_server.registrar import Registrar
-from fedrec_server.round_book import RoundBook
-from fedrec_server.rounds import RoundSession, begin, run_round
+from fedrec_server.rounds.exchange import Signatures
+from fedrec_server.rounds.registrar import Registrar
+from fedrec_server.rounds.session import RoundSession, begin, run_round
+from fedrec_server.rounds.superlink import OpenRun, SuperLinkControl, SuperLinkError, open_run
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, PAUSED, Database, Office
-from fedrec_server.superlink import OpenRun, SuperLinkControl, SuperLinkError, open_run
+from fedrec_server.state.key_book import KeyBook
+from fedrec_server.state.partner_book import Partner, PartnerBook
+from fedrec_server.state.round_book import RoundBook
+from fedrec_server.state.store import GENERATION, PAUSED, Database, Office
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5

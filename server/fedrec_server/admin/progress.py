@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec_server.partner_book import Partner, PartnerBook
-from fedrec_server.quality_book import Quality, QualityBook
-from fedrec_server.round_book import RoundBook
-from fedrec_server.schedule import RoundSpec
+from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_server.settings import Coordinator
+from fedrec_server.state.partner_book import Partner, PartnerBook
+from fedrec_server.state.quality_book import Quality, QualityBook
+from fedrec_server.state.round_book import RoundBook
 
 
 def under_way(coordinator: Coordinator) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.errors import RunError
-from fedrec_server.grid import AnswerGrid
-from fedrec_server.superlink_place import SuperLinkPlace
+from fedrec_server.rounds.grid import AnswerGrid
+from fedrec_server.rounds.superlink_place import SuperLinkPlace
 
 # Flower's task is given up after two missed heartbeats of 30 s each.
 _HEARTBEAT_S = 10.0

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, func, select, text
 
 from fedrec.errors import FedrecError
-from fedrec_server.certificates import expires_at
-from fedrec_server.heartbeat import is_driver_there, last_beat
-from fedrec_server.partner_book import Status
+from fedrec_server.admin.heartbeat import is_driver_there, last_beat
+from fedrec_server.keys.certificates import expires_at
 from fedrec_server.settings import Coordinator
-from fedrec_server.store import GENERATION, PAUSED, Database
-from fedrec_server.tables import PARTNERS, ROUNDS, SETTINGS
+from fedrec_server.state.partner_book import Status
+from fedrec_server.state.store import GENERATION, PAUSED, Database
+from fedrec_server.state.tables import PARTNERS, ROUNDS, SETTINGS
 
 _T = TypeVar("_T")
 STATUSES: tuple[Status, ...] = ("pending", "approved", "suspended", "removed")

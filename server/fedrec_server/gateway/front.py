@@ -20,15 +20,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from fedrec.errors import ConfigError
-from fedrec_server.bell import Bell
-from fedrec_server.connection import ConnectionLimits
-from fedrec_server.gateway import Gateway
-from fedrec_server.key_rotation import key_papers
-from fedrec_server.limits import GatewayLimits
-from fedrec_server.partner_book import PartnerBook
-from fedrec_server.partner_desk import PartnerDesk
-from fedrec_server.public_server import PublicServer
+from fedrec_server.gateway.app import Gateway
+from fedrec_server.gateway.bell import Bell
+from fedrec_server.gateway.connection import ConnectionLimits
+from fedrec_server.gateway.limits import GatewayLimits
+from fedrec_server.gateway.partner_desk import PartnerDesk
+from fedrec_server.gateway.public_server import PublicServer
+from fedrec_server.keys.key_rotation import key_papers
 from fedrec_server.settings import Coordinator
+from fedrec_server.state.partner_book import PartnerBook
 
 _log = logging.getLogger(__name__)
 _HELD_S = 1.0

@@ -1,0 +1,1 @@
+"""Certificates, signing keys and credentials, and how each of them changes."""

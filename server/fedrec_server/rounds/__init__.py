@@ -1,0 +1,1 @@
+"""What is trained, and the rounds that train it, over Flower's SuperLink."""

@@ -1,0 +1,1 @@
+"""What the coordinator remembers: tables, and one book for each of them."""
