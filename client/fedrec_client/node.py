@@ -23,6 +23,7 @@ from fedrec_client.link import UNIX
 from fedrec_client.metrics_server import serve_metrics
 from fedrec_client.own_keys import refuse_unfinished
 from fedrec_client.settings import Node
+from fedrec_client.socket_link import SocketDesk
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
@@ -97,17 +98,32 @@ class RunningNode:
         return serve_metrics(watch, port)
 
     def _keep_running(self, children: list[Child]) -> None:
+        """The worker at once; Flower's node once there is somebody to answer.
+
+        Who is connected is asked, and an attempt that fails for want of this answer was paid for by all others.
+        """
+        worker, supernode = children
+        is_ready = False
         try:
             while not self.stop.wait(_LOOK_S):
-                if self._has_new_authorities.is_set() and (supernode := children[1].process) is not None:
+                if self._has_new_authorities.is_set() and supernode.process is not None:
                     self._has_new_authorities.clear()
-                    stop_process(supernode)  # it is started anew below
-                for child in children:
-                    child.look()
+                    stop_process(supernode.process)  # it is started anew below
+                worker.look()
+                is_ready = is_ready or self._is_worker_up()
+                if is_ready:
+                    supernode.look()
         finally:
             for child in reversed(children):
                 if child.process is not None:
                     stop_process(child.process)
+
+    def _is_worker_up(self) -> bool:
+        try:
+            SocketDesk(self.node.run).status()
+        except FedrecError:
+            return False
+        return True
 
     def _supernode(self) -> list[str]:
         """Flower's, with node authentication; it starts no app, and installs nothing."""
