@@ -140,14 +140,17 @@ def password(
     Example: `flower-server password --dir /srv/fedrec < password.txt`
     """
     from fedrec_server.keys.credentials import remove_password, set_password
+    from fedrec_server.state.store import Office
 
-    keys = _coordinator(folder).keys
+    made = _coordinator(folder)
+    keys = made.keys
     if remove:
         remove_password(keys)
     elif sys.stdin.isatty():
         set_password(keys, typer.prompt("Password", hide_input=True, confirmation_prompt=True))
     else:
         set_password(keys, sys.stdin.readline().rstrip("\n"))
+    Office(made.database).note("cli", "password removed" if remove else "password set", {})
     _say({"has_password": not remove}, as_json, "removed" if remove else "set")
 
 

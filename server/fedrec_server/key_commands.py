@@ -41,7 +41,7 @@ def rotate_authority(
 def token(
     folder: Folder = HERE,
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Make a new one; the old one counts until a restart.")
+        bool, typer.Option("--rotate", help="Make a new one; the old one and every session end at once.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -144,6 +144,11 @@ class Coordinator:
         """Raises RunError: none was given yet, or it is damaged."""
         if not self.has_federation():
             raise ConfigError(f"{self.folder}: trains no federation yet", "flower-server use FEDERATION_FOLDER")
+        return self._federation
+
+    @cached_property
+    def _federation(self) -> Federation:
+        """It never changes: a coordinator trains one."""
         return Federation.read(self.folder / "federation")
 
     def terms_signature(self) -> str:

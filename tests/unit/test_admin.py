@@ -240,6 +240,13 @@ def test_sessions_end_and_are_bounded(tmp_path: Path) -> None:
     assert credentials.log_in("") is None
 
 
+def test_credentials_that_others_may_read_open_nothing(world: World) -> None:
+    (world.coordinator.keys / ADMIN_TOKEN).chmod(0o644)
+    answer = world.api("GET", "/overview")
+    assert answer.status_code == 500
+    assert "may be read by others" in answer.json()["error"]
+
+
 def test_logging_out_ends_the_session(world: World) -> None:
     world.log_in(world.token)
     assert world.press("/logout").headers["hx-redirect"] == "/login"
@@ -350,6 +357,9 @@ def test_a_page_invites_once_and_shows_the_token_once(world: World) -> None:
     assert token[0] not in world.call("GET", "/partners").text
     assert token[0] not in world.call("GET", "/audit").text
     assert world.press("/invitations", name="shop!", hours="5").status_code == 409
+    world.enrol("films")
+    assert "fedrec1." in world.press("/invitations", name="films", hours="5", replaces_keys="yes").text
+    assert PartnerBook(world.coordinator.database).partner("films").status == "keyless"
     assert world.press("/invitations", name="music", hours="many").status_code == 409
 
 

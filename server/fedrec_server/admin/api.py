@@ -35,6 +35,7 @@ class Asked(_Body):
     name: Name
     hours: Annotated[float, Field(gt=0, le=720)] = 72.0
     is_approved: bool = False
+    replaces_keys: bool = False
 
 
 class Pausing(_Body):
@@ -97,10 +98,7 @@ def api_routes(coordinator: Coordinator, epsilon: EpsilonByRound) -> APIRouter:
     @api.post("/invitations", status_code=201)
     def invite(asked: Asked) -> Invited:
         """Make a one-time invitation."""
-        made = administration.invite(
-            coordinator, asked.name, hours=asked.hours, is_approved=asked.is_approved, who="api"
-        )
-        return Invited(**made)
+        return Invited(**administration.invite(coordinator, **asked.model_dump(), who="api"))
 
     @api.get("/rounds")
     def read_rounds(limit: Limit = 100, before: Before = None) -> list[dict[str, Any]]:

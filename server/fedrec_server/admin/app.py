@@ -35,6 +35,7 @@ def run_admin(coordinator: Coordinator) -> None:
         admin_app(coordinator),
         host="127.0.0.1",
         port=port,
+        ws="none",
         limit_concurrency=200,
         timeout_graceful_shutdown=3,
         server_header=False,

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fedrec.errors import FedrecError
 from fedrec_server.keys.credentials import Credentials, Session
 
 COOKIE = "fedrec_session"
@@ -53,7 +54,10 @@ class Guard:
         headers, path = Headers(scope=scope), str(scope["path"])
         outgoing = _Outgoing(send, is_kept=path.startswith("/static/"))
         scope.setdefault("state", {})["session"] = None
-        refusal = _not_this_site(headers, str(scope["method"])) or await self._unknown(scope, headers, path)
+        try:
+            refusal = _not_this_site(headers, str(scope["method"])) or await self._unknown(scope, headers, path)
+        except FedrecError as error:  # a file of credentials is gone, or may be read by others: nobody gets in
+            refusal = _refuse(500, error.problem)
         if refusal is None:
             body = await _read(receive)
             refusal = _refuse(413, f"the body is larger than {_MOST_BYTES} bytes") if body is None else None

@@ -211,7 +211,10 @@ def _add_deeds(router: APIRouter, pages: Pages) -> None:
     def invite(form: Form) -> HTMLResponse:
         hours, name = _hours(form.get("hours", "")), form.get("name", "")
         is_approved = form.get("is_approved") == "yes"
-        made = administration.invite(coordinator, name, hours=hours, is_approved=is_approved, who="page")
+        replaces = form.get("replaces_keys") == "yes"
+        made = administration.invite(
+            coordinator, name, hours=hours, is_approved=is_approved, replaces_keys=replaces, who="page"
+        )
         return pages.partners(f"{name} is invited: copy the invitation now.", made)
 
     @router.post("/versions/{number}")
