@@ -56,4 +56,4 @@ def token(
             replace_file(path, os.urandom(24).hex().encode())
         Office(made.database).note("cli", "admin token rotated", {})
     told: dict[str, Any] = {"token_file": str(path), "rotated": rotate}
-    say(told, as_json, f"{path}{': new; flower-server stop and start, so that it counts' if rotate else ''}")
+    say(told, as_json, f"{path}{': new, and counts from now on' if rotate else ''}")
