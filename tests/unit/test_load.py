@@ -88,7 +88,7 @@ def test_what_a_process_takes_grows() -> None:
 
 
 def test_a_process_that_is_no_coordinator_is_told_from_one() -> None:
-    with pytest.raises(RunError, match="driver, gateway, superlink"):
+    with pytest.raises(RunError, match="admin, driver, gateway, superlink"):
         children_of(os.getpid())
 
 

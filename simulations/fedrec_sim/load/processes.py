@@ -6,7 +6,9 @@ from pathlib import Path
 
 from fedrec.errors import RunError
 
-PROCESSES = ("superlink", "gateway", "driver")
+# By a word of the command line.
+_WORDS = {"superlink": "--database", "gateway": "gateway", "driver": "drive", "admin": "admin"}
+PROCESSES = tuple(_WORDS)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
@@ -32,7 +34,9 @@ def children_of(pid: int) -> dict[str, int]:
     found = {}
     for child in (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split():
         words = (_PROC / child / "cmdline").read_text().split("\0")
-        found["gateway" if "gateway" in words else "driver" if "drive" in words else "superlink"] = int(child)
+        for name, word in _WORDS.items():
+            if word in words:
+                found[name] = int(child)
     if missing := set(PROCESSES) - found.keys():
         raise RunError(f"the coordinator has no {', '.join(sorted(missing))}", "read the logs in its folder")
     return found
