@@ -39,7 +39,7 @@ class GatewayLimits:
     strangers_per_s: float = 20.0
     held_s: float = 20.0
     look_s: float = 60.0
-    at_once: int = 8
+    at_once: int = 3
     beats_at_once: int = 2
 
 
