@@ -148,11 +148,9 @@ def _run_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Ti
 
 
 def all_are_connected(stage: Stage) -> bool:
-    """Whether every partner's node has been told its number by the SuperLink, and every worker listens."""
-    return all(
-        (node.run / "worker.sock").exists() and b"SuperNode ID" in (node.logs / "supernode.log").read_bytes()
-        for node in map(stage.node, stage.clients)
-    )
+    """Flower's node begins once the worker listens, and says its number when the SuperLink knows it."""
+    logs = [stage.node(name).logs / "supernode.log" for name in stage.clients]
+    return all(log.is_file() and b"SuperNode ID" in log.read_bytes() for log in logs)
 
 
 def _follow(stage: Stage, rounds: int, timeline: Timeline, timeout_s: float = 600.0) -> None:
