@@ -1,11 +1,11 @@
 """The coordinator's folder and its `server.toml`."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -87,6 +87,7 @@ class Coordinator:
     """
 
     folder: Path
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def settings(self) -> ServerSettings:
@@ -144,12 +145,11 @@ class Coordinator:
         """Raises RunError: none was given yet, or it is damaged."""
         if not self.has_federation():
             raise ConfigError(f"{self.folder}: trains no federation yet", "flower-server use FEDERATION_FOLDER")
-        return self._federation
-
-    @cached_property
-    def _federation(self) -> Federation:
-        """It never changes: a coordinator trains one."""
-        return Federation.read(self.folder / "federation")
+        place = self.folder / "federation"
+        stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(place.iterdir())]
+        if self._kept.get("stamp") != stamp:  # pages and monitoring ask every few seconds, and it hardly ever changes
+            self._kept.update(federation=Federation.read(place), stamp=stamp)
+        return cast(Federation, self._kept["federation"])
 
     def terms_signature(self) -> str:
         """Over the federation's terms."""
