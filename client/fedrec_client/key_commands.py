@@ -1,6 +1,6 @@
 """Commands of `flower-client` that change keys. When and how: docs/operations.md, "Key rotation"."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +13,10 @@ _THEN = "Next: flower-client start"
 @keys.command()
 def rotate(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Put new keys in place of this node's, for which the old one vouches. Rows and ledger stay. Stop first."""
-    from fedrec.signing import fingerprint
     from fedrec_client.own_keys import rotate as put
 
     node = node_of(folder)
-    told, key = put(node), fingerprint(node.signing_key().public)
-    values = {"partner": told["partner"], "status": told["status"], "fingerprint": key}
-    say(values, as_json, f"{told['partner']} ({told['status']}): this node's key is now {key}. {_THEN}")
+    _say_key(node, put(node), as_json)
 
 
 @keys.command()
@@ -33,14 +30,10 @@ def rekey(
 ) -> None:
     """Put new keys in place of lost or stolen ones, with an invitation. Rows and ledger stay. Stop first."""
     from fedrec.invitation import Invitation
-    from fedrec.signing import fingerprint
     from fedrec_client.own_keys import rekey as put
 
     node = node_of(folder)
-    told = put(node, Invitation.from_token(invite), new_noise_key=new_noise_key)
-    key = fingerprint(node.signing_key().public)
-    values = {"partner": told["partner"], "status": told["status"], "fingerprint": key}
-    say(values, as_json, f"{told['partner']} ({told['status']}): this node's key is now {key}. {_THEN}")
+    _say_key(node, put(node, Invitation.from_token(invite), new_noise_key=new_noise_key), as_json)
 
 
 @keys.command()
@@ -54,3 +47,11 @@ def trust(
 
     pin(node_of(folder), fingerprint.lower().replace(":", ""))
     say({"authority": fingerprint}, as_json, f"trusted. {_THEN}")
+
+
+def _say_key(node: Any, told: dict[str, Any], as_json: bool) -> None:
+    from fedrec.signing import fingerprint
+
+    key = fingerprint(node.signing_key().public)
+    values = {"partner": told["partner"], "status": told["status"], "fingerprint": key}
+    say(values, as_json, f"{told['partner']} ({told['status']}): this node's key is now {key}. {_THEN}")

@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def _drive(coordinator: Coordinator) -> None:
-    from fedrec_server.admin.heartbeat import BeatingStop
     from fedrec_server.gateway.front import BellRope
     from fedrec_server.rounds.driver import Driver
+    from fedrec_server.rounds.heartbeat import BeatingStop
 
     rope, stop = BellRope(coordinator), BeatingStop(coordinator.folder)
     driver = Driver(coordinator, coordinator.database, stop=stop, ring=rope.pull, listen=rope.listen)

@@ -45,7 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.rounds.federation", "fedrec_server.rounds.heads"},
     "fedrec_server.admin": SERVER
     | {"fedrec_server.settings", "fedrec_server.supervisor", "fedrec_server.state", "fedrec_server.keys"}
-    | {"fedrec_server.rounds.heads", "fedrec_server.rounds.schedule", "fedrec_server.gateway.limits"},
+    | {"fedrec_server.rounds.heads", "fedrec_server.rounds.schedule", "fedrec_server.rounds.heartbeat"}
+    | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend"},

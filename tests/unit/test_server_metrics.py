@@ -20,10 +20,10 @@ from fedrec.model.adapter import AdapterState
 from fedrec.processes import only_one
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec_server.admin import readiness as readiness_module
-from fedrec_server.admin.heartbeat import BeatingStop, is_driver_there, last_beat
 from fedrec_server.admin.metrics import exposition
 from fedrec_server.admin.readiness import Readiness, readiness
 from fedrec_server.rounds.federation import Federation
+from fedrec_server.rounds.heartbeat import BeatingStop, is_driver_there, last_beat
 from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_server.settings import Coordinator, make_coordinator
 from fedrec_server.state.partner_book import PartnerBook

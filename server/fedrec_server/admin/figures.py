@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, func, select, text
 
 from fedrec.errors import FedrecError
-from fedrec_server.admin.heartbeat import is_driver_there, last_beat
 from fedrec_server.keys.certificates import expires_at
+from fedrec_server.rounds.heartbeat import is_driver_there, last_beat
 from fedrec_server.settings import Coordinator
 from fedrec_server.state.partner_book import Status
 from fedrec_server.state.store import GENERATION, PAUSED, Database

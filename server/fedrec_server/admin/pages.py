@@ -113,7 +113,7 @@ class Pages:
         if session is None:
             _log.warning("a wrong password or token", extra={"event": "login_failed"})
             return self._door(request, "That is neither the password nor the admin token.", 401)
-        Office(self.coordinator.database).note("page", "logged in", {})
+        await run_in_threadpool(Office(self.coordinator.database).note, "page", "logged in", {})
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, session.key, max_age=int(SESSION_S), httponly=True, samesite="strict", path="/")
         return answer

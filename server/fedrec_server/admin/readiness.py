@@ -12,7 +12,7 @@ import httpx
 from sqlalchemy import delete, insert
 
 from fedrec.errors import FedrecError
-from fedrec_server.admin.heartbeat import is_driver_there, last_beat
+from fedrec_server.rounds.heartbeat import is_driver_there, last_beat
 from fedrec_server.settings import Coordinator
 from fedrec_server.state.store import Database
 from fedrec_server.state.tables import SETTINGS
