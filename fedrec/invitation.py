@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from fedrec.errors import ConfigError
 
@@ -26,7 +26,7 @@ class Invitation:
 
     address: str
     name: str
-    secret: str
+    secret: str = field(repr=False)
     authority: str
     coordinator: str
     kind: str = ENROL
@@ -40,8 +40,8 @@ class Invitation:
         """The inverse. Raises ConfigError: no invitation.
 
         >>> invitation = Invitation("localhost:8443", "shop", "s3cret", "ab" * 32, "cd" * 32)
-        >>> Invitation.from_token(invitation.to_token()) == invitation
-        True
+        >>> Invitation.from_token(invitation.to_token()) == invitation, "s3cret" in repr(invitation)
+        (True, False)
         """
         try:
             text = token.strip().removeprefix(_PREFIX)

@@ -103,6 +103,7 @@ def _signed_terms(told: dict[str, object], keys: list[bytes]) -> FederationTerms
     for key in keys[:-1]:
         with suppress(ProtocolError):
             verify(key, "federation-terms", values, signature)
-            return read_terms(values, "terms")
-    verify(keys[-1], "federation-terms", values, signature)
+            break
+    else:
+        verify(keys[-1], "federation-terms", values, signature)
     return read_terms(values, "terms")
