@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
-from fedrec.rows import RowName, asked_epsilon, is_private
+from fedrec.rows import RowName, asked_epsilon, is_private, row_mode
 
 FORMAT = 1
 ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
@@ -153,10 +153,14 @@ class PrivateConfig(_Section):
 
 
 class RoundsConfig(_Section):
-    """`[rounds]`: who is asked, and when a round counts."""
+    """`[rounds]`: who is asked, and when a round counts; in secagg rows also how answers are added up."""
 
     partners_per_round: Annotated[int, Field(ge=0)] = 0
     quorum: Count = 8
+    dishonest: Annotated[int, Field(ge=0)] = 0
+    masks: bool = True
+    range_users: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
+    losses: Annotated[int, Field(ge=0)] = 0
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     max_attempts: Count = 3
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
@@ -282,6 +286,26 @@ class SimulationConfig(_Section):
             if (tuned := self.private.for_row(row).shape) != self.private.shape:
                 yield f"private.tuned of {row}", tuned
 
+    def _sum_problems(self, asked: int) -> list[str]:
+        """Of rows whose answers are added up under masks."""
+        rounds, problems = self.rounds, list[str]()
+        if rounds.dishonest >= rounds.quorum:
+            problems.append(f"rounds.dishonest {rounds.dishonest} leaves nobody of rounds.quorum {rounds.quorum}")
+        if not rounds.masks or all(row_mode(row) != "secagg" for row in self.rows):
+            return problems
+        if self.engine == "ray":
+            problems.append(
+                'engine "ray" moves partners between processes, and secrets of a sum stay in one: '
+                "set rounds.masks = false, which simulates the sum"
+            )
+        if asked < 3:
+            problems.append(
+                f"secure aggregation of {asked} partners hides nothing: have 3, or set rounds.masks = false"
+            )
+        if rounds.losses > asked - max(2 * asked // 3 + 1, rounds.quorum):
+            problems.append(f"rounds.losses {rounds.losses} leaves too few of {asked} partners to open a sum")
+        return problems
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
@@ -294,6 +318,7 @@ class SimulationConfig(_Section):
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds partners {self.partners}")
         elif self.rounds.quorum > asked:
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds rounds.partners_per_round {asked}")
+        problems += self._sum_problems(asked)
         if asked > self.partners:
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):

@@ -16,7 +16,18 @@ from fedrec.files import make_folders, replace_file, storage_errors
 
 # What a signature is for stands in what is signed, so that one can never be shown in another's place.
 Purpose = Literal[
-    "round-plan", "answer", "adapter-version", "federation-terms", "request", "partner-keys", "next-key", "authorities"
+    "round-plan",
+    "answer",
+    "adapter-version",
+    "federation-terms",
+    "request",
+    "partner-keys",
+    "next-key",
+    "authorities",
+    "secagg-ask",
+    "secagg-answer",
+    "secagg-keys",
+    "secagg-survivors",
 ]
 _KEY_BYTES = 32
 

@@ -66,6 +66,7 @@ class FederationTerms(_Part):
         parts: tensor -> shape, by part of the adapter: what an answer of that part holds.
         initial_hash: of the adapter of round 0.
         seed: of what may be random without privacy; never of noise.
+        range_users: in mode `secagg`, and there alone: as in `IntegerCode.of`.
     """
 
     format: Literal[1]
@@ -77,11 +78,14 @@ class FederationTerms(_Part):
     parts: dict[str, dict[str, tuple[int, ...]]]
     initial_hash: Sha256
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    range_users: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
 
     @model_validator(mode="after")
     def _plan_fits_mode(self) -> Self:
         if (self.privacy_plan is None) != (self.mode == "none"):
             raise ValueError("privacy_plan must be there exactly if a mode other than none is")
+        if (self.range_users is None) == (self.mode == "secagg"):
+            raise ValueError("range_users must be there exactly if the mode is secagg")
         if self.privacy_plan is not None:
             try:
                 plan = PrivacyPlan.from_dict(self.privacy_plan)
@@ -116,7 +120,10 @@ class FederationTerms(_Part):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON and for a signature."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        if self.range_users is None:  # terms of other modes stay as they were signed before there were sums
+            del values["range_users"]
+        return values
 
 
 def read_terms(values: Mapping[str, Any], place: str) -> FederationTerms:

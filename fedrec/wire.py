@@ -18,6 +18,11 @@ QUESTION, ANSWER = "question", "answer"
 ADAPTER, ADAPTER_DELTA, SIGNATURE = "adapter", "adapter_delta", "signature"
 MAX_SIGNATURE = 100
 
+# Where vectors are added up under masks: the fields of a `SumHeader`; `body`, a message of `fedrec.secagg.messages` or
+# a masked vector; and with step `mask` the adapter.
+SUM, BODY = "sum", "body"
+SumStep = Literal["advertise", "share", "mask", "confirm", "reveal"]
+
 # Longer texts have no business in a header.
 MAX_TEXT = 200
 
@@ -120,6 +125,46 @@ class UpdateHeader:
         return cls(**_values(cls, record))
 
 
+@dataclass(frozen=True)
+class SumHeader:
+    """Goes before every message of a sum under masks, in both directions, and is what is signed of it.
+
+    Attributes:
+        run, round, attempt: whose sum it is.
+        step: of five.
+        sender: `coordinator`, or the partner's name.
+        body_hash: SHA-256 of the body, hex.
+    Raises: ProtocolError: naming every field out of range.
+    """
+
+    run: str
+    round: int
+    attempt: int
+    step: SumStep
+    sender: str
+    body_hash: str
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} must be at least 1" for name in ("round", "attempt") if getattr(self, name) < 1]
+        if self.step not in get_args(SumStep):
+            problems.append(f"step must be one of {', '.join(get_args(SumStep))}")
+        _refuse("SumHeader", problems + _bad_texts(self))
+
+    @property
+    def number(self) -> int:
+        """Of the step, from 1."""
+        return get_args(SumStep).index(self.step) + 1
+
+    def to_record(self) -> Record:
+        """As a flat record that Flower carries."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> "SumHeader":
+        """Read a record. Raises ProtocolError naming every field that is missing, unknown or malformed."""
+        return cls(**_values(cls, record))
+
+
 # Charged: computed from interactions, so paid for in the ledger before it leaves. Public: known without them.
 FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "RoundPlan.run": "public",
@@ -143,6 +188,15 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "UpdateHeader.plan_hash": "public",
     "UpdateHeader.delta_hash": "charged",
     "adapter_delta": "charged",
+    # Of a sum under masks. Keys, sealed shares, signatures and revealed shares are random; the masked vector is uniform
+    # to whoever lacks the masks, and what the sum gives away is paid for.
+    "SumHeader.run": "public",
+    "SumHeader.round": "public",
+    "SumHeader.attempt": "public",
+    "SumHeader.step": "public",
+    "SumHeader.sender": "public",
+    "SumHeader.body_hash": "charged",
+    "body": "charged",
     "signature": "charged",  # a partner's is over delta_hash
     # A refusal's words name public figures (plan, budget, what is left of it); of other failures only the class leaves.
     "Error.code": "public",
@@ -181,7 +235,9 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
 }
 
 
-def _values(kind: type[RoundPlan] | type[UpdateHeader], record: Mapping[str, object]) -> dict[str, Any]:
+def _values(
+    kind: type[RoundPlan] | type[UpdateHeader] | type[SumHeader], record: Mapping[str, object]
+) -> dict[str, Any]:
     """A record's values if names and types are exactly those of the message. A Literal travels as text."""
     types = {f.name: f.type if f.type in (int, float) else str for f in fields(kind)}
     problems = [f"{name}: missing" for name in sorted(types.keys() - record.keys())]
@@ -199,7 +255,7 @@ def _values(kind: type[RoundPlan] | type[UpdateHeader], record: Mapping[str, obj
     return values
 
 
-def _bad_texts(message: RoundPlan | UpdateHeader) -> list[str]:
+def _bad_texts(message: RoundPlan | UpdateHeader | SumHeader) -> list[str]:
     texts = {name: value for name, value in vars(message).items() if isinstance(value, str)}
     return [
         f"{name} must be 1 to {MAX_TEXT} printable characters"

@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
-from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, QUESTION, SIGNATURE, RoundPlan
+from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, BODY, QUESTION, SIGNATURE, SUM, RoundPlan, SumHeader
 from fedrec_client.link import connect
 
 # Flower's Error wants a number; ours are above the range that Flower uses itself.
@@ -44,9 +44,11 @@ def train(message: Message, context: Context) -> Message:
 
     Of any other failure only the class leaves: its words may quote what is private, and Flower would send them.
     """
+    desk = str(context.node_config["worker"])
     try:
-        plan, state, signature = _read(message)
-        header, adapter_delta, own = connect(str(context.node_config["worker"])).answer(plan, state, signature)
+        if SUM in message.content:
+            return Message(content=RecordDict({SUM: _add(message, desk)}), reply_to=message)
+        return Message(content=RecordDict({ANSWER: _answer(message, desk)}), reply_to=message)
     except (PrivacyError, ProtocolError) as error:
         reason = f"{type(error).__name__}: {error.problem}"
         return Message(error=Error(ERROR_CODE_OFFSET + error.exit_code, reason), reply_to=message)
@@ -54,10 +56,26 @@ def train(message: Message, context: Context) -> Message:
         _log.error("a round failed here: %s", _in_own_words(error))
         code = error.exit_code if isinstance(error, FedrecError) else FedrecError.exit_code
         return Message(error=Error(ERROR_CODE_OFFSET + code, type(error).__name__), reply_to=message)
+
+
+def _answer(message: Message, desk: str) -> ConfigRecord:
+    plan, state, signature = _read(message)
+    header, adapter_delta, own = connect(desk).answer(plan, state, signature)
     numbers = b"".join(tensor.astype("<f4", copy=False).tobytes() for tensor in adapter_delta.tensors.values())
     signed = {SIGNATURE: own} if own else {}
-    record = ConfigRecord({**header.to_record(), **signed, ADAPTER_DELTA: numbers})
-    return Message(content=RecordDict({ANSWER: record}), reply_to=message)
+    return ConfigRecord({**header.to_record(), **signed, ADAPTER_DELTA: numbers})
+
+
+def _add(message: Message, desk: str) -> ConfigRecord:
+    """One step of a sum under masks; of its five, the third has the adapter with it."""
+    record = message.content[SUM]
+    values = dict(record) if isinstance(record, ConfigRecord) else {}
+    body, content, signature = values.pop(BODY, None), values.pop(ADAPTER, b""), values.pop(SIGNATURE, "")
+    if not isinstance(body, bytes) or not isinstance(content, bytes) or not isinstance(signature, str):
+        raise ProtocolError("the message is no step of a sum", "both sides must run the same version of fedrec")
+    state = _adapter.read(content) if content else None
+    header, answer, own = connect(desk).add(SumHeader.from_record(values), body, state, signature)
+    return ConfigRecord({**header.to_record(), **({SIGNATURE: own} if own else {}), BODY: answer})
 
 
 def _read(message: Message) -> tuple[RoundPlan, AdapterState, str]:

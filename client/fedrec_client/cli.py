@@ -15,6 +15,7 @@ from fedrec_client.command_words import HERE, AsJson, Folder
 from fedrec_client.command_words import node_of as _node
 from fedrec_client.command_words import say as _say
 from fedrec_client.key_commands import keys
+from fedrec_client.peer_commands import peers
 
 errors = Console(stderr=True)
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
     "Exit codes: docs/errors.md.",
 )
 app.add_typer(keys)
+app.add_typer(peers, name="peers")
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Between the coordinator and a partner's worker: every round is held against signature, terms, policy and memory."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import Any
 from fedrec.errors import ModelError, PrivacyError, ProtocolError
 from fedrec.files import json_bytes, read_json, replace_file, storage_errors
 from fedrec.model.adapter import AdapterState
-from fedrec.signing import SigningKey, verify
+from fedrec.signing import Purpose, SigningKey, verify
 from fedrec.terms import FederationTerms
-from fedrec.wire import RoundPlan
+from fedrec.wire import RoundPlan, SumHeader
 from fedrec_client.agreement import round_epsilon
-from fedrec_client.link import Answer, WorkerLink
+from fedrec_client.link import Answer, SignedSumAnswer, Trainer
 from fedrec_client.settings import PolicySettings
+from fedrec_client.sums import SumDesk, opened_plan
 
 FORMAT = 1
 # What a node may say no with; of anything else that fails, the class is counted too.
 REFUSALS = ("BudgetError", "PrivacyError", "ProtocolError")
 Place = tuple[int, int, int]
+"""Generation, round, attempt."""
 
 
 class SeenRounds:
@@ -30,22 +33,32 @@ class SeenRounds:
         self._path = path
 
     def latest(self) -> Place:
-        """Generation, round, attempt; zeros before the first."""
-        if not self._path.is_file():
-            return (0, 0, 0)
-        values, _ = read_json(self._path, FORMAT)
-        return (int(values["generation"]), int(values["round"]), int(values["attempt"]))
+        """Zeros before the first."""
+        return self._latest()[0]
 
-    def see(self, place: Place) -> None:
-        """Durably, before anything is computed. Raises ProtocolError: not later than what was seen. StorageError."""
-        latest = self.latest()
-        if place == latest:
+    def see(self, place: Place, step: int = 0) -> None:
+        """Durably, before anything is computed.
+
+        Args:
+            step: of a sum under masks, from 1: what was masked, confirmed or revealed once is never asked for again,
+                by a process that has forgotten it either.
+        Raises: ProtocolError: not later than what was seen. StorageError.
+        """
+        latest = self._latest()
+        if (place, step) == latest:
             raise ProtocolError(f"round {place[1]} attempt {place[2]} was asked before", "begin another attempt")
-        if place < latest:
+        if (place, step) < latest:
             raise ProtocolError(f"round {place[1]} attempt {place[2]} is older than one that was asked before")
-        values = dict(zip(("generation", "round", "attempt"), place, strict=True))
+        values = dict(zip(("generation", "round", "attempt"), place, strict=True)) | {"step": step}
         with storage_errors(self._path.parent):
             replace_file(self._path, json_bytes({"format": FORMAT, **values}))
+
+    def _latest(self) -> tuple[Place, int]:
+        if not self._path.is_file():
+            return (0, 0, 0), 0
+        values, _ = read_json(self._path, FORMAT)
+        place = (int(values["generation"]), int(values["round"]), int(values["attempt"]))
+        return place, int(values.get("step", 0))  # before there were sums, none was written
 
 
 @dataclass
@@ -57,6 +70,7 @@ class NodeDesk:
         coordinator: tells the coordinator's public key, as it is at this moment.
         key: the partner's own.
         worker: answers what is allowed.
+        sums: takes part in sums under masks; None where the terms ask for none.
         is_paused: asked before each round.
         now: local time.
         lost: how many rounds were not answered, by class of error; since this process began, as `answered`.
@@ -68,11 +82,12 @@ class NodeDesk:
     key: SigningKey
     terms: FederationTerms
     policy: PolicySettings
-    worker: WorkerLink = field(repr=False)
+    worker: Trainer = field(repr=False)
     seen: SeenRounds = field(repr=False)
     is_paused: Callable[[], bool] = field(repr=False)
     now: Callable[[], datetime] = field(default=datetime.now, repr=False)
     follow: Callable[[], bool] = field(default=lambda: False, repr=False)
+    sums: SumDesk | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     last_refusal: str = ""
     answered: int = 0
@@ -80,12 +95,40 @@ class NodeDesk:
 
     def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:
         """See `Desk`. One round at a time."""
+        with self._turn():
+            self._verify("round-plan", plan.to_record(), signature)
+            if plan.mode == "secagg":
+                raise PrivacyError("a share of noise never leaves without masks", "both sides must run the same fedrec")
+            self._check(plan, state)
+            self.seen.see((self._generation(plan.run), plan.round, plan.attempt))
+            header, adapter_delta = self.worker.train(plan, state)
+            self.answered, self.last_refusal = self.answered + 1, ""
+            return header, adapter_delta, self.key.sign("answer", header.to_record())
+
+    def add(self, header: SumHeader, body: bytes, state: AdapterState | None, signature: str) -> SignedSumAnswer:
+        """See `Desk`. A sum is answered once its shares are revealed."""
+        with self._turn():
+            self._verify("secagg-ask", header.to_record(), signature)
+            if self.sums is None:
+                raise PrivacyError("the terms ask for no sums under masks")
+            if header.step == "advertise":
+                self._check(opened_plan(body), None)
+            if state is not None:
+                self._refuse("", self._adapter_problems(state))
+            if header.step in ("advertise", "mask"):
+                self._refuse("", self._moment_problems())
+            self.seen.see((self._generation(header.run), header.round, header.attempt), header.number)
+            answer, content = self.sums.answer(header, body, state)
+            if header.step == "reveal":
+                self.answered, self.last_refusal = self.answered + 1, ""
+            return answer, content, self.key.sign("secagg-answer", answer.to_record())
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One question at a time; whatever it is refused for is counted."""
         with self._lock:
             try:
-                self._verify(plan, signature)
-                self._check(plan, state)
-                self.seen.see((self._generation(plan), plan.round, plan.attempt))
-                header, adapter_delta = self.worker.train(plan, state)
+                yield
             except (PrivacyError, ProtocolError) as error:
                 self.last_refusal = error.problem
                 self._lose(error)
@@ -93,8 +136,6 @@ class NodeDesk:
             except Exception as error:
                 self._lose(error)
                 raise
-            self.answered, self.last_refusal = self.answered + 1, ""
-            return header, adapter_delta, self.key.sign("answer", header.to_record())
 
     def status(self) -> dict[str, Any]:
         """For the partner's own people."""
@@ -107,16 +148,16 @@ class NodeDesk:
         name = type(error).__name__
         self.lost[name] = self.lost.get(name, 0) + 1
 
-    def _verify(self, plan: RoundPlan, signature: str) -> None:
-        """A plan under another key than the one known here may be the first that this node hears of a new one."""
+    def _verify(self, purpose: Purpose, values: Mapping[str, Any], signature: str) -> None:
+        """What another key than the known one signed may be the first that this node hears of a new one."""
         try:
-            verify(self.coordinator(), "round-plan", plan.to_record(), signature)
+            verify(self.coordinator(), purpose, values, signature)
         except ProtocolError:
             if not self.follow():
                 raise
-            verify(self.coordinator(), "round-plan", plan.to_record(), signature)
+            verify(self.coordinator(), purpose, values, signature)
 
-    def _check(self, plan: RoundPlan, state: AdapterState) -> None:
+    def _check(self, plan: RoundPlan, state: AdapterState | None) -> None:
         """Raises with all that is wrong at once; the words go to the coordinator and name no private value."""
         terms, policy = self.terms, self.policy
         problems = [f"is of run {plan.run!r}"] if plan.run.rpartition("/")[0] != terms.name else []
@@ -127,17 +168,26 @@ class NodeDesk:
         if plan.part not in terms.parts:
             problems.append(f"asks for part {plan.part!r}")
         problems += self._cost_problems(plan)
+        problems += self._adapter_problems(state) if state is not None else []
+        self._refuse(f"round {plan.round} attempt {plan.attempt}: ", problems + self._moment_problems())
+
+    def _adapter_problems(self, state: AdapterState) -> list[str]:
         try:
-            state.check(terms.spec)
+            state.check(self.terms.spec)
         except ModelError:
-            problems.append("brings an adapter of another shape, or one that is not finite")
-        if self.is_paused():
-            problems.append("comes while this node is paused")
-        if not is_open(policy.hours, self.now()):
-            problems.append(f"comes outside of this node's hours, {policy.hours}")
+            return ["brings an adapter of another shape, or one that is not finite"]
+        return []
+
+    def _moment_problems(self) -> list[str]:
+        problems = ["comes while this node is paused"] if self.is_paused() else []
+        if not is_open(self.policy.hours, self.now()):
+            problems.append(f"comes outside of this node's hours, {self.policy.hours}")
+        return problems
+
+    @staticmethod
+    def _refuse(heading: str, problems: list[str]) -> None:
         if problems:
-            words = f"round {plan.round} attempt {plan.attempt}: {'; '.join(problems)}"
-            raise PrivacyError(words, "the partner's client.toml says what it allows")
+            raise PrivacyError(f"{heading}{'; '.join(problems)}", "the partner's client.toml says what it allows")
 
     def _cost_problems(self, plan: RoundPlan) -> list[str]:
         """Of a round with all its steps, held against the plan and against what a round may cost."""
@@ -150,8 +200,8 @@ class NodeDesk:
         return ["costs more than a round may"] if costs > self.policy.epsilon_round else []
 
     @staticmethod
-    def _generation(plan: RoundPlan) -> int:
-        number = plan.run.rpartition("/")[2]
+    def _generation(run: str) -> int:
+        number = run.rpartition("/")[2]
         if not (number.isascii() and number.isdigit() and len(number) < 10):
             raise ProtocolError("a run's name must end with its generation")
         return int(number)

@@ -7,15 +7,17 @@ from typing import Protocol
 
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import RoundPlan, SumHeader, UpdateHeader
 
 UNIX = "unix:"  # begins the address of a worker's socket
 Answer = tuple[UpdateHeader, AdapterDelta, str]
 """Header, difference, and the partner's signature over the header; empty inside one process."""
+SignedSumAnswer = tuple[SumHeader, bytes, str]
+"""Header, body, and the partner's signature over the header; empty inside one process."""
 
 
 class Desk(Protocol):
-    """The one question that may be asked of a partner from outside."""
+    """What may be asked of a partner from outside."""
 
     def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:
         """Answer a round that the coordinator signed.
@@ -23,9 +25,15 @@ class Desk(Protocol):
         Raises: FedrecError: refused, with a reason that names no private value.
         """
 
+    def add(self, header: SumHeader, body: bytes, state: AdapterState | None, signature: str) -> SignedSumAnswer:
+        """Answer a step of a sum under masks, as `SumDesk.answer`.
 
-class WorkerLink(Protocol):
-    """A worker of this process, whom nobody else can reach: nothing is signed."""
+        Raises: as `answer`.
+        """
+
+
+class Trainer(Protocol):
+    """Who trains for a partner."""
 
     def train(self, plan: RoundPlan, state: AdapterState) -> tuple[UpdateHeader, AdapterDelta]:
         """Answer a round with a noised adapter difference.
@@ -34,14 +42,26 @@ class WorkerLink(Protocol):
         """
 
 
+class WorkerLink(Trainer, Protocol):
+    """A partner of this process, whom nobody else can reach: nothing is signed."""
+
+    def add(self, header: SumHeader, body: bytes, state: AdapterState | None) -> tuple[SumHeader, bytes]:
+        """Answer a step of a sum under masks. Raises: as `train`."""
+
+
 @dataclass(frozen=True)
 class _Unsigned:
     """A worker of this process as a desk."""
 
     worker: WorkerLink
 
-    def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:  # noqa: ARG002  # see above
+    def answer(self, plan: RoundPlan, state: AdapterState, signature: str) -> Answer:
+        assert not signature
         return *self.worker.train(plan, state), ""
+
+    def add(self, header: SumHeader, body: bytes, state: AdapterState | None, signature: str) -> SignedSumAnswer:
+        assert not signature
+        return *self.worker.add(header, body, state), ""
 
 
 _in_process: dict[str, WorkerLink] = {}

@@ -33,9 +33,9 @@ class CoordinatorSettings(Section):
 
 
 class PolicySettings(Section):
-    """`[policy]`: what may be asked for. Never `secagg`: until there are masks, a share of noise would go bare."""
+    """`[policy]`: what may be asked for."""
 
-    modes: tuple[Literal["none", "inspect"], ...] = ("inspect",)
+    modes: tuple[Literal["none", "inspect", "secagg"], ...] = ("inspect",)
     epsilon_total: Epsilon = 8.0
     epsilon_round: Epsilon = 8.0
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5

@@ -10,7 +10,8 @@ from typing import Any
 from fedrec.errors import BudgetError, ConfigError, FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.signing import read_secret
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import RoundPlan, SumHeader, UpdateHeader
+from fedrec_client.link import SignedSumAnswer
 
 SOCKET, SECRET = "worker.sock", "worker.secret"
 _LENGTH = struct.Struct(">I")
@@ -32,6 +33,12 @@ class SocketDesk:
         """See `Desk`. Raises ProtocolError if no worker listens, too."""
         head, body = self.ask({"ask": "round", "plan": plan.to_record(), "signature": signature}, state.to_bytes())
         return UpdateHeader.from_record(head["header"]), AdapterDelta.from_bytes(body), str(head["signature"])
+
+    def add(self, header: SumHeader, body: bytes, state: AdapterState | None, signature: str) -> SignedSumAnswer:
+        """See `Desk`. Raises ProtocolError if no worker listens, too."""
+        told = {"ask": "sum", "header": header.to_record(), "signature": signature, "body_bytes": len(body)}
+        head, content = self.ask(told, body + (state.to_bytes() if state else b""))
+        return SumHeader.from_record(head["header"]), content, str(head["signature"])
 
     def status(self) -> dict[str, Any]:
         """What the worker tells its own people. Raises ProtocolError if no worker listens."""

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_names, reading_hash, write_state
+from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
@@ -18,6 +20,7 @@ from fedrec.training.local import (
     ContextCache,
     PlainSettings,
     PrivateStep,
+    private_integers,
     private_step,
     refuse_private_training,
     train_plain,
@@ -89,11 +92,7 @@ class Worker:
         Privacy: reserves the round's cost on disk before anything is computed from rows for it. (Their fingerprint
             is taken when the worker starts; it keys the noise and never leaves.)
         """
-        if state.hash != plan.parent_hash:
-            raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
-        if not state.is_finite:
-            raise ProtocolError(f"round {plan.round}: the adapter is not finite")
-        write_state(self.model, state)
+        self._take(plan, state)
         answer = self._plain_delta if plan.mode == "none" else self._private_delta
         adapter_delta = answer(plan, state)
         header = UpdateHeader(
@@ -122,11 +121,46 @@ class Worker:
         train_plain(self.model, names, self.data.histories, settings, epochs=epochs, rng=rng, cache=cache)
         return _difference(self.model, state, names)
 
-    def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
-        part, ledger = self._agreed(plan)
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+        """The round's noised sum in integers, for a secure sum and nobody else.
+
+        Returns: int64 `[numbers of the part]`, tensors in name order, in grains of the code.
+        Raises, Privacy: as `train`. With this partner's share of the noise alone.
+        """
+        self._take(plan, state)
+        part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
-        question = self._question(plan, state)
+        event = self._pay(plan, state)
+        source = self._source(plan, state, 0)
+        vector = private_integers(
+            self.model, names, self.data.histories, self._step(plan, part), source, self._cache, code
+        )
+        self._note_release(event, hashlib.sha256(vector.astype("<i8").tobytes()).hexdigest())
+        return vector
+
+    def _take(self, plan: RoundPlan, state: AdapterState) -> None:
+        if state.hash != plan.parent_hash:
+            raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
+        if not state.is_finite:
+            raise ProtocolError(f"round {plan.round}: the adapter is not finite")
+        write_state(self.model, state)
+
+    def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
+        part, _ = self.agreed(plan)
+        names = part_names(self.model, [part.part])
+        event = self._pay(plan, state)
+        for number in range(plan.local_steps):
+            source = self._source(plan, state, number)
+            private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
+        adapter_delta = _difference(self.model, state, names)
+        self._note_release(event, adapter_delta.hash)
+        return adapter_delta
+
+    def _pay(self, plan: RoundPlan, state: AdapterState) -> str:
+        """Reserve the round's cost, before anything is computed from rows; the event's name."""
+        part, ledger = self.agreed(plan)
         # Keyed: the hash of a question holds the data's fingerprint, which would confirm a guess of all rows.
+        question = self._question(plan, state)
         event = hmac.digest(self.noise_root, f"ledger|{question}".encode(), "sha256").hex()
         ledger.reserve(
             event,
@@ -141,21 +175,27 @@ class Worker:
         )
         if part.part == "head":  # which alone reads them
             self._forget_stale_contexts(state)
-        for number in range(plan.local_steps):
-            source = NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
-            private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
-        adapter_delta = _difference(self.model, state, names)
-        ledger.release(event, adapter_delta.hash)
-        return adapter_delta
+        return event
 
-    def _agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
-        """The part's plan, if the coordinator asks for exactly what this partner agreed to."""
+    def _note_release(self, event: str, released: str) -> None:
+        assert self.ledger is not None  # `_pay` has refused otherwise
+        self.ledger.release(event, released)
+
+    def _source(self, plan: RoundPlan, state: AdapterState, number: int) -> NoiseSource:
+        return NoiseSource.from_root(self.noise_root, f"{self._question(plan, state)}|{number}".encode())
+
+    def agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
+        """The part's plan, if the coordinator asks for exactly what this partner agreed to.
+
+        Raises: PrivacyError: it does not.
+        """
         if self.plan is None or self.ledger is None:
             raise PrivacyError(f"partner {self.partner} has no privacy plan", "agree on a plan before the first round")
         if plan.privacy_plan_hash != self.plan.hash or plan.mode != self.plan.mode:
             raise PrivacyError(f"round {plan.round} asks for another privacy plan than this partner agreed to")
-        if plan.quorum != self.plan.quorum:
-            raise PrivacyError(f"round {plan.round} has another quorum than the {self.plan.quorum} that were agreed")
+        least = self.plan.quorum + self.plan.dishonest
+        if plan.quorum != least:
+            raise PrivacyError(f"round {plan.round} has another quorum than the {least} that were agreed")
         part = next((p for p in self.plan.parts if p.part == plan.part), None)
         if part is None:
             raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")

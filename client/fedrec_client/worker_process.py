@@ -8,24 +8,30 @@ import time
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
-from typing import Any
+from typing import Any, Protocol
 
 from fedrec.errors import DataError, FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
-from fedrec.wire import RoundPlan
+from fedrec.wire import RoundPlan, SumHeader
 from fedrec_client.agreement import Agreement, round_epsilon
 from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
 from fedrec_client.desk import NodeDesk, SeenRounds
-from fedrec_client.link import WorkerLink
+from fedrec_client.link import Trainer
+from fedrec_client.peers import Peers, refuse_too_few
 from fedrec_client.rehearsing import Nonsense, PowerOfTwo
 from fedrec_client.settings import Node
 from fedrec_client.socket_link import SECRET, SOCKET, pack, unpack
+from fedrec_client.sums import IntegerSource, SumDesk, SumRules, numbers_of
 
 _log = logging.getLogger(__name__)
 PAUSED = "paused"
+
+
+class RoundWorker(Trainer, IntegerSource, Protocol):
+    """Answers rounds of either mode."""
 
 
 def run_worker(node: Node) -> None:
@@ -76,7 +82,19 @@ def make_desk(node: Node) -> NodeDesk:
         worker=worker,
         seen=SeenRounds(node.state / "rounds.json"),
         is_paused=lambda: (node.state / PAUSED).exists(),
+        sums=_sums(node, agreement, worker),
     )
+
+
+def _sums(node: Node, agreement: Agreement, source: IntegerSource) -> SumDesk | None:
+    """Where the terms ask for sums under masks. Raises ProtocolError: too few peers are accepted."""
+    terms = agreement.terms
+    if terms.mode != "secagg" or terms.plan is None or terms.range_users is None:
+        return None
+    peers = Peers(node)
+    refuse_too_few(peers, terms.plan.quorum + terms.plan.dishonest)
+    rules = SumRules(terms.plan, numbers_of(terms.parts), terms.range_users)
+    return SumDesk(node.settings.name, node.signing_key(), peers.keys, rules, source)
 
 
 def _follow(node: Node, keys: CoordinatorKeys) -> bool:
@@ -96,13 +114,13 @@ def open_ledger(node: Node) -> PrivacyLedger:
     return PrivacyLedger.open(node.ledger, partner=node.settings.name, dataset="data")
 
 
-def _training(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:
+def _training(node: Node, agreement: Agreement) -> tuple[RoundWorker, int]:
     from fedrec_client.trained import make_worker
 
     return make_worker(node, agreement, open_ledger(node))
 
 
-def _rehearsing(node: Node, agreement: Agreement) -> tuple[WorkerLink, int]:
+def _rehearsing(node: Node, agreement: Agreement) -> tuple[RoundWorker, int]:
     """Rows are counted and a ledger is charged, but what is answered is a public number."""
     facts = json.loads((node.data / "facts.json").read_text())
     ledger = open_ledger(node) if agreement.terms.plan else None
@@ -130,7 +148,7 @@ def _serve(connection: Connection, desk: NodeDesk) -> None:
 
 
 def _answers() -> dict[str, Callable[[NodeDesk, dict[str, Any], bytes], tuple[dict[str, Any], bytes]]]:
-    return {"round": _round, "status": lambda desk, _head, _body: (desk.status(), b"")}
+    return {"round": _round, "sum": _sum, "status": lambda desk, _head, _body: (desk.status(), b"")}
 
 
 def _round(desk: NodeDesk, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -140,3 +158,12 @@ def _round(desk: NodeDesk, head: dict[str, Any], body: bytes) -> tuple[dict[str,
     place = {"round": plan.round, "attempt": plan.attempt, "part": plan.part}
     _log.info("answered", extra={"event": "answered", **place, "seconds": round(time.monotonic() - started, 3)})
     return {"header": header.to_record(), "signature": signature}, adapter_delta.to_bytes()
+
+
+def _sum(desk: NodeDesk, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    started, cut = time.monotonic(), int(head["body_bytes"])
+    asked, state = SumHeader.from_record(head["header"]), AdapterState.from_bytes(body[cut:]) if body[cut:] else None
+    header, content, signature = desk.add(asked, body[:cut], state, str(head["signature"]))
+    place = {"round": header.round, "attempt": header.attempt, "step": header.step}
+    _log.info("answered", extra={"event": "answered", **place, "seconds": round(time.monotonic() - started, 3)})
+    return {"header": header.to_record(), "signature": signature}, content

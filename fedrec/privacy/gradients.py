@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.capture import UserGradSampleHooks
 from fedrec.privacy.clipping import BoundedSum, clip_and_sum
+from fedrec.privacy.integer_code import IntegerCode
+from fedrec.privacy.integers import noised_integers
 from fedrec.privacy.noise import NoiseSource, add_noise
 
 
@@ -86,6 +90,12 @@ class UserDPOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no typ
         pieces = torch.split(noised, [p.numel() for p in self.params])
         for parameter, piece in zip(self.params, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+
+    def noised_integers(self, code: IntegerCode) -> NDArray[np.int64]:
+        """The step's sum as noised integers, int64 `[params]` in the order of the parameters, in place of a step."""
+        integers = noised_integers(self._sum, self._noise_std, code, self._source)
+        self._sum = self._empty_sum()
+        return integers
 
     def pre_step(self, closure: None = None) -> bool:  # noqa: ARG002  # Opacus's signature
         """Noise what was accumulated; true for an empty sample too, which still costs its step."""

@@ -62,10 +62,13 @@ class NoiseSource:
     def __repr__(self) -> str:
         return "NoiseSource(<secret>)"
 
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """The next `n` words of 64 bits, uint64 `[n]`."""
+        return np.frombuffer(self._stream.update(bytes(8 * n)), dtype="<u8").astype(np.uint64, copy=False)
+
     def uniform(self, n: int) -> NDArray[np.float64]:
         """The next `n` uniform draws, float64 `[n]` in (0, 1]: multiples of 2**-53."""
-        words = np.frombuffer(self._stream.update(bytes(8 * n)), dtype="<u8")
-        return ((words >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+        return ((self.words(n) >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
     def gaussian(self, n: int) -> NDArray[np.float32]:
         """The next `n` standard normal draws, float32 `[n]`."""

@@ -55,6 +55,8 @@ class PrivacyPlan:
         delta: of (epsilon, delta), in (0, 1).
         parts: each once.
         quorum: partners whose noise adds up in `secagg` mode, >= 1.
+        dishonest: further ones, without whose noise the guarantee holds; a sum is not opened with fewer partners than
+            both together. 0 in `inspect` mode.
     Raises: PrivacyError: every field that is out of range, at once; mode `none`, which needs no plan.
 
     Example:
@@ -71,6 +73,7 @@ class PrivacyPlan:
     delta: float
     parts: tuple[PartPlan, ...]
     quorum: int
+    dishonest: int = 0
 
     def __post_init__(self) -> None:
         if problems := _plan_problems({**vars(self), "parts": [vars(part) for part in self.parts]}):
@@ -86,7 +89,10 @@ class PrivacyPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {**dataclasses.asdict(self), "parts": [dataclasses.asdict(part) for part in self.parts]}
+        values = {**dataclasses.asdict(self), "parts": [dataclasses.asdict(part) for part in self.parts]}
+        if not self.dishonest:  # as plans were before it was there, so that their hashes stay
+            del values["dishonest"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PrivacyPlan":
@@ -127,7 +133,7 @@ class PrivacyPlan:
     def calibrate(self, epsilon: float) -> "PrivacyPlan":
         """This plan with all its noise scaled alike, so that it costs just below `epsilon`; see `calibrate`."""
         shares = [(p.part, p.total_steps, p.sampling_prob, p.l2_clip_norm, mechanism_share(p)) for p in self.parts]
-        return calibrate(shares, epsilon, self.delta, self.mode, self.quorum)
+        return calibrate(shares, epsilon, self.delta, self.mode, self.quorum, self.dishonest)
 
     def _part(self, name: str) -> PartPlan:
         for part in self.parts:
@@ -136,7 +142,9 @@ class PrivacyPlan:
         raise PrivacyError(f"part {name!r} is not among the plan's {[p.part for p in self.parts]}", REMEDY)
 
 
-def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: Mode, quorum: int) -> PrivacyPlan:
+def calibrate(
+    shares: Sequence[PartShare], epsilon: float, delta: float, mode: Mode, quorum: int, dishonest: int = 0
+) -> PrivacyPlan:
     """The least noise with which the whole plan costs at most `epsilon`, split over the parts by share.
 
     `steps * (sampling_prob / noise_multiplier)**2` of each part is proportional to its share; bisection on
@@ -145,7 +153,7 @@ def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: M
     Args:
         shares: (part, total_steps, sampling_prob, l2_clip_norm, share); public.
         epsilon: target, > 0; the result lies less than .02 (and less than 1% of it) below.
-        mode, quorum: as in `PrivacyPlan`; the guarantee is the same, the noise of one partner differs.
+        mode, quorum, dishonest: as in `PrivacyPlan`; the guarantee is the same, the noise of one partner differs.
     Raises: PrivacyError: a wrong figure (all at once), or a target that no noise reaches.
     """
     _check_target(shares, epsilon)
@@ -156,7 +164,7 @@ def calibrate(shares: Sequence[PartShare], epsilon: float, delta: float, mode: M
         for part, steps, prob, clip, share in shares:
             noise = scale * prob * math.sqrt(steps * whole / share)
             parts.append(PartPlan(part, prob, clip, noise, steps))
-        return PrivacyPlan("user", mode, delta, tuple(parts), quorum)
+        return PrivacyPlan("user", mode, delta, tuple(parts), quorum, dishonest)
 
     plan_at(1.0)  # refuses wrong figures before `delta` is used below
     return plan_at(least_scale(lambda scale: plan_at(scale).epsilon(), epsilon, delta))
@@ -192,7 +200,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
 def _plan_problems(values: Mapping[str, Any]) -> list[str]:
     if problems := _key_problems(values, PrivacyPlan):
         return problems
-    mode, delta, parts = values["mode"], values["delta"], values["parts"]
+    mode, delta, parts, dishonest = values["mode"], values["delta"], values["parts"], values.get("dishonest", 0)
     if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts):
         return ["parts must be a list of tables"]
     names = [part.get("part") for part in parts]
@@ -201,6 +209,8 @@ def _plan_problems(values: Mapping[str, Any]) -> list[str]:
         (mode in ("inspect", "secagg"), f"mode must be 'inspect' or 'secagg', is {mode!r}"),
         (is_positive(delta) and delta < 1, f"delta must be in (0, 1), is {delta!r}"),
         (is_count(values["quorum"]), f"quorum must be a whole number >= 1, is {values['quorum']!r}"),
+        (dishonest == 0 or is_count(dishonest), f"dishonest must be a whole number >= 0, is {dishonest!r}"),
+        (dishonest == 0 or mode == "secagg", "dishonest is of secagg mode: in others each partner's noise is enough"),
         (bool(parts), "parts must not be empty"),
         (all(names.count(name) == 1 for name in names), f"each part may stand once: {names}"),
     ]
@@ -209,6 +219,8 @@ def _plan_problems(values: Mapping[str, Any]) -> list[str]:
 
 
 def _key_problems(values: Mapping[str, Any], plan: type[PartPlan] | type[PrivacyPlan]) -> list[str]:
-    names = {field.name for field in dataclasses.fields(plan)}
-    missing = [f"{name}: missing" for name in sorted(names - values.keys())]
+    fields = dataclasses.fields(plan)
+    names = {field.name for field in fields}
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    missing = [f"{name}: missing" for name in sorted(needed - values.keys())]
     return missing + [f"{name}: unknown" for name in sorted(values.keys() - names)]

@@ -13,19 +13,25 @@ FALSE_ALARM_RATE = 0.01
 
 
 def privacy_statement(
-    plan: PrivacyPlan | None, *, noise_source: NoiseOrigin, simulated: bool, public_data: str | None = None
+    plan: PrivacyPlan | None,
+    *,
+    noise_source: NoiseOrigin,
+    simulated: bool,
+    masked: bool = False,
+    public_data: str | None = None,
 ) -> dict[str, Any]:
     """The statement of a plan that is carried out in full, or in part.
 
     Args:
         plan: None for training without privacy.
         noise_source: `seeded` noise can be recomputed by whoever knows the run's seed.
-        simulated: all partners in one process; in `secagg` mode nothing is masked then.
+        simulated: all partners in one process, with everybody's keys.
+        masked: in `secagg` mode, that answers were added up under masks.
         public_data: name of published interactions that training started from, if any.
-    Raises: PrivacyError: `secagg` mode in earnest, which has no masks yet; accountants that disagree.
+    Raises: PrivacyError: `secagg` mode in earnest without masks; accountants that disagree.
     """
-    if plan is not None and plan.mode == "secagg" and not simulated:
-        raise PrivacyError("secagg mode hides no answer yet: masks are simulated", "choose inspect mode")
+    if plan is not None and plan.mode == "secagg" and not (simulated or masked):
+        raise PrivacyError("secagg mode without masks hides no answer", "add up under masks, or choose inspect mode")
     if plan is None:
         return {
             "unit": "user",
@@ -47,7 +53,8 @@ def privacy_statement(
         "other_partner_found_rate_at_most": found_rate_at_most(_left_to_other_partner(plan), FALSE_ALARM_RATE),
         "partner_alone_found_rate_at_most": found_rate_at_most(_left_alone(plan), FALSE_ALARM_RATE),
         "simulated": simulated,
-        "assumption": _assumption(plan),
+        "masked": masked,
+        "assumption": _assumption(plan, masked=masked, simulated=simulated),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
         "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this "
@@ -91,7 +98,8 @@ def _left_alone(plan: PrivacyPlan) -> list[Event]:
 
 
 def _left_to_other_partner(plan: PrivacyPlan) -> list[Event]:
-    return _with_noise_left(plan, 1.0 if plan.mode == "inspect" else max(plan.quorum - 1, 1) / plan.quorum)
+    left = min(max(plan.quorum + plan.dishonest - 1, 1), plan.quorum)
+    return _with_noise_left(plan, 1.0 if plan.mode == "inspect" else left / plan.quorum)
 
 
 def _with_noise_left(plan: PrivacyPlan, share: float) -> list[Event]:
@@ -104,15 +112,28 @@ def _other_trainings(simulated: bool) -> str:
     return f"{what}: in a simulation each row and seed has ledgers of its own" if simulated else what
 
 
-def _assumption(plan: PrivacyPlan) -> str:
+def _assumption(plan: PrivacyPlan, *, masked: bool, simulated: bool) -> str:
     if plan.mode == "inspect":
         return "none about other partners or the coordinator: each partner's own noise gives the guarantee"
-    return (
-        f"the coordinator sees only the sum, and all {plan.quorum} partners that the noise is sized for add their "
-        "share honestly; then epsilon holds against the coordinator and everybody who is handed the adapter. One of "
-        "the partners knows its own share of the noise: other_partner_epsilon holds against it. The sum is simulated "
-        "in one process here: nothing is masked."
+    least = plan.quorum + plan.dishonest
+    shares = f"the coordinator sees only the sum, and all {plan.quorum} partners that the noise is sized for add"
+    if plan.dishonest:
+        shares = (
+            f"the coordinator sees only a sum of {least} partners or more, of whom {plan.dishonest} may tell it all "
+            f"they know and add no noise: the noise is sized for the other {plan.quorum}, who add"
+        )
+    words = (
+        f"{shares} their share honestly; then epsilon holds against the coordinator and everybody who is handed the "
+        "adapter. One of the partners knows its own share of the noise: other_partner_epsilon holds against it. If "
+        "the assumption fails altogether, partner_alone_epsilon is what is left. "
     )
+    if not masked:
+        return f"{words}The sum is simulated in one process here: nothing is masked."
+    words += (
+        "Masks hide all but the sum from a coordinator that does anything it likes together with fewer than a third "
+        "of the partners asked (of more than 100 asked, with a tenth), as docs/secagg.md argues."
+    )
+    return f"{words} Here all partners ran in one process, which had everybody's keys." if simulated else words
 
 
 def _caveat(noise_source: NoiseOrigin) -> str:

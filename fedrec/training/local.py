@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from fedrec.model.recommender import (
     user_losses,
 )
 from fedrec.privacy.gradients import UserDPOptimizer, per_user_gradients
+from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
@@ -201,6 +203,40 @@ def private_step(
         cache: contexts of the unchanged LLM; its key is the caller's to set.
     Privacy: one sampled Gaussian mechanism over users with sensitivity `step.l2_clip_norm`.
     """
+    optimizer = _bounded_sum(model, names, histories, step, source, cache)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def private_integers(
+    model: PeftModel,
+    names: Sequence[str],
+    histories: Sequence[np.ndarray],
+    step: PrivateStep,
+    source: NoiseSource,
+    cache: ContextCache,
+    code: IntegerCode,
+) -> NDArray[np.int64]:
+    """The same sum as noised integers, for secure aggregation; the model stays where it is.
+
+    Returns: int64 `[numbers of the part]`, tensors in the order of names.
+    Privacy: as `private_step`, with this partner's share of the noise.
+    """
+    optimizer = _bounded_sum(model, names, histories, step, source, cache)
+    integers = optimizer.noised_integers(code)
+    optimizer.zero_grad()
+    return integers
+
+
+def _bounded_sum(
+    model: PeftModel,
+    names: Sequence[str],
+    histories: Sequence[np.ndarray],
+    step: PrivateStep,
+    source: NoiseSource,
+    cache: ContextCache,
+) -> UserDPOptimizer:
+    """An optimizer that holds the clipped sum over the sampled users, not yet noised."""
     parameters = train_only(model, names)
     users = poisson_sample(len(histories), step.sampling_prob, source)
     optimizer = UserDPOptimizer(
@@ -219,8 +255,7 @@ def private_step(
             _lora_gradients(model, optimizer, histories, users, step)
         case _:
             raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")
-    optimizer.step()
-    optimizer.zero_grad()
+    return optimizer
 
 
 def _count_items(

@@ -62,6 +62,7 @@ class RoundSettings(Section):
     quorum: Annotated[int, Field(ge=1)] = 2
     partners_per_round: Annotated[int, Field(ge=0)] = 0
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    step_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     attempts: Annotated[int, Field(ge=1)] = 3
     pause_s: Annotated[float, Field(ge=0)] = 30.0
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4

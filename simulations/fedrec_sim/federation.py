@@ -24,6 +24,7 @@ from fedrec.registry.registry import Registry
 from fedrec.rows import Mode
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
+from fedrec_server.rounds.masked import MaskedRounds
 from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.grid import InProcessGrid
 from fedrec_sim.partners import Partners
@@ -103,6 +104,7 @@ def federate(
         plan,
         noise_source=config.private.noise_source,
         simulated=True,
+        masked=mode == "secagg" and config.rounds.masks,
         public_data=config.model.public_data if reads_public else None,
     )
     session = RoundSession(
@@ -125,6 +127,7 @@ def federate(
         statement=statement,
         on_event=on_event,
         stop=stop,
+        masked=masked_rounds(partners),
     )
     return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
 
@@ -140,6 +143,15 @@ def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, 
     return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares)
 
 
+def masked_rounds(partners: Partners) -> MaskedRounds | None:
+    """What sums under masks need; None in rows that have none, or simulate them."""
+    rounds = partners.config.rounds
+    if partners.plan is None or partners.plan.mode != "secagg" or not rounds.masks:
+        return None
+    identities = {name: partners.identity(name).public for name in partners.names}
+    return MaskedRounds(partners.plan, rounds.range_users, identities, audit=partners.check_sum)
+
+
 def server_context() -> Context:
     """What Flower hands a ServerApp; ours keeps nothing in it."""
     return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
@@ -149,7 +161,9 @@ def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
     """Calibrate the noise of every part so that the whole run costs just below `private.epsilon`."""
     private = config.private
     shares = [(p.part, p.rounds, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
-    return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=config.rounds.quorum)
+    dishonest = config.rounds.dishonest if mode == "secagg" else 0
+    quorum = config.rounds.quorum - dishonest
+    return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=quorum, dishonest=dishonest)
 
 
 def refuse_delta(plan: PrivacyPlan, n_users: int) -> None:

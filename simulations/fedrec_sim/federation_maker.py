@@ -1,7 +1,7 @@
 """A federation folder from a configuration: what a coordinator trains and partners agree to."""
 
 from fedrec.config import SimulationConfig
-from fedrec.errors import ConfigError, PrivacyError
+from fedrec.errors import ConfigError
 from fedrec.model.recommender import read_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.rows import row_mode
@@ -20,13 +20,11 @@ def make_federation(
         catalog: bytes of the catalogue's file, which partners are sent.
         users_per_partner: that a partner is expected to have; public, sizes the steps, not the noise.
         seed: of the first adapter.
-    Raises: ConfigError: no federated row. PrivacyError: `secagg` mode, whose masks do not exist yet.
+    Raises: ConfigError: no federated row.
     """
     mode = row_mode(row)
     if mode is None:
         raise ConfigError(f"row {row!r} is not federated", "name federated, or federated_eps8_inspect and the like")
-    if mode == "secagg":
-        raise PrivacyError("secagg mode hides no answer yet: masks are simulated", "name a row of inspect mode")
     config, world = config.for_row(row), load_world(config)
     shape = config.plain.shape if mode == "none" else config.private.shape
     plan = None if mode == "none" else private_plan(config, mode)
@@ -56,7 +54,9 @@ def make_federation(
         parts={part: dict(shapes) for part, shapes in spec.parts.items()},
         initial_hash=initial.hash,
         seed=seed,
+        range_users=config.rounds.range_users if mode == "secagg" else None,
     )
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, n_users)
-    statement = privacy_statement(plan, noise_source="secret", simulated=False, public_data=public)
+    masked = mode == "secagg"
+    statement = privacy_statement(plan, noise_source="secret", simulated=False, masked=masked, public_data=public)
     return Federation(terms, schedule, statement, initial, catalog)

@@ -9,19 +9,25 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from peft import PeftModel
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import LedgerError, ProtocolError
 from fedrec.files import make_folders, storage_errors
+from fedrec.model.recommender import adapter_parameters, part_of
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.secagg.messages import SumTerms
+from fedrec.signing import SigningKey
 from fedrec.training.local import PlainSettings
-from fedrec_client.link import WorkerLink, register_all
+from fedrec_client.link import register_all
+from fedrec_client.sums import SumDesk, SumRules
 from fedrec_client.worker import PartnerData, Worker
 from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
 from fedrec_sim.run import Run
 from fedrec_sim.seeds import seeded_root
+from fedrec_sim.simulated_partner import Lost, PlainSums, SimulatedPartner, WatchedSource, losses_of
 from fedrec_sim.world import Corpus
 
 # Workers that are kept with what they have read, the latest asked; memory grows with this, not with the partners.
@@ -48,6 +54,9 @@ class Partners:
     plan: PrivacyPlan | None
     shares: tuple[np.ndarray, ...] = field(repr=False)
     _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
+    _desks: dict[str, SumDesk] = field(default_factory=dict, repr=False)
+    _identities: dict[str, SigningKey] = field(default_factory=dict, repr=False)
+    plain_sums: PlainSums = field(default_factory=PlainSums, repr=False)
     _is_vetted: bool = False
 
     @cached_property
@@ -70,6 +79,7 @@ class Partners:
         finally:
             register_all(self.place, None)
             self._kept.clear()
+            self._desks.clear()
 
     def enrol(self, *, begun: bool) -> None:
         """Make or check every partner's ledger. Raises LedgerError: one is missing though the row has begun."""
@@ -83,8 +93,54 @@ class Partners:
             else:
                 self._enrol(name, begun=begun)
 
-    def find(self, name: str) -> WorkerLink:
-        """A partner's worker. Raises ProtocolError if there is no such partner."""
+    def find(self, name: str) -> SimulatedPartner:
+        """A partner as others reach it. Raises ProtocolError if there is no such partner."""
+        if name not in self._places:
+            raise ProtocolError(f"no partner {name!r}")
+        return SimulatedPartner(name, lambda: self._worker(name), self._desk(name), self._lost)
+
+    def identity(self, name: str) -> SigningKey:
+        """A partner's long-lived key, from its noise key, so that a run goes on with the same ones."""
+        if name not in self._identities:
+            self._identities[name] = SigningKey(hashlib.sha256(b"identity|" + self._noise_root(name)).digest())
+        return self._identities[name]
+
+    def check_sum(self, terms: SumTerms, survivors: tuple[str, ...], total: NDArray[np.int64]) -> None:
+        """Hold an opened sum against the plain one. Raises RunError: they differ."""
+        self.plain_sums.compare(terms, survivors, total)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+    @cached_property
+    def _lost(self) -> Lost:
+        return losses_of(self.names, self.config.rounds.losses, self.seed)
+
+    @cached_property
+    def _peers(self) -> dict[str, bytes]:
+        """Everybody accepts everybody: a simulation has one owner."""
+        return {name: self.identity(name).public for name in self.names}
+
+    def _desk(self, name: str) -> SumDesk | None:
+        """Kept for the whole row: its secrets must last from one step of a sum to the next."""
+        rounds = self.config.rounds
+        if self.plan is None or self.plan.mode != "secagg" or not rounds.masks:
+            return None
+        if name not in self._desks:
+            rules = SumRules(self.plan, self._numbers, rounds.range_users)
+            source = WatchedSource(name, lambda: self._worker(name), self.plain_sums)
+            self._desks[name] = SumDesk(name, self.identity(name), lambda: self._peers, rules, source)
+        return self._desks[name]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        parts: dict[str, int] = {}
+        for name, parameter in adapter_parameters(self.model).items():
+            parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+        return parts
+
+    def _worker(self, name: str) -> Worker:
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]
@@ -95,10 +151,7 @@ class Partners:
         return worker
 
     def _made(self, name: str) -> Worker:
-        number = name.removeprefix("partner-")
-        if not (number.isascii() and number.isdigit() and 1 <= int(number) <= len(self.shares)):
-            raise ProtocolError(f"no partner {name!r}")
-        config, users = self.config, self.shares[int(number) - 1]
+        config, users = self.config, self.shares[self._places[name]]
         settings = PlainSettings(
             config.plain.learning_rate,
             config.plain.weight_decay,

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from fedrec.aggregation.mean import UniformMean
 from fedrec.errors import QuorumError
 from fedrec_server.rounds.exchange import Signatures
+from fedrec_server.rounds.masked import MaskedRounds
 from fedrec_server.rounds.registrar import Registrar
 from fedrec_server.rounds.session import RoundSession, begin, run_round
 from fedrec_server.rounds.superlink import OpenRun, SuperLinkControl, SuperLinkError, open_run
@@ -105,8 +106,16 @@ class Driver:
             stop=self._is_interrupted,
             signatures=Signatures(self._signing_key, keys),
             wait=self.listen,
+            masked=self._masked(keys),
             attempts_before=lambda number: self._rounds.attempts(self._run_name(), number),
         )
+
+    def _masked(self, identities: Mapping[str, bytes]) -> MaskedRounds | None:
+        terms = self._federation.terms
+        if terms.mode != "secagg" or terms.plan is None or terms.range_users is None:
+            return None
+        step_s = self.coordinator.settings.rounds.step_timeout_s
+        return MaskedRounds(terms.plan, terms.range_users, identities, step_s)
 
     def _grid(self) -> Grid:
         if self._run is None or self._run.lost.is_set():
@@ -159,7 +168,7 @@ class Driver:
 
     def _quorum(self) -> int:
         plan = self._federation.terms.plan
-        return plan.quorum if plan else self.coordinator.settings.rounds.quorum
+        return plan.quorum + plan.dishonest if plan else self.coordinator.settings.rounds.quorum
 
     def _is_quorum_there(self) -> bool:
         return len(self._asked()) >= self._quorum()

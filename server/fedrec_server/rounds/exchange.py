@@ -13,7 +13,7 @@ from fedrec.aggregation.mean import PartnerUpdate, Running, check_reply
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.signing import SigningKey, verify
-from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec.wire import RoundPlan, SumHeader, UpdateHeader
 from fedrec_server.rounds.records import question, questions, read_answer
 
 # Between two looks for answers.
@@ -43,6 +43,12 @@ class Signatures:
         if partner not in self.partners:
             raise ProtocolError("has no key here")
         verify(self.partners[partner], "answer", header.to_record(), signature)
+
+    def check_sum(self, partner: str, header: SumHeader, signature: str) -> None:
+        """The same of a step of a sum under masks."""
+        if partner not in self.partners:
+            raise ProtocolError("has no key here")
+        verify(self.partners[partner], "secagg-answer", header.to_record(), signature)
 
 
 class Exchange:
@@ -216,11 +222,11 @@ class Exchange:
         return adapter_delta
 
     def _lose(self, partner: str, reason: str) -> None:
-        self.reasons[partner] = _one_line(reason)
+        self.reasons[partner] = one_line(reason)
         self._refuse(partner, reason)
 
     def _refuse(self, partner: str, reason: str) -> None:
-        self._tell("partner_refused", partner, reason=_one_line(reason))
+        self._tell("partner_refused", partner, reason=one_line(reason))
 
     def _tell(self, event: str, partner: str, **more: Any) -> None:
         plan = self._plan
@@ -237,7 +243,7 @@ def wait_for_quorum(grid: Grid, plan: RoundPlan, nodes: Mapping[int, str], stop:
         time.sleep(_POLL_S)
 
 
-def _one_line(reason: str) -> str:
+def one_line(reason: str) -> str:
     """A sender's words, fit for a terminal and a log."""
     words = " ".join(reason.split())
     return "".join(c for c in words if c.isprintable())[:_MAX_REASON]

@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 
 from fedrec.errors import ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState, Shape
-from fedrec.wire import ADAPTER, ADAPTER_DELTA, ANSWER, MAX_SIGNATURE, QUESTION, SIGNATURE, RoundPlan, UpdateHeader
+from fedrec.wire import (
+    ADAPTER,
+    ADAPTER_DELTA,
+    ANSWER,
+    BODY,
+    MAX_SIGNATURE,
+    QUESTION,
+    SIGNATURE,
+    SUM,
+    RoundPlan,
+    SumHeader,
+    UpdateHeader,
+)
 
 
 def question(plan: RoundPlan, state: AdapterState, signature: str = "") -> ConfigRecord:
@@ -48,12 +60,38 @@ def read_answer(content: RecordDict, shapes: Mapping[str, Shape]) -> tuple[Updat
     return UpdateHeader.from_record(values), AdapterDelta(_split(numbers, shapes)), signature
 
 
+def read_sum_answer(content: RecordDict) -> tuple[SumHeader, bytes, str]:
+    """Header, body and signature of a partner's step; neither hash nor signature is checked here.
+
+    Raises: ProtocolError: in words, without values.
+    """
+    record = content.get(SUM)
+    if content.keys() != {SUM} or not isinstance(record, ConfigRecord):
+        raise ProtocolError("the message is not one record, a step of a sum")
+    values = dict(record)
+    body, signature = values.pop(BODY, None), values.pop(SIGNATURE, "")
+    if not isinstance(body, bytes):
+        raise ProtocolError("the body is missing, or not bytes")
+    if not isinstance(signature, str) or len(signature) > MAX_SIGNATURE:
+        raise ProtocolError("the signature is no text, or too long")
+    return SumHeader.from_record(values), body, signature
+
+
+def numbers_of(shapes: Mapping[str, Shape]) -> int:
+    """How many numbers a part has."""
+    return sum(map(prod, shapes.values()))
+
+
 def _split(content: bytes, shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.float32]]:
     """Little-endian float32, in name order, as the sender joined them; `delta_hash` is over names and shapes too."""
-    n_numbers = sum(map(prod, shapes.values()))
+    n_numbers = numbers_of(shapes)
     if len(content) != 4 * n_numbers:
         raise ProtocolError(f"adapter_delta is not {n_numbers} float32 numbers, those of the round's part")
-    flat = np.frombuffer(content, "<f4").astype(np.float32, copy=False)
+    return split_numbers(np.frombuffer(content, "<f4").astype(np.float32, copy=False), shapes)
+
+
+def split_numbers(flat: NDArray[np.float32], shapes: Mapping[str, Shape]) -> dict[str, NDArray[np.float32]]:
+    """Numbers in name order as the tensors that they are."""
     tensors, start = dict[str, NDArray[np.float32]](), 0
     for name in sorted(shapes):
         end = start + prod(shapes[name])

@@ -15,6 +15,7 @@ from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
 from fedrec.wire import Mode, RoundPlan
 from fedrec_server.rounds.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
+from fedrec_server.rounds.masked import MaskedExchange, MaskedRounds
 from fedrec_server.rounds.schedule import RoundSpec
 
 # Partners that an event or an error names one by one; of more it tells how many.
@@ -43,6 +44,8 @@ class RoundSession:
         stop: true once a person asked to stop; the round under way is dropped.
         signatures: keys, where a network lies between; None in one process.
         wait: as in `Exchange`.
+        masked: in secagg mode: sums under masks. Without it the mode is simulated, as in studies of thousands of
+            devices: answers come bare, and the statement must say so.
         attempts_before: attempts at a round that an earlier process began; their numbers are not used again, since
             partners refuse a plan that they have seen.
         result: the adapter of the last committed round, once the loop has ended.
@@ -72,6 +75,7 @@ class RoundSession:
     in_flight: int = 0
     signatures: Signatures | None = field(default=None, repr=False)
     wait: Callable[[float], None] = field(default=time.sleep, repr=False)
+    masked: MaskedRounds | None = field(default=None, repr=False)
     attempts_before: Callable[[int], int] = field(default=lambda _: 0, repr=False)
     result: AdapterState | None = field(default=None, repr=False)
 
@@ -85,6 +89,8 @@ class RoundSession:
             problems.append(f"quorum {self.quorum} of {self.partners_per_round or len(self.partners)} partners")
         if self.max_attempts < 1 or not self.max_norm > 0 or self.in_flight < 0:
             problems.append("max_attempts and max_norm must be positive, in_flight not negative")
+        if self.masked is not None:
+            problems += self.masked.problems(self.partners_per_round or len(self.partners), self.schedule)
         if problems:
             raise ConfigError.of_all(problems, "mend the run's settings", "rounds")
         if self.mode == "secagg" and not isinstance(self.aggregator, UniformMean):
@@ -151,9 +157,9 @@ def run_round(
     asked = _ask_until_quorum(grid, session, number, state)
     if asked is None:
         return None
-    plan, answers, mean = asked
+    plan, answers = asked
     optimizer = session.schedule[number - 1].optimizer
-    moved, own = optimizer.step(mean, _of_part(server_state, plan.part))
+    moved, own = optimizer.step(answers.mean, _of_part(server_state, plan.part))
     after = state.plus(moved)
     after.check(session.spec)
     server_state = {**server_state, **{f"{plan.part}/{key}": array for key, array in own.items()}}
@@ -176,15 +182,26 @@ def run_round(
             "reasons": dict(sorted(answers.reasons.items())[:_NAMED]),
             "seconds": time.monotonic() - started,
             "bytes_up": answers.bytes_up,
-            "bytes_down": state.n_bytes * len(session.cohort(number)),
+            "bytes_down": answers.bytes_down,
         }
     )
     return after, server_state
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What an attempt came to."""
+
+    partners: list[str]
+    reasons: Mapping[str, str]
+    bytes_up: int
+    bytes_down: int
+    mean: AdapterDelta
+
+
 def _ask_until_quorum(
     grid: Grid, session: RoundSession, number: int, state: AdapterState
-) -> tuple[RoundPlan, Exchange, AdapterDelta] | None:
+) -> tuple[RoundPlan, _Answers] | None:
     """The first attempt with enough good answers, and their aggregate; None if a person asked to stop.
 
     A failed attempt's answers are dropped: under secure aggregation nobody could open the sum of so few.
@@ -192,36 +209,88 @@ def _ask_until_quorum(
     cohort = session.cohort(number)
     begun = session.attempts_before(number)
     for attempt in range(begun + 1, begun + session.max_attempts + 1):
-        plan, running = _plan(session, number, attempt, state), session.aggregator.running()
+        plan = _plan(session, number, attempt, state)
         wait_for_quorum(grid, plan, cohort, session.stop)
         if session.stop():
             return None
         session.on_event({"event": "round_started", **_place(plan), "partners": len(cohort)})
-        exchange = Exchange(
-            grid,
-            plan,
-            session.spec,
-            max_norm=session.max_norm,
-            partners=cohort,
-            running=running,
-            on_event=session.on_event,
-            in_flight=session.in_flight,
-            signatures=session.signatures,
-            wait=session.wait,
-        )
-        exchange.ask(state)
-        if not exchange.collect(session.stop):
-            return None
-        good, lost = len(exchange.partners), sorted(exchange.reasons.items())
-        if good >= session.quorum:
-            return plan, exchange, running.result()
-        session.on_event({"event": "round_failed", **_place(plan), "good": good, "reasons": dict(lost[:_NAMED])})
+        ask = _ask_bare if session.masked is None else _ask_masked
+        answers = ask(grid, session, plan, cohort, state)
+        if not isinstance(answers, _Failed):
+            return None if answers is None else (plan, answers)
+        cohort = {node: name for node, name in cohort.items() if name not in answers.spoilers}
+        lost, why = sorted(answers.reasons.items()), answers.why
+        failed = {"good": answers.good, "reasons": dict(lost[:_NAMED])}
+        session.on_event({"event": "round_failed", **_place(plan), **failed})
     others = [f"and {len(lost) - _NAMED} more"] if len(lost) > _NAMED else []
     raise QuorumError.of_all(
         [*(f"{partner}: {reason}" for partner, reason in lost[:_NAMED]), *others],
         "mend what the partners report and resume; committed rounds stay",
-        f"round {number}: {good} good answers in attempt {attempt}, the quorum is {session.quorum}",
+        f"round {number}: {why} in attempt {attempt}, the quorum is {session.quorum}",
     )
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Too few good answers. Spoilers are not asked again in this round."""
+
+    good: int
+    reasons: Mapping[str, str]
+    why: str
+    spoilers: frozenset[str] = frozenset()
+
+
+def _ask_bare(
+    grid: Grid, session: RoundSession, plan: RoundPlan, cohort: Mapping[int, str], state: AdapterState
+) -> _Answers | _Failed | None:
+    """One question to everybody, and answers that the coordinator sees."""
+    running = session.aggregator.running()
+    exchange = Exchange(
+        grid,
+        plan,
+        session.spec,
+        max_norm=session.max_norm,
+        partners=cohort,
+        running=running,
+        on_event=session.on_event,
+        in_flight=session.in_flight,
+        signatures=session.signatures,
+        wait=session.wait,
+    )
+    exchange.ask(state)
+    if not exchange.collect(session.stop):
+        return None
+    good = len(exchange.partners)
+    if good < session.quorum:
+        return _Failed(good, exchange.reasons, f"{good} good answers")
+    down = state.n_bytes * len(cohort)
+    return _Answers(exchange.partners, exchange.reasons, exchange.bytes_up, down, running.result())
+
+
+def _ask_masked(
+    grid: Grid, session: RoundSession, plan: RoundPlan, cohort: Mapping[int, str], state: AdapterState
+) -> _Answers | _Failed | None:
+    """Five questions, and a sum of answers that nobody sees."""
+    assert session.masked is not None  # chosen by it
+    exchange = MaskedExchange(
+        grid,
+        plan,
+        session.spec,
+        session.masked,
+        partners=cohort,
+        on_event=session.on_event,
+        signatures=session.signatures,
+        wait=session.wait,
+    )
+    try:
+        mean = exchange.collect(state, session.stop)
+    except QuorumError as error:
+        return _Failed(len(exchange.partners), exchange.reasons, error.problem, exchange.spoilers)
+    if mean is None:
+        return None
+    if mean.l2_norm > session.max_norm:
+        return _Failed(len(exchange.partners), exchange.reasons, f"the mean has a norm above {session.max_norm:g}")
+    return _Answers(exchange.partners, exchange.reasons, exchange.bytes_up, exchange.bytes_down, mean)
 
 
 def _plan(session: RoundSession, number: int, attempt: int, state: AdapterState) -> RoundPlan:

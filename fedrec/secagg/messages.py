@@ -1,0 +1,259 @@
+"""What partners and coordinator say to each other while they add up; JSON, and read strictly: it comes from outside."""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from fedrec.errors import ProtocolError
+from fedrec.secagg.graph import LEAST_PARTNERS, Graph, graph_of, two_thirds
+from fedrec.secagg.masks import KEY_BYTES, VERSION
+from fedrec.wire import RoundPlan
+
+# Two shares, sealed.
+_SEALED_BYTES = 2 * KEY_BYTES + 16
+_MOST = 100_000
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is no base64") from error
+
+
+def _fixed(n_bytes: int) -> Any:
+    """Exactly so many bytes, in base64."""
+    return Annotated[
+        bytes,
+        BeforeValidator(_decoded),
+        Field(min_length=n_bytes, max_length=n_bytes),
+        PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str),
+    ]
+
+
+Bytes32, Sealed = _fixed(KEY_BYTES), _fixed(_SEALED_BYTES)
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Signature = Annotated[str, Field(min_length=88, max_length=88)]
+Names = Annotated[tuple[Name, ...], Field(max_length=_MOST)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return _canonical(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read a message. Raises ProtocolError: naming what is missing, unknown or malformed, without values."""
+        try:
+            return cls.model_validate_json(content)
+        except (ValidationError, RecursionError) as error:
+            found = error.errors() if isinstance(error, ValidationError) else []
+            problems = sorted({f"{_place(item['loc'])}: {item['type']}" for item in found}) or ["is no JSON"]
+            raise ProtocolError.of_all(problems[:5], "both sides must run the same fedrec", cls.__name__) from error
+
+
+class Opening(_Message):
+    """Coordinator, step 1: what is to be added up, and who was asked.
+
+    Attributes:
+        plan: the round's.
+        cohort: names in order.
+    """
+
+    plan: dict[str, int | float | str]
+    cohort: Names
+
+
+class Keys(_Message):
+    """Partner, step 1: keys of this sum alone, and whom it drew as neighbours; under its long-lived signature.
+
+    Attributes:
+        partner: who signs.
+        mask_key: X25519, for the masks with others. Its private half is shared out.
+        share_key: X25519, for sealing shares.
+        chosen: neighbours by lot; none in the complete graph.
+        signature: Ed25519 over all of it and the sum's context.
+    """
+
+    partner: Name
+    mask_key: Bytes32  # type: ignore[valid-type]  # pydantic's way
+    share_key: Bytes32  # type: ignore[valid-type]
+    chosen: Names
+    signature: Signature
+
+    def signed(self, context: bytes) -> dict[str, Any]:
+        """What the signature is over."""
+        return keys_signed(context, self.partner, self.mask_key, self.share_key, self.chosen)
+
+
+class Roster(_Message):
+    """Coordinator, step 2: everybody's signed keys, in the order of names."""
+
+    keys: Annotated[tuple[Keys, ...], Field(max_length=_MOST)]
+
+    @cached_property
+    def by_name(self) -> dict[str, Keys]:
+        """Keys by partner."""
+        return {keys.partner: keys for keys in self.keys}
+
+
+class Shares(_Message):
+    """Partner, step 2: a sealed pair of shares for every holder, and what they are checked against later.
+
+    Attributes:
+        sealed: holder -> shares of self mask's seed and of the mask key, for the holder's eyes alone.
+        commitments: holder, the owner too where it is one -> hashes of the two shares, so that a wrong one shows.
+        seed_commitment: hash of the seed.
+    """
+
+    sealed: dict[Name, Sealed]  # type: ignore[valid-type]
+    commitments: dict[Name, tuple[Bytes32, Bytes32]]  # type: ignore[valid-type]
+    seed_commitment: Bytes32  # type: ignore[valid-type]
+
+
+class Inbox(_Message):
+    """Coordinator, step 3, with the adapter: who shared, and what the others sealed for this partner.
+
+    Attributes:
+        shared: names in order.
+        sealed: sender -> as in `Shares`.
+        commitments: sender -> as in `Shares`.
+    """
+
+    shared: Names
+    sealed: dict[Name, Sealed]  # type: ignore[valid-type]
+    commitments: dict[Name, tuple[Bytes32, Bytes32]]  # type: ignore[valid-type]
+
+
+class Survivors(_Message):
+    """Coordinator, step 4: whose masked vectors are in the sum, in order."""
+
+    survivors: Names
+
+
+class Confirmation(_Message):
+    """Partner, step 4: its signature over the survivors, once a sum."""
+
+    signature: Signature
+
+
+class Confirmations(_Message):
+    """Coordinator, step 5: proof that everybody was told the same survivors."""
+
+    signatures: dict[Name, Signature]
+
+
+class Revealed(_Message):
+    """Partner, step 5: of each survivor a share of its self mask's seed, of each lost one a share of its mask key."""
+
+    seeds: dict[Name, Bytes32]  # type: ignore[valid-type]
+    mask_keys: dict[Name, Bytes32]  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True)
+class SumTerms:
+    """What is added up, by whom, in how many bits: all that both sides derive for themselves. Public.
+
+    Attributes:
+        plan: the round's; its quorum is the least number of survivors that privacy needs.
+        cohort: names of all who were asked, in order.
+        numbers: of a vector.
+        bits: of a number in the sum.
+    Raises: ProtocolError: names that are not in order, or a quorum that they cannot reach.
+    """
+
+    plan: RoundPlan
+    cohort: tuple[str, ...] = field(repr=False)
+    numbers: int
+    bits: int
+
+    def __post_init__(self) -> None:
+        if list(self.cohort) != sorted(set(self.cohort)):
+            raise ProtocolError("the cohort's names must be in order, each once")
+        if len(self.cohort) < LEAST_PARTNERS:
+            raise ProtocolError("a sum of fewer than 3 partners hides nothing", "have at least 3")
+        if not self.least <= len(self.cohort):
+            raise ProtocolError(f"a quorum of {self.plan.quorum} cannot be had from {len(self.cohort)} partners")
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Who hides behind whom."""
+        return graph_of(len(self.cohort))
+
+    @property
+    def least(self) -> int:
+        """Survivors, and signatures over them, without which nothing is opened."""
+        return max(two_thirds(len(self.cohort)), self.plan.quorum)
+
+    @property
+    def threshold(self) -> int:
+        """Shares that open a secret."""
+        return self.least if self.graph.is_complete else self.graph.threshold
+
+    @cached_property
+    def context(self) -> bytes:
+        """Hash of protocol version, run, round, attempt, parent adapter, privacy plan, cohort and sizes."""
+        values = {
+            "plan": self.plan.to_record(),
+            "cohort": list(self.cohort),
+            "numbers": self.numbers,
+            "bits": self.bits,
+            "degree": self.graph.degree,
+            "threshold": self.threshold,
+            "least": self.least,
+        }
+        return digest("context", _canonical(values))
+
+    def session(self, roster: Roster) -> bytes:
+        """Hash of the context and everybody's signed keys: what all keys are derived for."""
+        return digest("roster", self.context, roster.to_bytes())
+
+
+def keys_signed(
+    context: bytes, partner: str, mask_key: bytes, share_key: bytes, chosen: tuple[str, ...]
+) -> dict[str, Any]:
+    """What a partner's signature over its keys is over."""
+    keys = {"mask_key": mask_key.hex(), "share_key": share_key.hex()}
+    return {"context": context.hex(), "partner": partner, **keys, "chosen": list(chosen)}
+
+
+def survivors_signed(session: bytes, shared: tuple[str, ...], survivors: tuple[str, ...]) -> Mapping[str, Any]:
+    """What a confirmation is over."""
+    return {"session": session.hex(), "shared": list(shared), "survivors": list(survivors)}
+
+
+def share_commitment(session: bytes, kind: str, owner: str, holder: str, share: bytes) -> bytes:
+    """A share is as random as a key, so that its hash tells nothing of it."""
+    return digest("share", session, kind.encode(), owner.encode(), holder.encode(), share)
+
+
+def seed_commitment(session: bytes, owner: str, seed: bytes) -> bytes:
+    """Of a self mask's seed."""
+    return digest("seed", session, owner.encode(), seed)
+
+
+def digest(what: str, *pieces: bytes) -> bytes:
+    """SHA-256 over version, purpose and pieces, each after its length."""
+    hashed = hashlib.sha256(VERSION)
+    for piece in (what.encode(), *pieces):
+        hashed.update(len(piece).to_bytes(8, "big") + piece)
+    return hashed.digest()
+
+
+def _canonical(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Field names are ours, other keys are the sender's and stay out."""
+    return str(location[0]) if location else "message"
