@@ -197,6 +197,17 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "SumHeader.sender": "public",
     "SumHeader.body_hash": "charged",
     "body": "charged",
+    "Keys.partner": "public",
+    "Keys.mask_key": "public",
+    "Keys.share_key": "public",
+    "Keys.chosen": "public",
+    "Keys.signature": "public",
+    "Shares.sealed": "public",
+    "Shares.commitments": "public",
+    "Shares.seed_commitment": "public",
+    "Confirmation.signature": "public",
+    "Revealed.seeds": "public",
+    "Revealed.mask_keys": "public",
     "signature": "charged",  # a partner's is over delta_hash
     # A refusal's words name public figures (plan, budget, what is left of it); of other failures only the class leaves.
     "Error.code": "public",

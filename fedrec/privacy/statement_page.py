@@ -44,7 +44,7 @@ What was protected: **each person, with everything they did, at one organisation
 
 
 def _by_how_much(statement: Mapping[str, Any]) -> str:
-    unmasked = statement["mode"] == "secagg" and statement["simulated"]
+    unmasked = statement["mode"] == "secagg" and not statement.get("masked", False)
     holder = "whoever holds the adapter" if unmasked else "whoever holds the adapter, and the coordinator"
     opener = "somebody who opens one partner's own answers"
     rows = [

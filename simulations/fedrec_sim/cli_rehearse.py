@@ -1,14 +1,15 @@
 """`fedrec rehearse`: the whole network on one machine, with faults."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from fedrec.errors import RunError
+from fedrec.errors import ConfigError, RunError
 from fedrec_sim.cli_output import AsJson, command_line, console, emit_json, errors
 
 Many = list[str] | None
+RehearsedMode = Literal["inspect", "secagg"]
 
 
 def rehearse(
@@ -18,6 +19,9 @@ def rehearse(
     partition: Annotated[Many, typer.Option(help="Cut WHO@ROUND:SECONDSs off, as client-2@1:20s.")] = None,
     garbage: Annotated[Many, typer.Option(help="A partner that answers nonsense, as client-3.")] = None,
     disk_full: Annotated[Many, typer.Option(help="No file of the coordinator may grow, as server@2.")] = None,
+    mode: Annotated[
+        RehearsedMode, typer.Option(help="inspect: answers are seen; secagg: they are added up under masks.")
+    ] = "inspect",
     folder: Annotated[Path, typer.Option("--dir", help="Folder of everything; made anew.")] = Path("runs/rehearsal"),
     train: Annotated[bool, typer.Option(help="Before that, train the demo's model over the network.")] = True,
     pages: Annotated[
@@ -33,6 +37,7 @@ def rehearse(
 
     Example: `fedrec rehearse --kill server@2 --partition client-2@1:20s --garbage client-3 --json`
     """
+    from fedrec.secagg.graph import LEAST_PARTNERS
     from fedrec_sim.rehearsal.faults import parse_faults
     from fedrec_sim.rehearsal.pages import rehearse_pages
     from fedrec_sim.rehearsal.rehearse import rehearse_sums, rehearse_training
@@ -46,7 +51,9 @@ def rehearse(
     def say(line: str) -> None:
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    size = {"partners": partners, "rounds": rounds}
+    if mode == "secagg" and partners < LEAST_PARTNERS:
+        raise ConfigError(f"sums under masks of {partners} partners hide nothing", f"--partners {LEAST_PARTNERS}")
+    size: Any = {"partners": partners, "rounds": rounds, "mode": mode}
     trained = rehearse_training(folder / "training", **size, say=say) if train else None
     found = rehearse_sums(folder / "sums", **size, faults=faults, say=say)
     walked = rehearse_pages(folder / "pages", say=say) if pages else None

@@ -12,8 +12,10 @@ from fedrec.evaluation.metrics import MetricSums
 from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
 from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import part_names, read_state, write_state
+from fedrec.privacy.integer_code import IntegerCode
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.rows import Mode, RowName, row_mode
+from fedrec.secagg.packing import packed_bytes
 from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
 from fedrec_sim.baseline_rows import Bench, fit_floor
@@ -304,5 +306,13 @@ def _look(context: RowContext, federation: Federation, recommender: ModelRecomme
 
 def _traffic(federation: Federation) -> Json:
     sizes = {part: sum(4 * int(np.prod(s)) for s in t.values()) for part, t in federation.session.spec.parts.items()}
-    up = sum(sizes[spec.part] for spec in federation.schedule)
-    return {"bytes_up_per_partner": up, "rounds": len(federation.schedule)}
+    masked, rounds = federation.session.masked, len(federation.schedule)
+    if masked is None:
+        return {"bytes_up_per_partner": sum(sizes[spec.part] for spec in federation.schedule), "rounds": rounds}
+    asked = federation.config.rounds.partners_per_round or federation.config.partners
+    up = 0
+    for spec in federation.schedule:
+        code = IntegerCode.of(masked.privacy_plan, spec.part, asked, masked.range_users)
+        up += packed_bytes(sizes[spec.part] // 4, code.bits)
+    # Keys and shares come on top: some 200 bytes for each other partner.
+    return {"bytes_up_per_partner": up, "rounds": rounds, "exact_sums": federation.partners.plain_sums.compared}

@@ -20,7 +20,7 @@ FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*
 BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
 BASE |= {"fedrec.invitation", "fedrec.key_statements", "fedrec.logs", "fedrec.processes", "fedrec.toml"}
 SERVER = BASE | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
-SERVER |= {"fedrec.registry"}
+SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
+    "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.registry": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec_server": SERVER,
     # Within the coordinator: what partners reach knows nothing of administration, nor of what drives rounds.
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend"},
+    | {"fedrec.recommend", "fedrec.secagg"},
 }
 
 
@@ -104,6 +105,7 @@ def test_the_rule_itself_can_fail() -> None:
     assert not is_allowed("fedrec_server.state.store", "fedrec_server.settings")
     assert not is_allowed("fedrec.data.catalog", "fedrec.model.adapter")
     assert not is_allowed("fedrec.aggregation.mean", "fedrec.model.recommender")
+    assert not is_allowed("fedrec.secagg.partner", "fedrec.model.adapter")
     assert is_allowed("fedrec_server.rounds.session", "fedrec.model.adapter")
 
 

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from fedrec import wire
 from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.secagg.messages import Confirmation, Keys, Revealed, Shares
 from fedrec.signing import SigningKey
-from fedrec.wire import ANSWER, FIELD_DISCLOSURE, QUESTION, RoundPlan, UpdateHeader
+from fedrec.wire import ANSWER, FIELD_DISCLOSURE, QUESTION, SUM, RoundPlan, SumHeader, UpdateHeader
 from fedrec_client.app import app
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.link import register
@@ -25,8 +26,10 @@ from fedrec_server.rounds.records import question
 from fedrec_sim.grid import InProcessGrid
 
 OURS = [kind for kind in vars(wire).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-RECORDS = {QUESTION: RoundPlan, ANSWER: UpdateHeader}
-BESIDE = {"adapter", "adapter_delta", "signature"}  # values of a record that are no fields of ours
+RECORDS = {QUESTION: RoundPlan, ANSWER: UpdateHeader, SUM: SumHeader}
+# What a partner says in the body of a step.
+BODIES = [Keys, Shares, Confirmation, Revealed]
+BESIDE = {"adapter", "adapter_delta", "body", "signature"}  # values of a record that are no fields of ours
 
 HEADERS = {"fedrec-partner", "fedrec-time", "fedrec-signature"}
 # What Flower's node puts into the message with which it hands over an answer; others are objects and their tree.
@@ -59,12 +62,12 @@ def undeclared_in(content: RecordDict, declared: Mapping[str, str] = FIELD_DISCL
 
 
 def test_every_field_of_every_message_is_declared() -> None:
-    assert {RoundPlan, UpdateHeader} <= set(OURS)
-    assert undeclared([*OURS, Metadata, Error, Enrolment, Rotation]) == set()
+    assert {RoundPlan, SumHeader, UpdateHeader} <= set(OURS)
+    assert undeclared([*OURS, *BODIES, Metadata, Error, Enrolment, Rotation]) == set()
 
 
 def test_nothing_is_declared_that_no_message_has() -> None:
-    known = set().union(*(fields_of(kind) for kind in [*OURS, Metadata, Error, Enrolment, Rotation]))
+    known = set().union(*(fields_of(kind) for kind in [*OURS, *BODIES, Metadata, Error, Enrolment, Rotation]))
     assert FIELD_DISCLOSURE.keys() - known == BESIDE | HEADERS | {"PushMessagesRequest.clientapp_runtime_list"}
 
 
@@ -90,7 +93,7 @@ def test_a_call_of_a_partners_node_carries_no_other_header() -> None:
 
 def test_what_is_charged() -> None:
     charged = {name for name, disclosure in FIELD_DISCLOSURE.items() if disclosure == "charged"}
-    assert charged == {"UpdateHeader.delta_hash", "adapter_delta", "signature"}
+    assert charged == {"UpdateHeader.delta_hash", "SumHeader.body_hash", "adapter_delta", "body", "signature"}
 
 
 def mutant_of(kind: type, name: str) -> type:

@@ -131,7 +131,7 @@ def test_sigkill_in_the_middle_of_a_round_costs_nothing(config_file: Path, finis
         "calls = []\n"
         "def die(node):\n"
         "    calls.append(node)\n"
-        "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if len(calls) == 38: os.kill(os.getpid(), signal.SIGKILL)\n"
         "run(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), before_answer=die)\n"
     )
     killed = subprocess.run(**in_a_process(code, config_file, tmp_path), capture_output=True)
@@ -156,7 +156,7 @@ def test_a_failing_partner_loses_its_turn_and_is_named(config_file: Path, tmp_pa
         if node == 3:
             raise RuntimeError("a private detail")
 
-    summary, events = run(config_file, tmp_path, before_answer=fail)
+    summary, events = run(config_file, tmp_path, "partners=4", before_answer=fail)
     refused = [event for event in events if event["event"] == "partner_refused"]
     assert {event["partner"] for event in refused} == {"partner-2"}
     assert "a private detail" not in json.dumps(events)
@@ -276,7 +276,13 @@ def test_a_run_ends_though_somebody_has_seen_nearly_everything(
     ]
     write_catalog(catalog, tmp_path / "shop/catalog.parquet")
     write_interactions(InteractionTable.from_rows(rows, catalog), tmp_path / "shop/interactions.parquet")
-    small = ("partners=2", f"data.source={tmp_path / 'shop'}", "evaluation.watch_users=1", "seeds=[1, 2, 3]")
+    small = (
+        "partners=2",
+        "rounds.masks=false",
+        f"data.source={tmp_path / 'shop'}",
+        "evaluation.watch_users=1",
+        "seeds=[1, 2, 3]",
+    )
     summary, events = run(config_file, tmp_path / "runs", *small)
     assert all(len(person["recommended"]) in (1, 3, 5) for person in summary["recommendations"])
     looks = [event["validation"] for event in events if event["event"] == "round_committed"]

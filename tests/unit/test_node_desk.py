@@ -135,10 +135,11 @@ def test_a_round_of_one_step_is_within_what_three_are_not(tmp_path: Path) -> Non
     ask(desk_of(tmp_path, Counting(), policy={"epsilon_round": 0.2}), asked())
 
 
-def test_no_policy_can_allow_secagg_until_there_are_masks() -> None:
-    """A partner's share of the noise alone would leave it otherwise."""
-    with pytest.raises(ValueError, match="modes"):
-        PolicySettings(modes=("secagg",))  # type: ignore[arg-type]
+def test_a_share_of_noise_never_leaves_without_masks(tmp_path: Path) -> None:
+    worker = Counting()
+    with pytest.raises(PrivacyError, match="without masks"):
+        ask(desk_of(tmp_path, worker, policy={"modes": ("inspect", "secagg")}), asked(mode="secagg"))
+    assert worker.asked == []
 
 
 def test_every_reason_is_told_at_once_and_kept_for_the_partner(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fedrec.rows import Mode
 from fedrec_client.agreement import Agreement
 from fedrec_client.node import adapters_of
 from fedrec_client.worker_process import open_ledger
@@ -22,7 +23,7 @@ def committed_rounds(stage: Stage) -> dict[int, dict[str, Any]]:
     return {one["round"]: one for one in found if one["status"] == "committed"}
 
 
-def sums_are_exact(stage: Stage, powers: Mapping[str, int]) -> bool:
+def sums_are_exact(stage: Stage, powers: Mapping[str, int], mode: Mode = "inspect") -> bool:
     """Whether every round moved the adapter by the mean of exactly those partners' powers of two that it names.
 
     Of n partners the sum is n times the mean; powers are small enough that float32 holds both, and a partner that is
@@ -35,6 +36,7 @@ def sums_are_exact(stage: Stage, powers: Mapping[str, int]) -> bool:
         before, after = (registry.load(n).tensors["w"].astype(np.float64) for n in (number - 1, number))
         moved = (after - before) * len(told["partners"])
         expected = sum(2 ** powers[name] for name in told["partners"])
+        moved = moved if mode == "inspect" else -moved  # what is added up under masks is a gradient, not a step
         if round(moved[0]) != expected or not math.isclose(moved[0], expected, rel_tol=1e-4) or moved[1:].any():
             return False
     return True

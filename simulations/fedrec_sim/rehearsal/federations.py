@@ -14,8 +14,11 @@ from fedrec.data.interactions import InteractionTable
 from fedrec.data.partition import deal_users
 from fedrec.errors import DataError
 from fedrec.model.adapter import AdapterState
+from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.privacy.statement import privacy_statement
+from fedrec.rows import Mode
+from fedrec.secagg.graph import two_thirds
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec_server.rounds.federation import Federation
 from fedrec_server.rounds.schedule import RoundSpec
@@ -25,14 +28,23 @@ from fedrec_sim.federation_maker import make_federation
 # So many numbers as the demo's private head has, so that as much travels.
 NUMBERS = 120_000
 _NOISE = 20.0
-_ROW = "federated_eps7_inspect"  # below the 8 that a node allows unless its owner says otherwise
+_RANGE_USERS = 4096
+# Below the 8 that a node allows unless its owner says otherwise.
+_ROWS: dict[Mode, str] = {"inspect": "federated_eps7_inspect", "secagg": "federated_eps7_secagg"}
 
 
-def sums_federation(catalog: Path, *, rounds: int, quorum: int, numbers: int = NUMBERS) -> Federation:
-    """One tensor, a mean without any damping, and a privacy plan that partners pay for although nothing is trained."""
+def sums_federation(
+    catalog: Path, *, rounds: int, quorum: int, mode: Mode = "inspect", numbers: int = NUMBERS
+) -> Federation:
+    """One tensor, a mean without any damping, and a privacy plan that partners pay for although nothing is trained.
+
+    Under masks integers are added up, and the learning rate undoes their grain.
+    """
     initial = AdapterState({"w": np.zeros(numbers, np.float32)})
     part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=rounds)
-    plan = PrivacyPlan("user", "inspect", 1e-5, (part,), quorum)
+    plan = PrivacyPlan("user", "secagg" if mode == "secagg" else "inspect", 1e-5, (part,), quorum)
+    masked = mode == "secagg"
+    rate = 1 / IntegerCode.of(plan, "head", quorum, _RANGE_USERS).grain if masked else 1.0
     nothing = "0" * 64
     model = ModelTerms(
         config=ModelConfig(),
@@ -44,24 +56,26 @@ def sums_federation(catalog: Path, *, rounds: int, quorum: int, numbers: int = N
     terms = FederationTerms(
         format=FORMAT,
         name="sums",
-        mode="inspect",
+        mode=plan.mode,
         privacy_plan=plan.to_dict(),
         model=model,
         work=WorkTerms(max_history=50, weight_decay=0.0, batch_users=8),
         parts={"head": {"w": (numbers,)}},
         initial_hash=initial.hash,
         seed=1,
+        range_users=_RANGE_USERS if masked else None,
     )
     average = ServerOptimizer("sgd", server_learning_rate=1.0, momentum=0.0)
-    schedule = (RoundSpec("head", local_epochs=1, local_steps=1, learning_rate=1.0, optimizer=average),) * rounds
-    statement = privacy_statement(plan, noise_source="secret", simulated=False)
+    schedule = (RoundSpec("head", local_epochs=1, local_steps=1, learning_rate=rate, optimizer=average),) * rounds
+    statement = privacy_statement(plan, noise_source="secret", simulated=False, masked=masked)
     return Federation(terms, schedule, statement, initial, catalog.read_bytes())
 
 
-def trained_federation(catalog: Path, *, partners: int, rounds: int) -> Federation:
+def trained_federation(catalog: Path, *, partners: int, rounds: int, mode: Mode = "inspect") -> Federation:
     """The demo's model and private settings, cut to so many rounds: the prior, then the head."""
-    config = load_config(DEMO, (f"partners={partners}", f"rounds.quorum={partners}", "private.delta=1e-5"))
-    prior, head, *_ = config.for_row(_ROW).private.parts
+    quorum = two_thirds(partners) if mode == "secagg" else partners
+    config = load_config(DEMO, (f"partners={partners}", f"rounds.quorum={quorum}", "private.delta=1e-5"))
+    prior, head, *_ = config.for_row(_ROWS[mode]).private.parts
     parts: tuple[PartConfig, ...] = (prior,)
     if rounds > 1:
         parts += (head.model_copy(update={"rounds": rounds - 1}),)
@@ -69,7 +83,7 @@ def trained_federation(catalog: Path, *, partners: int, rounds: int) -> Federati
     parts = tuple(part.model_copy(update={"share": part.share / whole}) for part in parts)
     private = config.private.model_copy(update={"parts": parts, "tuned": ()})
     config = config.model_copy(update={"private": private})
-    told = {"name": "rehearsal", "row": _ROW, "users_per_partner": 943 // partners, "seed": 1}
+    told = {"name": "rehearsal", "row": _ROWS[mode], "users_per_partner": 943 // partners, "seed": 1}
     return make_federation(config, catalog=catalog.read_bytes(), **told)  # type: ignore[arg-type]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import RunError
+from fedrec.rows import Mode
+from fedrec.secagg.graph import two_thirds
 from fedrec_server.state.round_book import RoundBook
 from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.faults import DISK_FULL_S, Fault
@@ -18,6 +20,7 @@ from fedrec_sim.rehearsal.outsider import outsider_gets
 from fedrec_sim.rehearsal.stage import Stage, listens, set_stage, wait_until
 
 _RESTART_S = 1.0
+_STEP_TIMEOUT_S = 10.0
 _DISK_BYTES = 4096
 _ROUND_TIMEOUT_S, _TRAINING_TIMEOUT_S = 20.0, 240.0
 Say = Callable[[str], None]
@@ -42,14 +45,14 @@ class Timeline:
         self.say(f"{at:7.1f} s  {what}")
 
 
-def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say) -> dict[str, Any]:
-    """The demo's model and privacy plan over the network, in `inspect` mode; what came of it, in figures."""
+def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say, mode: Mode = "inspect") -> dict[str, Any]:
+    """The demo's model and privacy plan over the network; what came of it, in figures."""
     timeline, names = Timeline(say), _names(partners)
     catalog, rows = deal_rows(folder, names)
-    made = trained_federation(catalog, partners=partners, rounds=rounds)
+    made = trained_federation(catalog, partners=partners, rounds=rounds, mode=mode)
     made.write(folder / "federation")
     timeline.note(f"federation of {rounds} rounds, epsilon {made.statement['epsilon']:.2f}")
-    stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
+    stage = set_stage(folder, folder / "federation", rows, say=timeline.note, mode=mode)
     try:
         settle(stage, timeout_s=_TRAINING_TIMEOUT_S)
         seconds = _run_rounds(stage, rounds, (), timeline)
@@ -60,14 +63,16 @@ def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say) -> 
     return {"rounds_committed": len(checks.committed_rounds(stage)), "s_per_round": round(seconds / rounds, 3), **found}
 
 
-def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[Fault], say: Say) -> dict[str, Any]:
+def rehearse_sums(
+    folder: Path, *, partners: int, rounds: int, faults: Sequence[Fault], say: Say, mode: Mode = "inspect"
+) -> dict[str, Any]:
     """Powers of two in place of training, with faults; what came of it, in figures."""
     timeline, names = Timeline(say), _names(partners)
     spoilers = {fault.whom for fault in faults if fault.kind == "garbage"}
-    quorum = max(1, min(2, partners - len(spoilers)))
+    quorum = max(1, min(2, partners - len(spoilers))) if mode == "inspect" else two_thirds(partners)
     catalog, rows = deal_rows(folder, names)
-    sums_federation(catalog, rounds=rounds, quorum=quorum).write(folder / "federation")
-    stage = set_stage(folder, folder / "federation", rows, say=timeline.note)
+    sums_federation(catalog, rounds=rounds, quorum=quorum, mode=mode).write(folder / "federation")
+    stage = set_stage(folder, folder / "federation", rows, say=timeline.note, mode=mode)
     powers = {name: number for number, name in enumerate(names)}
     try:
         settle(stage, timeout_s=_ROUND_TIMEOUT_S, powers=powers, spoilers=spoilers)
@@ -85,7 +90,7 @@ def rehearse_sums(folder: Path, *, partners: int, rounds: int, faults: Sequence[
     }
     return {
         "rounds_committed": len(committed),
-        "exact_sum": checks.sums_are_exact(stage, powers),
+        "exact_sum": checks.sums_are_exact(stage, powers, mode),
         "overhead_s_per_round": round(seconds / rounds, 3),
         **found,
         "outsider": tried,
@@ -116,6 +121,7 @@ def settle(
     """What a rehearsal sets otherwise than `init` wrote it."""
     settings = stage.server.folder / "server.toml"
     text = settings.read_text().replace("timeout_s = 600.0", f"timeout_s = {timeout_s}")
+    text = text.replace("step_timeout_s = 30.0", f"step_timeout_s = {_STEP_TIMEOUT_S}")
     settings.write_text(text.replace("pause_s = 30.0", "pause_s = 1.0"))
     for name in stage.clients:
         path = stage.node(name).folder / "client.toml"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.errors import RunError
+from fedrec.rows import Mode
 from fedrec_client.settings import Node
 from fedrec_server.settings import Coordinator
 from fedrec_sim.rehearsal.relay import Relay
@@ -116,13 +117,16 @@ class Stage:
             relay.close()
 
 
-def set_stage(folder: Path, federation: Path, rows: dict[str, Path], *, say: Callable[[str], None]) -> Stage:
+def set_stage(
+    folder: Path, federation: Path, rows: dict[str, Path], *, say: Callable[[str], None], mode: Mode = "inspect"
+) -> Stage:
     """Init, use, start, invite, enrol, approve, agree, import: as in docs/operations.md, by the commands themselves.
 
     Args:
         folder: new.
         federation: as `fedrec federation make` wrote it.
         rows: partner -> CSV file with columns user, item, timestamp.
+        mode: that partners allow; for `secagg` they exchange keys with each other.
     Raises: RunError: a command failed, with its words.
     """
     server = Actor("server", folder / "server", SERVER)
@@ -131,7 +135,11 @@ def set_stage(folder: Path, federation: Path, rows: dict[str, Path], *, say: Cal
         set_server(stage, federation, say)
         for number, name in enumerate(rows):
             _enrol(stage, name, approve_by_hand=number == 0)
+            _change(stage.clients[name].folder / "client.toml", {'modes = ["inspect"]': f'modes = ["{mode}"]'})
             say(f"{name} enrolled")
+        if mode == "secagg":
+            _meet(stage)
+            say("partners exchanged keys")
         for name, path in rows.items():
             stage.client_says(name, "agree")
             found = stage.client_says(name, "import", str(path))
@@ -140,6 +148,14 @@ def set_stage(folder: Path, federation: Path, rows: dict[str, Path], *, say: Cal
         stage.close()
         raise
     return stage
+
+
+def _meet(stage: Stage) -> None:
+    """Every partner accepts the keys of all others, as its owner would after a telephone call."""
+    keys = {name: stage.client_says(name, "peers", "key")["key"] for name in stage.clients}
+    for name in stage.clients:
+        for other in keys.keys() - {name}:
+            stage.client_says(name, "peers", "add", other, keys[other])
 
 
 def set_server(
