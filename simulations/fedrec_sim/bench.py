@@ -132,6 +132,60 @@ def network(
     console.print(_network_table(result))
 
 
+@bench.command("secagg")
+def secagg(
+    partners: Annotated[list[int] | None, typer.Option(help="In the sum; repeat it. Default: 10, 100, 300.")] = None,
+    parameters: Annotated[int, typer.Option(help="Numbers that are added up.", min=1)] = 1_000_000,
+    bits: Annotated[int, typer.Option(help="Of a number in the sum.", min=16, max=32)] = 28,
+    lost: Annotated[float, typer.Option(help="Share of the partners whose vectors never come.", min=0, max=0.3)] = 0.1,
+    step: Annotated[bool, typer.Option(help="Also time one step of training, for scale.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the figures there as well, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time sums under masks: each partner's work over all five steps, and the coordinator's, all in one process.
+
+    Beside them one step of training, and what Flower's SecAgg+ takes for its masks and shares. With one `--partners`,
+    its figures stand at the top of the JSON as well. Example: `fedrec bench secagg --partners 100 --json`
+    """
+    from fedrec.errors import ConfigError
+    from fedrec.secagg.graph import LEAST_PARTNERS
+    from fedrec_sim.bench_secagg import measure_flower, measure_step, measure_sum
+    from fedrec_sim.run import commit_of_checkout
+
+    def say(line: str) -> None:
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    asked = partners or [10, 100, 300]
+    if min(asked) < LEAST_PARTNERS:
+        raise ConfigError(f"sums under masks of {min(asked)} partners hide nothing", f"--partners {LEAST_PARTNERS}")
+    sizes = [
+        {**measure_sum(n, parameters, bits, lost, say), "flower_secagg_plus": measure_flower(n, parameters)}
+        for n in asked
+    ]
+    result = {"command": command_line(), "commit": commit_of_checkout(), "sizes": sizes}
+    result |= measure_step() if step else {}
+    result |= sizes[0] if len(sizes) == 1 else {}
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        emit_json(result)
+        return
+    table = Table("partners", "neighbours", "lost", "partner, s", "bytes / fp32", "coordinator, s", "SecAgg+ client, s")
+    for size in sizes:
+        table.add_row(
+            f"{size['partners']:,}",
+            f"{size['neighbours']}",
+            f"{size['lost']}",
+            f"{size['partner_s']:.2f}",
+            f"{size['bytes_over_fp32']:.2f}",
+            f"{size['coordinator_s']:.1f}",
+            f"{size['flower_secagg_plus']['client_s']:.1f}",
+        )
+    console.print(table)
+    if step:
+        console.print(f"one step of training on {result['users']} users: {result['training_step_s']:.2f} s")
+
+
 def _network_table(result: dict[str, Any]) -> Table:
     table = Table("partners", "s a round", "lost", "kB up", "kB down", "calls", "peak MB and CPU s a round")
     for size in result["sizes"]:
