@@ -27,6 +27,7 @@ Purpose = Literal[
     "secagg-ask",
     "secagg-answer",
     "secagg-keys",
+    "secagg-shared",
     "secagg-survivors",
 ]
 _KEY_BYTES = 32

@@ -82,6 +82,9 @@ def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]
     if (plan := terms.plan) is not None:
         if (whole := epsilon_pld(plan.events(), policy.delta)) > policy.epsilon_total:
             problems.append(f"costs epsilon {whole:.2f} in all, {policy.epsilon_total:g} is allowed")
+        if terms.mode == "secagg" and plan.dishonest < policy.min_dishonest:
+            least = policy.min_dishonest
+            problems.append(f"bears {plan.dishonest} dishonest partners, policy.min_dishonest is {least}")
         costs = {part.part: round_epsilon(part, policy.delta) for part in plan.parts}
         allowed = f"{policy.epsilon_round:g} is allowed"
         problems += [f"a round of {n} costs {c:.2f}, {allowed}" for n, c in costs.items() if c > policy.epsilon_round]

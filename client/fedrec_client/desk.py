@@ -1,5 +1,6 @@
 """Between the coordinator and a partner's worker: every round is held against signature, terms, policy and memory."""
 
+import fcntl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,13 +45,14 @@ class SeenRounds:
                 by a process that has forgotten it either.
         Raises: ProtocolError: not later than what was seen. StorageError.
         """
-        latest = self._latest()
-        if (place, step) == latest:
-            raise ProtocolError(f"round {place[1]} attempt {place[2]} was asked before", "begin another attempt")
-        if (place, step) < latest:
-            raise ProtocolError(f"round {place[1]} attempt {place[2]} is older than one that was asked before")
-        values = dict(zip(("generation", "round", "attempt"), place, strict=True)) | {"step": step}
-        with storage_errors(self._path.parent):
+        with storage_errors(self._path.parent), self._path.with_suffix(".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # a second process of this node looks after the first has written
+            latest = self._latest()
+            if (place, step) == latest:
+                raise ProtocolError(f"round {place[1]} attempt {place[2]} was asked before", "begin another attempt")
+            if (place, step) < latest:
+                raise ProtocolError(f"round {place[1]} attempt {place[2]} is older than one that was asked before")
+            values = dict(zip(("generation", "round", "attempt"), place, strict=True)) | {"step": step}
             replace_file(self._path, json_bytes({"format": FORMAT, **values}))
 
     def _latest(self) -> tuple[Place, int]:

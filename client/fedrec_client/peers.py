@@ -19,6 +19,7 @@ class Peers:
 
     def __init__(self, node: Node) -> None:
         self._own, self._path = node.settings.name, node.state / "peers.json"
+        self._own_key = node.signing_key().public.hex()
 
     def keys(self) -> dict[str, bytes]:
         """Accepted keys by name. Raises RunError: the file is damaged."""
@@ -35,6 +36,7 @@ class Peers:
         key = key.strip().lower()
         problems = [] if NAME.fullmatch(name) else [f"{name!r} is no partner's name"]
         problems += [f"{name} is this node's own name"] if name == self._own else []
+        problems += ["that key is this node's own"] if key == self._own_key else []
         if len(key) != _KEY_HEX or set(key) - set("0123456789abcdef"):
             problems.append(f"the key must be {_KEY_HEX} hex digits, as `flower-client peers key` prints it")
         known = self.keys()
@@ -42,6 +44,8 @@ class Peers:
             problems.append(
                 f"{name} is known with another key, {fingerprint(known[name])}; --replace accepts the new one"
             )
+        twins = [other for other, bytes_ in known.items() if bytes_.hex() == key and other != name]
+        problems += [f"that key is known as {', '.join(twins)}'s: a partner counts once"] if twins else []
         if problems:
             raise ConfigError.of_all(problems, "ask the partner itself, not the coordinator", "peers add")
         self._keep({**known, name: bytes.fromhex(key)})

@@ -39,7 +39,13 @@ class PowerOfTwo:
         header = UpdateHeader(*place, self._partner, adapter_delta.hash, plan.privacy_plan_hash)
         return header, adapter_delta
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:  # noqa: ARG002  # see `IntegerSource`
+    def integers(
+        self,
+        plan: RoundPlan,
+        state: AdapterState,
+        code: IntegerCode,  # noqa: ARG002  # see `IntegerSource`
+        session: bytes,  # noqa: ARG002
+    ) -> NDArray[np.int64]:
         """See `IntegerSource`: the power itself, so that the sum is a whole number."""
         if state.hash != plan.parent_hash:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
@@ -93,6 +99,6 @@ class Nonsense:
             return replace(header, delta_hash=adapter_delta.hash), adapter_delta
         return replace(header, partner="server") if kind == 3 else replace(header, delta_hash="0" * 64), adapter_delta
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         """See `IntegerSource`. What does not fit into the sum's bits; of what fits, a sum would show nothing."""
-        return self._worker.integers(plan, state, code) - (1 << 40)
+        return self._worker.integers(plan, state, code, session) - (1 << 40)

@@ -43,6 +43,7 @@ class PolicySettings(Section):
     hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-4]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d$")] = "00:00-24:00"
     backbones: tuple[Sha256, ...] = ()
     accept_new_keys: bool = True
+    min_dishonest: Annotated[int, Field(ge=0)] = 1
 
 
 class MachineSettings(Section):

@@ -1,6 +1,7 @@
 """A partner's place in sums under masks: five steps of one attempt at a time, with secrets that never touch a disk."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -15,19 +16,23 @@ from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.secagg.messages import Confirmations, Inbox, Opening, Roster, SumTerms, Survivors
 from fedrec.secagg.partner import PartnerSum
+from fedrec.secagg.shamir import Entropy
 from fedrec.signing import SigningKey
 from fedrec.wire import RoundPlan, SumHeader
 
 Place = tuple[str, int, int]
+MOST_ATTEMPTS = 64
 SumAnswer = tuple[SumHeader, bytes]
 
 
 class IntegerSource(Protocol):
     """Who computes what is added up."""
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         """The round's noised sum, paid for, int64 `[numbers of the part]` in grains of the code.
 
+        Args:
+            session: hash of the secure sum that it is for; it keys the noise, so that no two sums share any.
         Raises: FedrecError: refused, with a reason that names no private value.
         """
 
@@ -64,6 +69,8 @@ class SumRules:
             # A second local step would depend on the first one's sum under the partner's own small noise share, so
             # that one user could move the whole group's second gradient by more than the clip norm.
             problems.append("asks for more than one step")
+        if plan.attempt > MOST_ATTEMPTS:
+            problems.append(f"is more than attempt {MOST_ATTEMPTS}: each is another draw of who hides behind whom")
         if problems:
             raise PrivacyError(f"round {plan.round} attempt {plan.attempt}: {'; '.join(problems)}")
 
@@ -83,6 +90,7 @@ class SumDesk:
         peers: public keys that the owner accepts, by name, as they are at this moment.
         rules: what a sum is held against.
         source: computes the vector, once the shares are safe.
+        entropy: of an attempt's secrets; a simulation has its own, so that it can be repeated.
     """
 
     partner: str
@@ -90,6 +98,7 @@ class SumDesk:
     peers: Callable[[], Mapping[str, bytes]] = field(repr=False)
     rules: SumRules
     source: IntegerSource = field(repr=False)
+    entropy: Callable[[Place], Entropy] = field(default=lambda _: os.urandom, repr=False)
     _place: Place | None = None
     _sum: PartnerSum | None = field(default=None, repr=False)
     _code: IntegerCode | None = None
@@ -143,15 +152,16 @@ class SumDesk:
             raise ProtocolError("the plan is not of the round that its header names")
         self.rules.refuse(plan)
         code = self.rules.code(plan.part, len(opening.cohort))
-        terms = SumTerms(plan, opening.cohort, self.rules.numbers[plan.part], code.bits)
-        self._sum = PartnerSum(self.partner, self.identity, self.peers(), terms)
+        sizes = (self.rules.numbers[plan.part], code.bits, code.grain)
+        terms = SumTerms(plan, opening.cohort, *sizes, self.rules.privacy_plan.dishonest)
+        self._sum = PartnerSum(self.partner, self.identity, self.peers(), terms, self.entropy(place))
         self._place, self._code = place, code
 
     def _masked(self, open_sum: PartnerSum, inbox: Inbox, state: AdapterState | None) -> bytes:
         if state is None or self._code is None:
             raise ProtocolError("the adapter is missing")
         open_sum.check_inbox(inbox)  # before a row is read, and before it costs anything
-        return open_sum.mask(self.source.integers(open_sum.terms.plan, state, self._code))
+        return open_sum.mask(self.source.integers(open_sum.terms.plan, state, self._code, open_sum.session))
 
 
 def body_hash(body: bytes) -> str:

@@ -121,17 +121,19 @@ class Worker:
         train_plain(self.model, names, self.data.histories, settings, epochs=epochs, rng=rng, cache=cache)
         return _difference(self.model, state, names)
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         """The round's noised sum in integers, for a secure sum and nobody else.
 
+        Args:
+            session: see `IntegerSource`.
         Returns: int64 `[numbers of the part]`, tensors in name order, in grains of the code.
         Raises, Privacy: as `train`. With this partner's share of the noise alone.
         """
         self._take(plan, state)
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
-        event = self._pay(plan, state)
-        source = self._source(plan, state, 0)
+        question = self._question(plan, state, session)
+        event, source = self._pay(plan, state, question), self._source(question, 0)
         vector = private_integers(
             self.model, names, self.data.histories, self._step(plan, part), source, self._cache, code
         )
@@ -148,19 +150,19 @@ class Worker:
     def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
-        event = self._pay(plan, state)
+        question = self._question(plan, state)
+        event = self._pay(plan, state, question)
         for number in range(plan.local_steps):
-            source = self._source(plan, state, number)
+            source = self._source(question, number)
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
         adapter_delta = _difference(self.model, state, names)
         self._note_release(event, adapter_delta.hash)
         return adapter_delta
 
-    def _pay(self, plan: RoundPlan, state: AdapterState) -> str:
+    def _pay(self, plan: RoundPlan, state: AdapterState, question: str) -> str:
         """Reserve the round's cost, before anything is computed from rows; the event's name."""
         part, ledger = self.agreed(plan)
         # Keyed: the hash of a question holds the data's fingerprint, which would confirm a guess of all rows.
-        question = self._question(plan, state)
         event = hmac.digest(self.noise_root, f"ledger|{question}".encode(), "sha256").hex()
         ledger.reserve(
             event,
@@ -181,8 +183,8 @@ class Worker:
         assert self.ledger is not None  # `_pay` has refused otherwise
         self.ledger.release(event, released)
 
-    def _source(self, plan: RoundPlan, state: AdapterState, number: int) -> NoiseSource:
-        return NoiseSource.from_root(self.noise_root, f"{self._question(plan, state)}|{number}".encode())
+    def _source(self, question: str, number: int) -> NoiseSource:
+        return NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
 
     def agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
         """The part's plan, if the coordinator asks for exactly what this partner agreed to.
@@ -217,16 +219,17 @@ class Worker:
             most_users=self.most_users,
         )
 
-    def _question(self, plan: RoundPlan, state: AdapterState) -> str:
+    def _question(self, plan: RoundPlan, state: AdapterState, session: bytes = b"") -> str:
         """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
 
-        Under secure aggregation each attempt is another question: two attempts that were opened over different
-        partners would otherwise differ by one partner's answer with nothing but its own small noise share on it.
+        Under secure aggregation each sum is another question: two that were opened over different partners would
+        otherwise differ by one partner's answer with nothing but its own small noise share on it. Its session never
+        repeats, whatever was forgotten since.
         """
         question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
         question += f"{self.plain.max_history}|{self.most_users}|"  # the shape of a batch moves last bits
         question += f"{plan.privacy_plan_hash}|{state.hash}|{self.data.fingerprint}|{self.partner}|"
-        question += str(plan.attempt) if plan.mode == "secagg" else "any attempt"
+        question += f"{plan.attempt}|{session.hex()}" if plan.mode == "secagg" else "any attempt"
         return hashlib.sha256(question.encode()).hexdigest()
 
     def _forget_stale_contexts(self, state: AdapterState) -> None:

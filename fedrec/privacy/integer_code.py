@@ -23,8 +23,8 @@ ROUNDING_STD = 8.0
 GRAINS_PER_NOISE = 512
 # Draws further away than 12 standard deviations, of which there is one in 10**32, are not made.
 REACH = int(12 * ROUNDING_STD)
-# A Box-Muller draw from 53 bits is never further out: sqrt(-2 ln 2**-53) = 8.57.
-_FURTHEST_NOISE = 8.6
+# A Box-Muller draw from 64 bits is never further out: sqrt(-2 ln 2**-64) = 9.42.
+_FURTHEST_NOISE = 9.5
 MAX_BITS = 32
 
 
@@ -55,7 +55,7 @@ class IntegerCode:
         """
         noise_std = plan.noise_std(part)
         (l2_clip_norm,) = (p.l2_clip_norm for p in plan.parts if p.part == part)
-        grain = 2.0 ** math.floor(math.log2(noise_std / GRAINS_PER_NOISE))
+        grain = math.ldexp(1.0, math.frexp(noise_std / GRAINS_PER_NOISE)[1] - 1)  # the power of two below
         clamp = l2_clip_norm * range_users
         largest = math.ceil((clamp + _FURTHEST_NOISE * noise_std) / grain) + REACH + 1
         bits = (2 * partners * largest).bit_length()
@@ -66,6 +66,9 @@ class IntegerCode:
 
 def slack(partners: int, numbers: int, steps: int) -> float:
     """By what the probability of anything may differ from that of the continuous mechanism, as a factor minus 1.
+
+    Of ideal draws. Those that are made come from 64-bit words and float64, as those of all DP-SGD software do, and no
+    accounting speaks of their last bits.
 
     Args:
         partners, numbers, steps: of sums, of numbers in each, and how many sums there are.

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from fedrec.errors import PrivacyError
 from fedrec.privacy.clipping import BoundedSum
 from fedrec.privacy.integer_code import GRAINS_PER_NOISE, REACH, ROUNDING_STD, IntegerCode
-from fedrec.privacy.noise import NoiseSource
+from fedrec.privacy.noise import NoiseSource, noised
 
 
 def noised_integers(bounded: BoundedSum, noise_std: float, code: IntegerCode, source: NoiseSource) -> NDArray[np.int64]:
@@ -25,9 +26,7 @@ def noised_integers(bounded: BoundedSum, noise_std: float, code: IntegerCode, so
     """
     if not code.grain * GRAINS_PER_NOISE <= noise_std < math.inf:
         raise PrivacyError("the grain is too coarse for this noise", "derive the code from the same plan")
-    total = bounded.consume().detach().cpu().double().numpy()
-    noised = np.clip(total, -code.clamp, code.clamp) + noise_std * source.gaussian_float64(len(total))
-    return round_at_random(noised / code.grain, source)
+    return round_at_random(noised(bounded, noise_std, source, code.clamp) / code.grain, source)
 
 
 def round_at_random(centres: NDArray[np.float64], source: NoiseSource) -> NDArray[np.int64]:
@@ -55,9 +54,6 @@ def round_at_random(centres: NDArray[np.float64], source: NoiseSource) -> NDArra
 @cache
 def _thresholds() -> NDArray[np.uint64]:
     """Cumulative discrete Gaussian around 0, times 2**64: a draw is how many of them are at most a random word."""
-    weights = [math.exp(-(k**2) / (2 * ROUNDING_STD**2)) for k in range(-REACH, REACH + 1)]
-    whole, below, found = math.fsum(weights), 0.0, []
-    for place in range(1, len(weights)):
-        below = math.fsum(weights[:place])
-        found.append(min(int(below / whole * 2.0**64), 2**64 - 1))
-    return np.array(found, np.uint64)
+    weights = [int(math.ldexp(math.exp(-(k**2) / (2 * ROUNDING_STD**2)), 200)) for k in range(-REACH, REACH + 1)]
+    whole, below = sum(weights), accumulate(weights[:-1])
+    return np.array([min((part << 64) // whole, 2**64 - 1) for part in below], np.uint64)

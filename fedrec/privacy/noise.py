@@ -75,9 +75,14 @@ class NoiseSource:
         return self.gaussian_float64(n).astype(np.float32)
 
     def gaussian_float64(self, n: int) -> NDArray[np.float64]:
-        """The same draws, not yet rounded. Reference: Box & Muller 1958, doi:10.1214/aoms/1177706645."""
-        pairs = self.uniform(2 * -(-n // 2)).reshape(-1, 2)
-        radius, angle = np.sqrt(-2.0 * np.log(pairs[:, 0])), 2.0 * math.pi * pairs[:, 1]
+        """The same draws, not yet rounded; at most 9.5 in size.
+
+        Radii come from 64 bits: of 53 the last few would be further apart than what is rounded to later.
+        Reference: Box & Muller 1958, doi:10.1214/aoms/1177706645.
+        """
+        pairs = self.words(2 * -(-n // 2)).reshape(-1, 2)
+        radius = np.sqrt(-2.0 * np.log((pairs[:, 0] | np.uint64(1)).astype(np.float64) * 2.0**-64))
+        angle = 2.0 * math.pi * ((pairs[:, 1] >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:n]
 
 
@@ -94,9 +99,20 @@ def add_noise(bounded: BoundedSum, noise_std: float, source: NoiseSource) -> Ten
         result rounded to a public grid, a millionth of `noise_std` wide: low bits do not tell the sum.
     Reference: Mironov 2012, doi:10.1145/2382196.2382264, on what low bits give away.
     """
+    noised_sum = noised(bounded, noise_std, source)
+    grid = 2.0 ** (math.floor(math.log2(noise_std)) - 20)
+    return torch.from_numpy((np.round(noised_sum / grid) * grid).astype(np.float32)).to(bounded.value.device)
+
+
+def noised(bounded: BoundedSum, noise_std: float, source: NoiseSource, clamp: float = math.inf) -> NDArray[np.float64]:
+    """The same, float64 `[params]` and not yet rounded: for `add_noise` and `integers` alone, since low bits may tell.
+
+    Args:
+        clamp: the sum's coordinates are cut to this size before noise, which moves no two sums further apart.
+    Raises, Privacy: as `add_noise`.
+    """
     if not 1e-30 <= noise_std <= 1e30:
         raise PrivacyError(f"noise_std must be > 0, finite and within float32, is {noise_std!r}")
-    total = bounded.consume()
-    noised = total.detach().cpu().double().numpy() + noise_std * source.gaussian_float64(len(total))
-    grid = 2.0 ** (math.floor(math.log2(noise_std)) - 20)
-    return torch.from_numpy((np.round(noised / grid) * grid).astype(np.float32)).to(total.device)
+    total = bounded.consume().detach().cpu().double().numpy()
+    clamped: NDArray[np.float64] = np.clip(total, -clamp, clamp)
+    return clamped + noise_std * source.gaussian_float64(len(total))

@@ -211,6 +211,10 @@ def _plan_problems(values: Mapping[str, Any]) -> list[str]:
         (is_count(values["quorum"]), f"quorum must be a whole number >= 1, is {values['quorum']!r}"),
         (dishonest == 0 or is_count(dishonest), f"dishonest must be a whole number >= 0, is {dishonest!r}"),
         (dishonest == 0 or mode == "secagg", "dishonest is of secagg mode: in others each partner's noise is enough"),
+        (
+            not (is_count(dishonest) and is_count(values["quorum"])) or dishonest <= values["quorum"],
+            "dishonest must not exceed quorum: masks bear no more, whoever is asked",
+        ),
         (bool(parts), "parts must not be empty"),
         (all(names.count(name) == 1 for name in names), f"each part may stand once: {names}"),
     ]

@@ -1,5 +1,6 @@
 """The coordinator's side of one sum: it passes messages on, adds masked vectors up, and takes the masks off the sum."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,11 +22,15 @@ from fedrec.secagg.messages import (
     Survivors,
     seed_commitment,
     share_commitment,
+    shared_signed,
     survivors_signed,
 )
 from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import MASK_KEY, SEED, holds, pair_key, pair_sign
 from fedrec.signing import verify
+
+_SOME_KEY = bytes([8] * 32)
+_SIGNATURE_BYTES = 64
 
 
 @dataclass
@@ -37,8 +42,8 @@ class CoordinatorSum:
     Args:
         terms: what is added up.
         identities: public keys of the cohort by name.
-        spoilers: partners whose shares, as they committed to them, give another secret than they committed to. The
-            sum is lost, and nobody else can have caused it.
+        spoilers: partners whose shares, as they committed to them, give another secret than they committed to, or
+            of whom too many others could open no share. The sum is lost because of them.
     Raises, from every `take_...`: ProtocolError: a message that is no good, whose sender then counts as lost.
     Raises, from every `close_...` and `total`: QuorumError: too few are left; the attempt has failed.
     """
@@ -51,7 +56,7 @@ class CoordinatorSum:
     _session: bytes = field(default=b"", repr=False)
     _shares: dict[str, Shares] = field(default_factory=dict, repr=False)
     _shared: tuple[str, ...] = field(default=(), repr=False)
-    _masked: set[str] = field(default_factory=set, repr=False)
+    _masked: dict[str, str] = field(default_factory=dict, repr=False)
     _survivors: tuple[str, ...] = field(default=(), repr=False)
     _confirmed: dict[str, str] = field(default_factory=dict, repr=False)
     _revealed: dict[str, Revealed] = field(default_factory=dict, repr=False)
@@ -66,6 +71,8 @@ class CoordinatorSum:
         chosen = set(keys.chosen)
         if len(keys.chosen) != degree or len(chosen) != degree or not chosen <= set(self.terms.cohort) - {partner}:
             raise ProtocolError(f"drew no {degree} neighbours of the cohort")
+        for key in (keys.mask_key, keys.share_key):
+            agree(_SOME_KEY, key)  # nobody could agree on anything with a key of small order
         self._keys[partner] = keys
 
     def close_keys(self) -> Roster:
@@ -101,23 +108,31 @@ class CoordinatorSum:
         )
 
     def take_masked(self, partner: str, content: bytes) -> None:
-        """Step 3: added to the sum at once."""
+        """Step 3: added to the sum at once, if it was masked towards all who shared."""
         if partner in self._masked or partner not in self._shares:
             raise ProtocolError("a masked vector of a stranger, or twice")
-        self._sum += unpack(content, self.terms.numbers, self.terms.bits)
-        self._masked.add(partner)
+        signature = base64.b64encode(content[:_SIGNATURE_BYTES]).decode()
+        told = shared_signed(self._session, partner, self._shared)
+        verify(self.identities[partner], "secagg-shared", told, signature)
+        self._sum += unpack(content[_SIGNATURE_BYTES:], self.terms.numbers, self.terms.bits)
+        self._masked[partner] = signature
 
-    def close_masked(self) -> Survivors:
-        """Step 3 ends: whose vectors are in the sum."""
+    def close_masked(self) -> tuple[str, ...]:
+        """Step 3 ends: whose vectors are in the sum; `survivors_for` has what each of them is told in step 4."""
         self._need(len(self._masked), "sent a masked vector")
         self._survivors = tuple(sorted(self._masked))
-        return Survivors(survivors=self._survivors)
+        return self._survivors
+
+    def survivors_for(self, partner: str) -> Survivors:
+        """Who survived, with the signatures of those whose shares one of them holds."""
+        owners = (n for n in self._survivors if n != partner and holds(self.terms, self._roster, n, partner))
+        return Survivors(survivors=self._survivors, signatures={name: self._masked[name] for name in owners})
 
     def take_confirmation(self, partner: str, confirmation: Confirmation) -> None:
         """Step 4."""
         if partner in self._confirmed or partner not in self._masked:
             raise ProtocolError("a confirmation of a stranger, or twice")
-        values = survivors_signed(self._session, self._shared, self._survivors)
+        values = survivors_signed(self._session, partner, self._shared, self._survivors)
         verify(self.identities[partner], "secagg-survivors", values, confirmation.signature)
         self._confirmed[partner] = confirmation.signature
 
@@ -127,12 +142,12 @@ class CoordinatorSum:
         return Confirmations(signatures=dict(sorted(self._confirmed.items())))
 
     def take_revealed(self, partner: str, revealed: Revealed) -> None:
-        """Step 5. A share that is not the one its owner committed to costs the sender its turn."""
+        """Step 5. A share that is not the one its owner committed to costs the sender its turn; one may be missing."""
         if partner in self._revealed or partner not in self._masked:
             raise ProtocolError("shares of a stranger, or twice")
         alive = set(self._survivors)
         mine = {n for n in self._shared if holds(self.terms, self._roster, n, partner)}
-        if revealed.seeds.keys() != mine & alive or revealed.mask_keys.keys() != mine - alive:
+        if not (revealed.seeds.keys() <= mine & alive and revealed.mask_keys.keys() <= mine - alive):
             raise ProtocolError("shares of others than those whom it holds shares of")
         for kind, place, told in ((SEED, 0, revealed.seeds), (MASK_KEY, 1, revealed.mask_keys)):
             for owner, share in told.items():
@@ -150,7 +165,7 @@ class CoordinatorSum:
         mask_keys = {name: self._mask_key(name) for name in sorted(set(self._shared) - set(self._survivors))}
         if self.spoilers:
             names = ", ".join(sorted(self.spoilers))
-            raise QuorumError(f"other secrets than they committed to were shared out by {names}", "ask without them")
+            raise QuorumError(f"secrets cannot be opened as they were shared out by {names}", "ask without them")
         total = self._sum
         for name, seed in seeds.items():
             add_stream(total, derive(seed, self._session, "self", name), -1)
@@ -166,7 +181,7 @@ class CoordinatorSum:
 
     def _mask_key(self, lost: str) -> bytes:
         private = self._opened(lost, MASK_KEY)
-        if public_key(private) != self._roster.by_name[lost].mask_key:
+        if not private or public_key(private) != self._roster.by_name[lost].mask_key:
             self.spoilers.add(lost)
         return private
 
@@ -178,15 +193,22 @@ class CoordinatorSum:
                 add_stream(total, pair_key(secret, self._session, name, lost), -pair_sign(name, lost))
 
     def _opened(self, owner: str, kind: str) -> bytes:
+        """Nothing, of an owner who shared out nothing that can be opened."""
         points = {name: place for place, name in enumerate(self.terms.cohort, start=1)}
+        holders = [name for name in sorted(self._revealed) if holds(self.terms, self._roster, owner, name)]
+        if len(holders) < self.terms.threshold:
+            raise QuorumError(
+                f"{len(holders)} holders of shares of {owner} are left, {self.terms.threshold} are needed"
+            )
         shares: dict[int, bytes] = {}
-        for name in sorted(self._revealed):
+        for name in holders:
             told = self._revealed[name].seeds if kind == SEED else self._revealed[name].mask_keys
             if owner in told and len(shares) < self.terms.threshold:
                 shares[points[name]] = told[owner]
-        if len(shares) < self.terms.threshold:
-            raise QuorumError(f"{len(shares)} shares of partner {owner}, {self.terms.threshold} are needed")
-        return shamir.combine(shares)
+        try:
+            return shamir.combine(shares) if len(shares) == self.terms.threshold else b""
+        except ProtocolError:  # committed to what is no share at all
+            return b""
 
     def _need(self, number: int, what: str) -> None:
         if number < self.terms.least:

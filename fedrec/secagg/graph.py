@@ -5,6 +5,7 @@ neighbours, so that a coordinator cannot surround anybody with partners of its o
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,9 +15,10 @@ from fedrec.errors import ConfigError
 LEAST_PARTNERS = 3
 # Up to so many partners everybody is everybody's neighbour.
 COMPLETE_UP_TO = 100
-# Above, of all partners: how many may work with the coordinator, and how many may be lost.
+# Above, of all partners: how many may work with the coordinator, and how many may be lost by chance.
 HOSTILE_SHARE, LOST_SHARE = 0.1, 0.2
-# Chance, as a power of two, that a draw of neighbours hides somebody badly, or that a sum cannot be opened.
+# Chance, as a power of two, that a draw of neighbours hides somebody badly, or that a sum cannot be opened. Of one
+# attempt: a coordinator may begin anew until it likes a draw, so that partners bound the attempts.
 SECURITY_BITS, CORRECTNESS_BITS = 40, 30
 
 
@@ -46,67 +48,83 @@ def two_thirds(partners: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def graph_of(partners: int) -> Graph:
+def graph_of(partners: int, dishonest: int = 0) -> Graph:
     """The smallest graph that is safe for so many partners.
 
+    Args:
+        dishonest: partners that may work with the coordinator, where the plan says more than `HOSTILE_SHARE` is.
     Raises: ConfigError: fewer than `LEAST_PARTNERS`.
     """
     if partners < LEAST_PARTNERS:
         raise ConfigError(f"secure aggregation of {partners} partners hides nothing", "have at least 3")
-    if partners <= COMPLETE_UP_TO:
-        return Graph(partners, partners - 1, two_thirds(partners))
+    hostile = max(math.floor(HOSTILE_SHARE * partners), dishonest)
+    complete = Graph(partners, partners - 1, two_thirds(partners))
+    if partners <= COMPLETE_UP_TO or hostile > HOSTILE_SHARE * partners:
+        return complete
     for degree in range(2, partners - 1):
-        threshold = _least_safe_threshold(partners, degree)
+        threshold = _least_safe_threshold(partners, degree, hostile)
         opens = threshold <= degree and lost_too_many(partners, degree, threshold) <= 2.0**-CORRECTNESS_BITS
-        if opens and falls_apart(partners, degree) <= 2.0**-SECURITY_BITS:
+        if opens and cut_off(partners, degree, threshold, hostile) <= 2.0**-SECURITY_BITS:
             return Graph(partners, degree, threshold)
-    return Graph(partners, partners - 1, two_thirds(partners))
+    return complete
 
 
-def hostile_too_many(partners: int, degree: int, threshold: int) -> float:
+def hostile_too_many(partners: int, degree: int, threshold: int, hostile: int) -> float:
     """Chance that some partner drew `threshold` or more hostile neighbours, who could open its secrets alone."""
-    hostile = math.floor(HOSTILE_SHARE * partners)
-    tail = sum(_chance(k, partners - 1, hostile, degree) for k in range(threshold, degree + 1))
-    return partners * tail
+    return partners * math.exp(_log_at_least(partners - 1, hostile, degree, threshold))
 
 
 def lost_too_many(partners: int, degree: int, threshold: int) -> float:
     """Chance that of some partner's neighbours fewer than `threshold` are left, so that its masks stay."""
     lost = math.floor(LOST_SHARE * partners)
-    tail = sum(_chance(k, partners - 1, lost, degree) for k in range(degree - threshold + 1, degree + 1))
-    return partners * tail
+    return partners * math.exp(_log_at_least(partners - 1, lost, degree, degree - threshold + 1))
 
 
-def falls_apart(partners: int, degree: int) -> float:
-    """Chance that honest partners that are left are no one connected group: sums of parts would show.
+def cut_off(partners: int, degree: int, threshold: int, hostile: int) -> float:
+    """Chance that a coordinator who sees the graph, and then chooses whom to lose, can open the sum of a part.
 
-    A union bound over all groups of up to half of them: nobody inside drew anybody outside, nor the other way.
+    A part of the honest partners whose seeds are opened has, with hostile ones, `threshold` holders for each of its
+    members, and no neighbour among the other survivors. A union bound over all parts of up to half of them; for
+    each size the smaller of two: every member has its holders there, whoever is lost; or the same, over every choice
+    of whom to lose, and nobody outside drew a member.
     """
-    honest = partners - math.floor(HOSTILE_SHARE * partners) - math.floor(LOST_SHARE * partners)
-    others = partners - 1
-    total = 0.0
-    for size in range(1, honest // 2 + 1):
-        log = _log_choose(honest, size)
-        for drawers, drawn in ((size, honest - size), (honest - size, size)):
-            log += drawers * (_log_choose(others - drawn, degree) - _log_choose(others, degree))
-        total += math.exp(log) if log > -700 else 0.0
-    return total
+    honest, others = partners - hostile, partners - 1
+    lost = partners - two_thirds(partners)
+    logs = []
+    for size in range(2, (honest - lost) // 2 + 1):
+        near = size - 1 + hostile
+        whoever = _log_choose(honest, size) + size * _log_at_least(others, near, degree, threshold)
+        outside = honest - size - lost
+        draws = _log_sum(
+            _log_choose(near, inside) + _log_choose(lost, degree - inside) for inside in range(threshold, degree + 1)
+        )
+        chosen = _log_choose(honest, size) + _log_choose(honest - size, lost)
+        chosen += size * (draws - _log_choose(others, degree))
+        chosen += outside * (_log_choose(others - size, degree) - _log_choose(others, degree))
+        logs.append(min(whoever, chosen))
+    return math.exp(min(0.0, _log_sum(logs)))
 
 
-def _least_safe_threshold(partners: int, degree: int) -> int:
+def _least_safe_threshold(partners: int, degree: int, hostile: int) -> int:
     """The first at which hostile neighbours alone are too few; `degree + 1` if there is none."""
     for threshold in range(1, degree + 1):
-        if hostile_too_many(partners, degree, threshold) <= 2.0**-SECURITY_BITS:
+        if hostile_too_many(partners, degree, threshold, hostile) <= 2.0**-SECURITY_BITS:
             return threshold
     return degree + 1
 
 
-def _chance(hits: int, population: int, marked: int, drawn: int) -> float:
-    """Hypergeometric: exactly so many marked ones among those drawn."""
-    if not max(0, drawn + marked - population) <= hits <= min(drawn, marked):
-        return 0.0
-    log = _log_choose(marked, hits) + _log_choose(population - marked, drawn - hits) - _log_choose(population, drawn)
-    return math.exp(log)
+def _log_at_least(population: int, marked: int, drawn: int, least: int) -> float:
+    """Log of the chance of so many marked ones or more among those drawn: hypergeometric."""
+    hits = range(max(0, least), min(drawn, marked) + 1)
+    logs = (_log_choose(marked, k) + _log_choose(population - marked, drawn - k) for k in hits)
+    return min(0.0, _log_sum(logs) - _log_choose(population, drawn))
+
+
+def _log_sum(logs: Iterable[float]) -> float:
+    """Log of a sum, of logs."""
+    found = [log for log in logs if log > -math.inf]
+    top = max(found, default=-math.inf)
+    return top + math.log(math.fsum(math.exp(log - top) for log in found)) if found else -math.inf
 
 
 def _log_choose(n: int, k: int) -> float:

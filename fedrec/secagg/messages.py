@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from fedrec.errors import ProtocolError
 from fedrec.secagg.graph import LEAST_PARTNERS, Graph, graph_of, two_thirds
@@ -22,10 +33,21 @@ _MOST = 100_000
 
 
 def _decoded(value: Any) -> Any:
+    """Canonical base64 alone: nothing may be written in two ways, since it is hashed as it stands."""
+    if not isinstance(value, str):
+        return value
     try:
-        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+        content = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError("is no base64") from error
+    if base64.b64encode(content).decode() != value:
+        raise ValueError("is no canonical base64")
+    return content
+
+
+def _canonical_text(value: str) -> str:
+    _decoded(value)
+    return value
 
 
 def _fixed(n_bytes: int) -> Any:
@@ -40,12 +62,12 @@ def _fixed(n_bytes: int) -> Any:
 
 Bytes32, Sealed = _fixed(KEY_BYTES), _fixed(_SEALED_BYTES)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Signature = Annotated[str, Field(min_length=88, max_length=88)]
+Signature = Annotated[str, Field(min_length=88, max_length=88), AfterValidator(_canonical_text)]
 Names = Annotated[tuple[Name, ...], Field(max_length=_MOST)]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -55,8 +77,8 @@ class _Message(BaseModel):
     def from_bytes(cls, content: bytes) -> Self:
         """Read a message. Raises ProtocolError: naming what is missing, unknown or malformed, without values."""
         try:
-            return cls.model_validate_json(content)
-        except (ValidationError, RecursionError) as error:
+            return cls.model_validate(json.loads(content, object_pairs_hook=_each_once))
+        except (ValueError, RecursionError) as error:  # pydantic's is a ValueError
             found = error.errors() if isinstance(error, ValidationError) else []
             problems = sorted({f"{_place(item['loc'])}: {item['type']}" for item in found}) or ["is no JSON"]
             raise ProtocolError.of_all(problems[:5], "both sides must run the same fedrec", cls.__name__) from error
@@ -70,7 +92,7 @@ class Opening(_Message):
         cohort: names in order.
     """
 
-    plan: dict[str, int | float | str]
+    plan: dict[str, StrictInt | StrictFloat | StrictStr]
     cohort: Names
 
 
@@ -136,9 +158,15 @@ class Inbox(_Message):
 
 
 class Survivors(_Message):
-    """Coordinator, step 4: whose masked vectors are in the sum, in order."""
+    """Coordinator, step 4: whose masked vectors are in the sum, and that they were masked as this partner was told.
+
+    Attributes:
+        survivors: names in order.
+        signatures: of every survivor whose shares this partner holds: over who shared, as that survivor was told.
+    """
 
     survivors: Names
+    signatures: dict[Name, Signature]
 
 
 class Confirmation(_Message):
@@ -156,8 +184,8 @@ class Confirmations(_Message):
 class Revealed(_Message):
     """Partner, step 5: of each survivor a share of its self mask's seed, of each lost one a share of its mask key."""
 
-    seeds: dict[Name, Bytes32]  # type: ignore[valid-type]
-    mask_keys: dict[Name, Bytes32]  # type: ignore[valid-type]
+    seeds: dict[Name, Bytes32] = Field(repr=False)  # type: ignore[valid-type]
+    mask_keys: dict[Name, Bytes32] = Field(repr=False)  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
@@ -169,6 +197,8 @@ class SumTerms:
         cohort: names of all who were asked, in order.
         numbers: of a vector.
         bits: of a number in the sum.
+        grain: what 1 stands for; see `IntegerCode`.
+        dishonest: partners that may work with the coordinator, as the privacy plan says.
     Raises: ProtocolError: names that are not in order, or a quorum that they cannot reach.
     """
 
@@ -176,6 +206,8 @@ class SumTerms:
     cohort: tuple[str, ...] = field(repr=False)
     numbers: int
     bits: int
+    grain: float = 1.0
+    dishonest: int = 0
 
     def __post_init__(self) -> None:
         if list(self.cohort) != sorted(set(self.cohort)):
@@ -188,7 +220,7 @@ class SumTerms:
     @cached_property
     def graph(self) -> Graph:
         """Who hides behind whom."""
-        return graph_of(len(self.cohort))
+        return graph_of(len(self.cohort), self.dishonest)
 
     @property
     def least(self) -> int:
@@ -204,10 +236,11 @@ class SumTerms:
     def context(self) -> bytes:
         """Hash of protocol version, run, round, attempt, parent adapter, privacy plan, cohort and sizes."""
         values = {
-            "plan": self.plan.to_record(),
+            "plan": {name: _exact(value) for name, value in self.plan.to_record().items()},
             "cohort": list(self.cohort),
             "numbers": self.numbers,
             "bits": self.bits,
+            "grain": _exact(self.grain),
             "degree": self.graph.degree,
             "threshold": self.threshold,
             "least": self.least,
@@ -227,9 +260,16 @@ def keys_signed(
     return {"context": context.hex(), "partner": partner, **keys, "chosen": list(chosen)}
 
 
-def survivors_signed(session: bytes, shared: tuple[str, ...], survivors: tuple[str, ...]) -> Mapping[str, Any]:
+def shared_signed(session: bytes, partner: str, shared: tuple[str, ...]) -> Mapping[str, Any]:
+    """What a partner's signature beside its masked vector is over: towards whom it masked."""
+    return {"session": session.hex(), "partner": partner, "shared": list(shared)}
+
+
+def survivors_signed(
+    session: bytes, partner: str, shared: tuple[str, ...], survivors: tuple[str, ...]
+) -> Mapping[str, Any]:
     """What a confirmation is over."""
-    return {"session": session.hex(), "shared": list(shared), "survivors": list(survivors)}
+    return {**shared_signed(session, partner, shared), "survivors": list(survivors)}
 
 
 def share_commitment(session: bytes, kind: str, owner: str, holder: str, share: bytes) -> bytes:
@@ -252,6 +292,19 @@ def digest(what: str, *pieces: bytes) -> bytes:
 
 def _canonical(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _exact(value: object) -> object:
+    """Floats as their bits, which no language writes differently."""
+    return value.hex() if isinstance(value, float) else value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names differ."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name stands twice")
+    return values
 
 
 def _place(location: tuple[int | str, ...]) -> str:

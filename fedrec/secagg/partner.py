@@ -1,8 +1,11 @@
 """A partner's side of one sum. It answers five steps, in order, each once, and reveals one kind of share of anybody."""
 
+import base64
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +26,11 @@ from fedrec.secagg.messages import (
     keys_signed,
     seed_commitment,
     share_commitment,
+    shared_signed,
     survivors_signed,
 )
 from fedrec.secagg.packing import pack
-from fedrec.signing import SigningKey, verify
+from fedrec.signing import Purpose, SigningKey, verify
 
 SEED, MASK_KEY = "seed", "mask-key"
 
@@ -44,7 +48,7 @@ class PartnerSum:
         peers: public keys that the partner's owner accepts, by name; the own one need not be among them.
         terms: what is added up, as this partner derives it.
         entropy: of all secrets; the operating system's, but in test vectors.
-    Raises: PrivacyError: somebody of the cohort is no peer.
+    Raises: PrivacyError: somebody of the cohort is no peer, or one key stands under two names.
     Reference: Bonawitz et al. 2017, doi:10.1145/3133956.3133982, Figure 4, with signatures and consistency check;
         Bell et al. 2020, doi:10.1145/3372297.3417885, above 100 partners. docs/secagg.md has every message.
     """
@@ -60,6 +64,7 @@ class PartnerSum:
     _shared: tuple[str, ...] = field(default=(), repr=False)
     _survivors: tuple[str, ...] = field(default=(), repr=False)
     _chosen: tuple[str, ...] = field(default=(), repr=False)
+    _pair_keys: dict[str, bytes] = field(default_factory=dict, repr=False)
     _held: dict[str, bytes] = field(default_factory=dict, repr=False)  # owner -> its two shares for this partner
 
     def __post_init__(self) -> None:
@@ -68,6 +73,8 @@ class PartnerSum:
         if strangers := sorted(set(self.terms.cohort) - {self.name} - self.peers.keys()):
             listed = ", ".join(strangers[:5])
             raise PrivacyError(f"the cohort has partners that are no peers of this one: {listed}", "see peers")
+        if len({self._public(name) for name in self.terms.cohort}) != len(self.terms.cohort):
+            raise PrivacyError("one key stands under two names of the cohort", "a partner counts once")
         self._share_private = self.entropy(KEY_BYTES)
         # Field elements, since they are shared out.
         self._mask_private, self._seed = shamir.draw(self.entropy), shamir.draw(self.entropy)
@@ -97,6 +104,7 @@ class PartnerSum:
         self._enter(1)
         self._check_roster(roster)
         self._roster, self._session = roster, self.terms.session(roster)
+        self._agree_all()
         points, seeds, keys = self._split()
         sealed, commitments = {}, {}
         for holder, point in points.items():
@@ -116,26 +124,26 @@ class PartnerSum:
     def check_inbox(self, inbox: Inbox) -> None:
         """Step 3, before a row is read: open what others sealed, and see that enough of them did.
 
-        Raises: ProtocolError: too few shared, somebody who is not in the roster, or a share that is not the one
-            that its owner committed to.
+        A share that cannot be opened, or is not the one that its owner committed to, is not held: it is missing in
+        the end, and its owner, whom too many hold no share of, is the one who spoiled the sum.
+
+        Raises: ProtocolError: too few shared, or somebody who is not in the roster.
         """
         self._enter(2)
         self._check_shared(inbox)
         for owner, sealed in inbox.sealed.items():
-            pair = unseal(self._sealing_key(owner, self.name), sealed, self._session)
-            seed, key = pair[:KEY_BYTES], pair[KEY_BYTES:]
-            told = (
-                share_commitment(self._session, SEED, owner, self.name, seed),
-                share_commitment(self._session, MASK_KEY, owner, self.name, key),
-            )
-            if told != inbox.commitments[owner]:
-                raise ProtocolError(f"partner {owner} committed to other shares than it sent")
-            self._held[owner] = pair
+            with suppress(ProtocolError):
+                self._held[owner] = self._opened(owner, sealed, inbox.commitments[owner])
         self._shared = inbox.shared
         self._step = 3
 
+    @property
+    def session(self) -> bytes:
+        """Hash of all that this sum is; it never repeats, since this partner's fresh keys are in it. Public."""
+        return self._session
+
     def mask(self, vector: NDArray[np.int64]) -> bytes:
-        """Step 3: the vector, hidden and packed.
+        """Step 3: a signature over those towards whom it is hidden, 64 bytes, and the vector, hidden and packed.
 
         Args:
             vector: int64 `[numbers]`; noised already. Private until masked, and after that nobody's but the sum's.
@@ -148,17 +156,19 @@ class PartnerSum:
         words = to_words(vector, self.terms.bits)
         add_stream(words, derive(self._seed, self._session, "self", self.name), 1)
         for other in self._shared:
-            if other != self.name and self._are_neighbours(self.name, other):
-                secret = agree(self._mask_private, self._roster.by_name[other].mask_key)
-                add_stream(words, pair_key(secret, self._session, self.name, other), pair_sign(self.name, other))
+            if other in self._pair_keys:
+                add_stream(words, self._pair_keys[other], pair_sign(self.name, other))
         self._step = 4
         self._forget_own()
-        return pack(words, self.terms.bits)
+        signature = self.identity.sign("secagg-shared", shared_signed(self._session, self.name, self._shared))
+        return base64.b64decode(signature) + pack(words, self.terms.bits)
 
     def confirm(self, survivors: Survivors) -> Confirmation:
         """Step 4: sign the one set of survivors that this partner accepts in this sum.
 
-        Raises: ProtocolError: fewer than the terms' least, somebody who did not share, or this partner missing.
+        Raises: ProtocolError: fewer than the terms' least, somebody who did not share, this partner missing, or a
+            survivor whose share it holds and who was told that others shared: its masks towards those would be
+            missing, so that its vector could be told from the sum.
         """
         self._enter(4)
         named = survivors.survivors
@@ -166,8 +176,11 @@ class PartnerSum:
             raise ProtocolError("survivors must have shared, and stand in order, each once")
         if len(named) < self.terms.least or self.name not in named:
             raise ProtocolError(f"a sum of fewer than {self.terms.least}, or without this partner, is not opened")
+        for owner in sorted(self._held.keys() & set(named) - {self.name}):
+            told = shared_signed(self._session, owner, self._shared)
+            self._verify(owner, "secagg-shared", told, survivors.signatures.get(owner, ""))
         self._survivors, self._step = named, 5
-        values = survivors_signed(self._session, self._shared, named)
+        values = survivors_signed(self._session, self.name, self._shared, named)
         return Confirmation(signature=self.identity.sign("secagg-survivors", values))
 
     def reveal(self, confirmations: Confirmations) -> Revealed:
@@ -179,9 +192,9 @@ class PartnerSum:
         signed = confirmations.signatures
         if not signed.keys() <= set(self._survivors) or len(signed) < self.terms.least:
             raise ProtocolError(f"fewer than {self.terms.least} survivors have confirmed each other")
-        values = survivors_signed(self._session, self._shared, self._survivors)
         for name, signature in signed.items():
-            verify(self._public(name), "secagg-survivors", values, signature)
+            values = survivors_signed(self._session, name, self._shared, self._survivors)
+            self._verify(name, "secagg-survivors", values, signature)
         self._step = 6
         held, self._held = self._held, {}
         alive = set(self._survivors)
@@ -202,6 +215,7 @@ class PartnerSum:
     def _forget_own(self) -> None:
         """Python cannot wipe what it holds; it can let go of it."""
         self._mask_private = self._seed = self._share_private = b""
+        self._pair_keys.clear()
 
     def _check_roster(self, roster: Roster) -> None:
         names = [keys.partner for keys in roster.keys]
@@ -215,7 +229,7 @@ class PartnerSum:
             raise ProtocolError("a key stands in the roster twice")
 
     def _check_keys(self, keys: Keys) -> None:
-        verify(self._public(keys.partner), "secagg-keys", keys.signed(self.terms.context), keys.signature)
+        self._verify(keys.partner, "secagg-keys", keys.signed(self.terms.context), keys.signature)
         own = public_key(self._mask_private), public_key(self._share_private)
         if keys.partner == self.name and (keys.mask_key, keys.share_key) != own:
             raise ProtocolError("the roster has other keys of this partner than it sent")
@@ -235,6 +249,30 @@ class PartnerSum:
         owners = {name for name in names if name != self.name and self._holds(name, self.name)}
         if inbox.sealed.keys() != owners or inbox.commitments.keys() != owners:
             raise ProtocolError("sealed shares are missing, or are of others than those who shared")
+
+    def _agree_all(self) -> None:
+        """With every neighbour, now: a key that nothing can be agreed with must not show after a row was read."""
+        for other, keys in self._roster.by_name.items():
+            if other != self.name and self._are_neighbours(self.name, other):
+                secret = agree(self._mask_private, keys.mask_key)
+                self._pair_keys[other] = pair_key(secret, self._session, self.name, other)
+
+    def _opened(self, owner: str, sealed: bytes, commitments: tuple[bytes, bytes]) -> bytes:
+        pair = unseal(self._sealing_key(owner, self.name), sealed, self._session)
+        told = (
+            share_commitment(self._session, SEED, owner, self.name, pair[:KEY_BYTES]),
+            share_commitment(self._session, MASK_KEY, owner, self.name, pair[KEY_BYTES:]),
+        )
+        if told != commitments:
+            raise ProtocolError(f"partner {owner} committed to other shares than it sent")
+        return pair
+
+    def _verify(self, name: str, purpose: Purpose, values: Mapping[str, Any], signature: str) -> None:
+        """Whose signature does not hold, by name: it may have a new key that its peers have not accepted yet."""
+        try:
+            verify(self._public(name), purpose, values, signature)
+        except ProtocolError as error:
+            raise ProtocolError(f"partner {name}: {error.problem}", "compare its key: flower-client peers") from error
 
     def _split(self) -> tuple[dict[str, int], dict[int, bytes], dict[int, bytes]]:
         points = {name: place for place, name in enumerate(self.terms.cohort, start=1)}

@@ -1,12 +1,13 @@
-"""What a sum under masks costs each side, step by step, in messages as they travel; beside Flower's SecAgg+ for scale."""
+"""What a sum under masks costs each side, in messages as they travel; beside Flower's SecAgg+ for scale."""
 
 import math
 import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from fedrec.wire import RoundPlan
 _T = TypeVar("_T")
 _COORDINATOR = "coordinator"
 Json = dict[str, Any]
+Answer = Callable[[str, bytes], bytes]
 
 
 @dataclass
@@ -66,23 +68,22 @@ def measure_sum(partners: int, numbers: int, bits: int, lost_share: float, say: 
     summed, meter = CoordinatorSum(terms, public), Meter()
     vector = np.random.default_rng(0).integers(-(2**12), 2**12, numbers)
 
-    def ask(
-        asked: Iterable[str], step: str, told: Callable[[str], bytes], answer: Callable[[str, bytes], bytes]
-    ) -> None:
+    takes: dict[str, Callable[[str, bytes], None]] = {
+        "advertise": lambda name, body: summed.take_keys(name, Keys.from_bytes(body)),
+        "share": lambda name, body: summed.take_shares(name, Shares.from_bytes(body)),
+        "mask": summed.take_masked,
+        "confirm": lambda name, body: summed.take_confirmation(name, Confirmation.from_bytes(body)),
+        "reveal": lambda name, body: summed.take_revealed(name, Revealed.from_bytes(body)),
+    }
+
+    def ask(asked: list[str], step: str, told: Callable[[str], bytes], answer: Answer) -> None:
         say(f"{partners} partners, {step}")
-        takes = {
-            "advertise": lambda name, body: summed.take_keys(name, Keys.from_bytes(body)),
-            "share": lambda name, body: summed.take_shares(name, Shares.from_bytes(body)),
-            "mask": summed.take_masked,
-            "confirm": lambda name, body: summed.take_confirmation(name, Confirmation.from_bytes(body)),
-            "reveal": lambda name, body: summed.take_revealed(name, Revealed.from_bytes(body)),
-        }
         for name in asked:
-            question = meter.time(_COORDINATOR, lambda name=name: told(name))  # type: ignore[misc]
-            body = meter.time(name, lambda name=name, question=question: answer(name, question))  # type: ignore[misc]
+            question = meter.time(_COORDINATOR, partial(told, name))
+            body = meter.time(name, partial(answer, name, question))
             meter.down[name] += len(question)
             meter.up[name] += len(body)
-            meter.time(_COORDINATOR, lambda name=name, body=body: takes[step](name, body))  # type: ignore[misc]
+            meter.time(_COORDINATOR, partial(takes[step], name, body))
 
     def masked(name: str, body: bytes) -> bytes:
         sides[name].check_inbox(Inbox.from_bytes(body))
@@ -94,8 +95,13 @@ def measure_sum(partners: int, numbers: int, bits: int, lost_share: float, say: 
     meter.time(_COORDINATOR, summed.close_shares)
     left = [name for name in names if name not in lost]
     ask(left, "mask", lambda name: summed.inbox(name).to_bytes(), masked)
-    told = meter.time(_COORDINATOR, lambda: summed.close_masked().to_bytes())
-    ask(left, "confirm", lambda _: told, lambda name, b: sides[name].confirm(Survivors.from_bytes(b)).to_bytes())
+    meter.time(_COORDINATOR, summed.close_masked)
+    ask(
+        left,
+        "confirm",
+        lambda name: summed.survivors_for(name).to_bytes(),
+        lambda name, body: sides[name].confirm(Survivors.from_bytes(body)).to_bytes(),
+    )
     proof = meter.time(_COORDINATOR, lambda: summed.close_confirmations().to_bytes())
     ask(left, "reveal", lambda _: proof, lambda name, b: sides[name].reveal(Confirmations.from_bytes(b)).to_bytes())
     total = meter.time(_COORDINATOR, summed.total)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from fedrec_client.worker import PartnerData, Worker
 from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
 from fedrec_sim.run import Run
 from fedrec_sim.seeds import seeded_root
-from fedrec_sim.simulated_partner import Lost, PlainSums, SimulatedPartner, WatchedSource, losses_of
+from fedrec_sim.simulated_partner import Lost, PlainSums, SimulatedPartner, WatchedSource, losses_of, repeatable
 from fedrec_sim.world import Corpus
 
 # Workers that are kept with what they have read, the latest asked; memory grows with this, not with the partners.
@@ -130,7 +130,8 @@ class Partners:
         if name not in self._desks:
             rules = SumRules(self.plan, self._numbers, rounds.range_users)
             source = WatchedSource(name, lambda: self._worker(name), self.plain_sums)
-            self._desks[name] = SumDesk(name, self.identity(name), lambda: self._peers, rules, source)
+            secrets = partial(repeatable, self._noise_root(name))
+            self._desks[name] = SumDesk(name, self.identity(name), lambda: self._peers, rules, source, secrets)
         return self._desks[name]
 
     @cached_property

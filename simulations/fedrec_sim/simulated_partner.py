@@ -1,16 +1,19 @@
 """One partner of a simulation as its node is in earnest: a worker, a place in sums, and now and then a loss."""
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from fedrec.errors import ProtocolError, RunError
 from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.privacy.integer_code import IntegerCode
 from fedrec.secagg.messages import SumTerms
+from fedrec.secagg.shamir import Entropy
 from fedrec.wire import RoundPlan, SumHeader, SumStep, UpdateHeader
 from fedrec_client.sums import SumDesk
 from fedrec_client.worker import Worker
@@ -83,9 +86,9 @@ class WatchedSource:
     find_worker: Callable[[], Worker] = field(repr=False)
     sums: PlainSums = field(repr=False)
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         """See `IntegerSource`."""
-        vector = self.find_worker().integers(plan, state, code)
+        vector = self.find_worker().integers(plan, state, code, session)
         self.sums.add(plan, self.name, vector)
         return vector
 
@@ -101,3 +104,10 @@ def losses_of(names: list[str], losses: int, seed: int) -> Lost:
         return {names[place]: steps[(number + 2 * i) % len(steps)] for i, place in enumerate(drawn)}
 
     return lost
+
+
+def repeatable(root: bytes, place: tuple[str, int, int]) -> Entropy:
+    """Secrets of one attempt from a partner's noise key, so that a run that is repeated has the same noise."""
+    key = hmac.digest(root, f"secrets of a sum|{place[0]}|{place[1]}|{place[2]}".encode(), "sha256")
+    stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+    return lambda n_bytes: stream.update(bytes(n_bytes))

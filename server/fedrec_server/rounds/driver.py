@@ -50,6 +50,7 @@ class Driver:
         self._signing_key = self.coordinator.signing_key()
         self._control = SuperLinkControl(self.coordinator.superlink)
         self._run: OpenRun | None = None
+        self._spoilers: set[str] = set()  # until this process ends
 
     def run(self) -> None:
         """Until stopped. Raises RunError: the registry is damaged. StorageError: nothing can be committed."""
@@ -107,6 +108,7 @@ class Driver:
             signatures=Signatures(self._signing_key, keys),
             wait=self.listen,
             masked=self._masked(keys),
+            spoilers=self._spoilers,
             attempts_before=lambda number: self._rounds.attempts(self._run_name(), number),
         )
 

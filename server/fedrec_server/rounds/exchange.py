@@ -234,10 +234,12 @@ class Exchange:
         self._on_event({"event": event, **place, "seconds": self._seconds(), **more})
 
 
-def wait_for_quorum(grid: Grid, plan: RoundPlan, nodes: Mapping[int, str], stop: Callable[[], bool]) -> None:
+def wait_for_quorum(
+    grid: Grid, plan: RoundPlan, nodes: Mapping[int, str], stop: Callable[[], bool], least: int = 0
+) -> None:
     """Give partners until the round's deadline to connect; after a restart Flower's nodes need some 20 s."""
     deadline = time.monotonic() + plan.deadline_s
-    while len(nodes.keys() & set(grid.get_node_ids())) < plan.quorum and not stop():
+    while len(nodes.keys() & set(grid.get_node_ids())) < (least or plan.quorum) and not stop():
         if time.monotonic() > deadline:
             return
         time.sleep(_POLL_S)

@@ -90,7 +90,9 @@ class MaskedExchange:
         self._signatures, self._wait = signatures, wait
         self._shapes, cohort = spec.part(plan.part), tuple(sorted(partners.values()))
         self._code = IntegerCode.of(masked.privacy_plan, plan.part, len(cohort), masked.range_users)
-        self._terms = SumTerms(plan, cohort, numbers_of(self._shapes), self._code.bits)
+        self._terms = SumTerms(
+            plan, cohort, numbers_of(self._shapes), self._code.bits, self._code.grain, masked.privacy_plan.dishonest
+        )
         self._sum = CoordinatorSum(self._terms, masked.identities)
         self._nodes = {name: node for node, name in partners.items()}
         self._left = set(cohort)
@@ -128,9 +130,9 @@ class MaskedExchange:
         self._step("mask", inboxes, self._take_masked)
 
     def _confirm(self) -> None:
-        survivors = self._sum.close_masked()
-        self.partners = list(survivors.survivors)
-        self._step("confirm", self._to_all_left(survivors.to_bytes()), self._take_confirmation)
+        self.partners = list(self._sum.close_masked())
+        told = {name: self._sum.survivors_for(name).to_bytes() for name in self.partners}
+        self._step("confirm", told, self._take_confirmation)
 
     def _reveal(self) -> None:
         confirmations = self._sum.close_confirmations().to_bytes()

@@ -10,9 +10,10 @@ from flwr.serverapp import Grid
 
 from fedrec.aggregation.mean import Aggregator, UniformMean
 from fedrec.aggregation.server_optimizer import OptimizerState
-from fedrec.errors import ConfigError, PrivacyError, QuorumError
+from fedrec.errors import ConfigError, PrivacyError, ProtocolError, QuorumError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry, ServerState
+from fedrec.secagg.graph import two_thirds
 from fedrec.wire import Mode, RoundPlan
 from fedrec_server.rounds.exchange import Exchange, OnEvent, Signatures, wait_for_quorum
 from fedrec_server.rounds.masked import MaskedExchange, MaskedRounds
@@ -46,6 +47,8 @@ class RoundSession:
         wait: as in `Exchange`.
         masked: in secagg mode: sums under masks. Without it the mode is simulated, as in studies of thousands of
             devices: answers come bare, and the statement must say so.
+        spoilers: partners because of whom a sum under masks was lost; not asked any more. Kept by the caller, where
+            sessions follow each other.
         attempts_before: attempts at a round that an earlier process began; their numbers are not used again, since
             partners refuse a plan that they have seen.
         result: the adapter of the last committed round, once the loop has ended.
@@ -76,6 +79,7 @@ class RoundSession:
     signatures: Signatures | None = field(default=None, repr=False)
     wait: Callable[[float], None] = field(default=time.sleep, repr=False)
     masked: MaskedRounds | None = field(default=None, repr=False)
+    spoilers: set[str] = field(default_factory=set)
     attempts_before: Callable[[int], int] = field(default=lambda _: 0, repr=False)
     result: AdapterState | None = field(default=None, repr=False)
 
@@ -206,11 +210,13 @@ def _ask_until_quorum(
 
     A failed attempt's answers are dropped: under secure aggregation nobody could open the sum of so few.
     """
-    cohort = session.cohort(number)
+    drawn = session.cohort(number)
     begun = session.attempts_before(number)
     for attempt in range(begun + 1, begun + session.max_attempts + 1):
         plan = _plan(session, number, attempt, state)
-        wait_for_quorum(grid, plan, cohort, session.stop)
+        cohort = {node: name for node, name in drawn.items() if name not in session.spoilers}
+        least = session.quorum if session.masked is None else max(two_thirds(len(cohort)), session.quorum)
+        wait_for_quorum(grid, plan, cohort, session.stop, least)
         if session.stop():
             return None
         session.on_event({"event": "round_started", **_place(plan), "partners": len(cohort)})
@@ -218,7 +224,7 @@ def _ask_until_quorum(
         answers = ask(grid, session, plan, cohort, state)
         if not isinstance(answers, _Failed):
             return None if answers is None else (plan, answers)
-        cohort = {node: name for node, name in cohort.items() if name not in answers.spoilers}
+        session.spoilers.update(answers.spoilers)
         lost, why = sorted(answers.reasons.items()), answers.why
         failed = {"good": answers.good, "reasons": dict(lost[:_NAMED])}
         session.on_event({"event": "round_failed", **_place(plan), **failed})
@@ -232,7 +238,7 @@ def _ask_until_quorum(
 
 @dataclass(frozen=True)
 class _Failed:
-    """Too few good answers. Spoilers are not asked again in this round."""
+    """Too few good answers. Spoilers are not asked again."""
 
     good: int
     reasons: Mapping[str, str]
@@ -272,19 +278,22 @@ def _ask_masked(
 ) -> _Answers | _Failed | None:
     """Five questions, and a sum of answers that nobody sees."""
     assert session.masked is not None  # chosen by it
-    exchange = MaskedExchange(
-        grid,
-        plan,
-        session.spec,
-        session.masked,
-        partners=cohort,
-        on_event=session.on_event,
-        signatures=session.signatures,
-        wait=session.wait,
-    )
+    exchange = None
     try:
+        exchange = MaskedExchange(
+            grid,
+            plan,
+            session.spec,
+            session.masked,
+            partners=cohort,
+            on_event=session.on_event,
+            signatures=session.signatures,
+            wait=session.wait,
+        )
         mean = exchange.collect(state, session.stop)
-    except QuorumError as error:
+    except (QuorumError, ProtocolError, PrivacyError) as error:  # of the latter two: a cohort that has become too small
+        if exchange is None:
+            return _Failed(0, {}, error.problem)
         return _Failed(len(exchange.partners), exchange.reasons, error.problem, exchange.spoilers)
     if mean is None:
         return None

@@ -42,8 +42,8 @@ def sums_federation(
     """
     initial = AdapterState({"w": np.zeros(numbers, np.float32)})
     part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=rounds)
-    plan = PrivacyPlan("user", "secagg" if mode == "secagg" else "inspect", 1e-5, (part,), quorum)
     masked = mode == "secagg"
+    plan = PrivacyPlan("user", "secagg" if masked else "inspect", 1e-5, (part,), quorum - masked, int(masked))
     rate = 1 / IntegerCode.of(plan, "head", quorum, _RANGE_USERS).grain if masked else 1.0
     nothing = "0" * 64
     model = ModelTerms(
@@ -74,7 +74,8 @@ def sums_federation(
 def trained_federation(catalog: Path, *, partners: int, rounds: int, mode: Mode = "inspect") -> Federation:
     """The demo's model and private settings, cut to so many rounds: the prior, then the head."""
     quorum = two_thirds(partners) if mode == "secagg" else partners
-    config = load_config(DEMO, (f"partners={partners}", f"rounds.quorum={quorum}", "private.delta=1e-5"))
+    asked = (f"partners={partners}", f"rounds.quorum={quorum}", f"rounds.dishonest={int(mode == 'secagg')}")
+    config = load_config(DEMO, (*asked, "private.delta=1e-5"))
     prior, head, *_ = config.for_row(_ROWS[mode]).private.parts
     parts: tuple[PartConfig, ...] = (prior,)
     if rounds > 1:
