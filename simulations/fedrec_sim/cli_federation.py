@@ -56,25 +56,35 @@ def quality(
     coordinator: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
     data: Annotated[str, typer.Option(help="Published rows: movielens-small, or a folder.")] = "movielens-small",
     rounds: Annotated[list[int] | None, typer.Option("--round", help="Only this one; repeat it.", min=0)] = None,
+    roll_back_below: Annotated[
+        float | None,
+        typer.Option(help="If the newest version is worth less than this share of the best, pause and roll back."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure committed versions on rows that somebody published, for the admin pages. No partner's row is read.
 
-    Example: `fedrec federation quality /srv/fedrec`
+    Examples: `fedrec federation quality /srv/fedrec` · every hour, `fedrec federation quality /srv/fedrec
+    --roll-back-below 0.8`
     """
     from dataclasses import asdict
 
     from fedrec_server.settings import Coordinator
-    from fedrec_sim.version_quality import measure_versions
+    from fedrec_sim import version_quality
 
     def say(line: str) -> None:
         errors.print(line, markup=False, highlight=False)
 
     told = []
-    for found in measure_versions(Coordinator(coordinator), data, rounds=rounds or [], say=say):
+    for found in version_quality.measure_versions(Coordinator(coordinator), data, rounds=rounds or [], say=say):
         told.append(asdict(found))
         say(f"{found.adapter_hash[:12]}: HR@10 {found.hit_ratio:.4f}, NDCG@10 {found.ndcg:.4f}, {found.users} users")
+    done = None
+    if roll_back_below is not None:
+        done = version_quality.roll_back_below(Coordinator(coordinator), Path(data).name, roll_back_below)
     if as_json:
-        emit_json({"measured": told})
-    else:
-        console.print(f"{len(told)} versions measured")
+        emit_json({"measured": told, "rolled_back": done})
+        return
+    console.print(f"{len(told)} versions measured")
+    if done is not None:
+        console.print(f"rolled back from round {done['rolled_back_from']} to {done['to']}, and paused")

@@ -17,6 +17,7 @@ from fedrec.model.recommender import write_state
 from fedrec.model.shared import load_shared
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_client.importing import read_catalog_bytes
+from fedrec_server.admin.administration import roll_back, set_paused
 from fedrec_server.settings import Coordinator
 from fedrec_server.state.quality_book import Quality, QualityBook
 
@@ -50,6 +51,37 @@ def measure_versions(coordinator: Coordinator, data: str, *, rounds: Sequence[in
         )
         book.note(found, who="cli")
         yield found
+
+
+def roll_back_below(coordinator: Coordinator, data: str, share: float) -> dict[str, object] | None:
+    """A gate on what sums under masks, of which nobody sees the parts, have made of the adapter.
+
+    If the newest version is worth less than a share of the best one's NDCG@10, pause and let the best one count
+    again; partners follow. Rounds stay paused until a person has looked.
+
+    Args:
+        data: on which all versions have been measured.
+        share: above 0, below 1.
+    Returns: what was done, or None.
+    Raises: ConfigError: a share out of range, or the newest version is not measured. As `roll_back`.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"a share of {share:g} is no gate", "name one between 0 and 1, as 0.8")
+    registry, known = coordinator.registry, QualityBook(coordinator.database).by_adapter()
+    ndcg = {
+        number: found.ndcg
+        for number in range(registry.head_round() + 1)
+        if (found := known.get(registry.version(number).adapter_hash)) is not None and found.data == data
+    }
+    newest = registry.head_round()
+    if newest not in ndcg:
+        raise ConfigError(f"round {newest} was not measured on {data}", "measure it first")
+    best = max(ndcg, key=lambda number: (ndcg[number], number))
+    if ndcg[newest] >= share * ndcg[best]:
+        return None
+    set_paused(coordinator, True, who="cli")
+    roll_back(coordinator, best, who="cli")
+    return {"rolled_back_from": newest, "to": best, "ndcg": ndcg[newest], "best_ndcg": ndcg[best]}
 
 
 def quality_of(scorer: Scorer, splits: Sequence[EvaluationSplit], n_items: int, *, adapter: str, data: str) -> Quality:
