@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedrec.defence import Defence
 from fedrec.errors import ConfigError
-from fedrec.rows import RowName, asked_epsilon, is_private
+from fedrec.rows import RowName, asked_epsilon, is_private, row_mode
 
 FORMAT = 1
 ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
@@ -152,8 +153,8 @@ class PrivateConfig(_Section):
         return self
 
 
-class RoundsConfig(_Section):
-    """`[rounds]`: who is asked, and when a round counts."""
+class RoundsConfig(Defence):
+    """`[rounds]`: who is asked, when a round counts, and how answers become one."""
 
     partners_per_round: Annotated[int, Field(ge=0)] = 0
     quorum: Count = 8
@@ -296,6 +297,8 @@ class SimulationConfig(_Section):
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds rounds.partners_per_round {asked}")
         if asked > self.partners:
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
+        is_masked = any(row_mode(row) == "secagg" for row in self.rows)
+        problems += self.rounds.problems(self.rounds.quorum, secagg=is_masked)
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
         there = 0 if self.model.public_data == "none" else self.model.public_dim
