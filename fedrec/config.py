@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedrec.defence import Defence
+from fedrec.defence import AttackConfig, Defence
 from fedrec.errors import ConfigError
 from fedrec.rows import RowName, asked_epsilon, is_private, row_mode
 
@@ -266,6 +266,7 @@ class SimulationConfig(_Section):
     evaluation: EvaluationConfig
     cold_start: ColdStartConfig = ColdStartConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    attack: AttackConfig = AttackConfig()
 
     def for_row(self, row: str) -> Self:
         """The configuration as one of its rows takes it."""

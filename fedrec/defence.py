@@ -1,12 +1,26 @@
-"""Which aggregator a coordinator uses, and how many answers it needs to bear the partners assumed hostile. Public."""
+"""Which aggregator a coordinator uses, how many answers it needs to bear hostile partners, and what is tried on it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from fedrec.toml import Section
 
 AggregatorName = Literal["mean", "median", "trimmed-mean", "geometric-median", "multi-krum", "norm-clipping"]
+
+AttackName = Literal[
+    "none",
+    "boosted",
+    "sign-flip",
+    "gaussian",
+    "free-rider",
+    "label-flip",
+    "alie",
+    "inner-product",
+    "promotion",
+    "sybil",
+]
+Strength = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Defence(Section):
@@ -59,3 +73,37 @@ def least_answers(aggregator: AggregatorName, hostile: int) -> int:
             return 2 * hostile + 3
         case "median" | "trimmed-mean" | "geometric-median" | "norm-clipping":
             return 2 * hostile + 1
+
+
+class AttackStrengths(Section):
+    """`[attack.strength]`: how much of each.
+
+    Attributes:
+        boosted, promotion: factor on what is sent.
+        sign_flip, inner_product: factor on what is turned round.
+        gaussian: length of the noise, in lengths of an honest answer.
+        alie: standard deviations from the honest mean.
+    """
+
+    boosted: Strength = 10.0
+    sign_flip: Strength = 5.0
+    gaussian: Strength = 10.0
+    alie: Strength = 1.0
+    inner_product: Strength = 5.0
+    promotion: Strength = 10.0
+
+
+class AttackConfig(Section):
+    """`[attack]`: what `fedrec robustness` tries on which aggregators.
+
+    Attributes:
+        attacks: "none" is always tried first, since the others are compared with it.
+        hostile: how many partners are hostile; the aggregators are told so.
+        promoted: title of the item that some attacks push.
+    """
+
+    attacks: tuple[AttackName, ...] = get_args(AttackName)
+    defences: Annotated[tuple[AggregatorName, ...], Field(min_length=1)] = get_args(AggregatorName)
+    hostile: Annotated[int, Field(ge=1)] = 2
+    promoted: Annotated[str, Field(min_length=1)] = "Mr. Wrong (1996)"
+    strength: AttackStrengths = AttackStrengths()

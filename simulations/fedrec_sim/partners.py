@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +37,7 @@ class Partners:
         model: shared; each worker loads the round's adapter first.
         plan: that all of them agreed to, or None without privacy.
         shares: user positions of each partner.
+        stand_in: takes a partner's name and worker and gives who answers in its place: itself, or somebody hostile.
     """
 
     config: SimulationConfig
@@ -47,7 +48,8 @@ class Partners:
     model: PeftModel = field(repr=False)
     plan: PrivacyPlan | None
     shares: tuple[np.ndarray, ...] = field(repr=False)
-    _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
+    stand_in: Callable[[str, Worker], WorkerLink] = field(default=lambda _, worker: worker, repr=False)
+    _kept: OrderedDict[str, WorkerLink] = field(default_factory=OrderedDict, repr=False)
     _is_vetted: bool = False
 
     @cached_property
@@ -88,7 +90,7 @@ class Partners:
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]
-        worker = self._made(name)
+        worker = self.stand_in(name, self._made(name))
         self._kept[name] = worker
         while len(self._kept) > KEPT_WORKERS:
             self._kept.popitem(last=False)

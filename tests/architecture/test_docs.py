@@ -104,7 +104,9 @@ def test_commands_named_in_the_readme_exist() -> None:
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md", "docs/threat-model.md")
     )
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
-    named = set(re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse)", text))
+    named = set(
+        re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse|robustness)", text)
+    )
     assert named
     for command in named:
         result = CliRunner().invoke(app, [*command.split(), "--help"])
