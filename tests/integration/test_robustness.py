@@ -73,10 +73,13 @@ def test_what_is_finished_is_not_trained_again(
         table = laboratory.run_laboratory(resume_run(place), world, lambda _: asked.append(True))
         assert len(asked) == 1
         assert run.row_path("none-mean", 1).read_bytes() == first
+        assert table["untrained_ndcg@10"] == json.loads(run.row_path("untrained", 1).read_bytes())["ndcg@10"]
         monkeypatch.setattr(laboratory, "_try", None)
         assert laboratory.run_laboratory(resume_run(place), world, lambda _: None)["cells"] == table["cells"]
-    exposed, before = (table["cells"]["promotion"]["mean"][name] for name in ("exposure", "exposure_before"))
-    assert exposed > before + 0.3
+    found, unattacked = (table["cells"][attack]["mean"] for attack in ("promotion", "none"))
+    assert found["exposure"] > unattacked["exposure"] + 0.3
+    assert found["exposure_before"] == unattacked["exposure"]
+    assert found["kept"] == found["kept_of_mean"] == found["ndcg@10"] / unattacked["ndcg@10"] != 1
 
 
 @pytest.fixture

@@ -95,8 +95,9 @@ def run_laboratory(run: Run, world: World, say: Say, stop: Callable[[], bool] = 
             with run.timed(label):
                 found = _try(bench, cell)
             write_json(path, found | {"seconds": run.seconds(label)})
+        untrained = [_untrained(run, world, seed, item) for seed in run.config.seeds]
     results = {(c.attack, c.defence, c.seed): read_json(run.row_path(c.name, c.seed)) for c in cells}
-    summary = tabulate(run, results)
+    summary = tabulate(run, results, untrained)
     summary["data"] = {"name": run.config.data.source, "hash": world.table.hash, "catalog_hash": world.catalog.hash}
     write_json(run.folder / RESULT, summary)
     return summary
@@ -129,6 +130,20 @@ def _try(bench: Bench, cell: Cell) -> Json:
     last = bench.recommender or ModelRecommender(federation.model, max_history, remember=True)
     bench.recommender = last.over(federation.model)
     return found | {which: _asked(bench, bench.recommender, which) for which in get_args(Which)}
+
+
+def _untrained(run: Run, world: World, seed: int, item: int) -> Json:
+    """What the first adapter is worth, before any partner is asked: public text and public data alone."""
+    path = run.row_path("untrained", seed)
+    if not path.is_file():
+        bench = Bench(run, world, world.corpus(seed), seed, item, lambda: False)
+        folder = run.folder / "cells" / f"untrained-{seed}"
+        federation = _federation(bench, world, replace(run, folder=folder))
+        shutil.rmtree(folder)
+        write_state(federation.model, federation.session.initial_state)
+        recommender = ModelRecommender(federation.model, federation.config.data.max_history)
+        write_json(path, _asked(bench, recommender, "test"))
+    return read_json(path)
 
 
 def _federation(bench: Bench, world: World, run: Run) -> Federation:

@@ -37,6 +37,7 @@ def section(summary: Json) -> str:
         f"whom {summary['hostile']} are hostile, and each aggregator is told so; quorum {summary['quorum']}",
         f"protocol {summary['protocol']} ({summary['which']}), full ranking, {summary['data']['name']}, seeds "
         f"{summary['seeds']}, {'mean ± standard deviation' if seeds > 1 else 'one seed, so no spread is known'}",
+        f"NDCG@10 of the first adapter, before anybody trained: {summary['untrained_ndcg@10']:.4f}",
         f"strengths: {', '.join(f'{key} {value:g}' for key, value in attack['strength'].items())}; promoted item: "
         f"{attack['promoted']}",
         f"on validation one would choose `{summary['chosen_on_validation']}`: its worst attack leaves the most",

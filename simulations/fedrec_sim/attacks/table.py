@@ -1,7 +1,7 @@
 """What is left of the quality under each attack, by aggregator, as JSON."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedrec.defence import AggregatorName, AttackName
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run
@@ -11,11 +11,12 @@ RESULT = "robustness.json"  # in the folder of the run
 _FIGURES = ("ndcg@10", "hr@10", "exposure")
 
 
-def tabulate(run: Run, results: Mapping[Place, Json]) -> Json:
+def tabulate(run: Run, results: Mapping[Place, Json], untrained: Sequence[Json]) -> Json:
     """Means over seeds of every cell, with their spread, and which aggregator one would have chosen on validation.
 
     Args:
         results: by attack, aggregator and seed; "none" among the attacks.
+        untrained: of each seed, what the first adapter is worth.
     """
     config, seeds = run.config, list(run.config.seeds)
     by_cell: dict[str, dict[str, list[Json]]] = {}
@@ -42,6 +43,7 @@ def tabulate(run: Run, results: Mapping[Place, Json]) -> Json:
         "commit": run.commit,
         "created_at": run.created_at,
         "seconds": run.seconds(),
+        "untrained_ndcg@10": statistics.fmean(one["ndcg@10"] for one in untrained),
         "cells": cells,
         "chosen_on_validation": chosen(cells),
         "config": config.model_dump(mode="json"),
