@@ -99,19 +99,23 @@ def test_what_cannot_be_attacked_is_refused_with_all_reasons() -> None:
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-def cell(test: float, validation: float) -> dict[str, Any]:
+def cell(test: float, validation: float, exposure: float = 0.0) -> dict[str, Any]:
     figures = {"ndcg@10": test, "ndcg@10_std": 0.0, "exposure": 0.25, "kept": test, "kept_of_mean": test}
-    return {**figures, "validation": {"ndcg@10": validation}}
+    return {**figures, "validation": {"ndcg@10": validation, "exposure": exposure}}
 
 
 CELLS = {
-    "none": {"mean": cell(0.9, 0.9), "median": cell(0.7, 0.7), "multi-krum": cell(0.8, 0.8)},
-    "sybil": {"mean": cell(0.9, 0.1), "median": cell(0.2, 0.6), "multi-krum": cell(0.7, 0.5)},
+    "none": {"mean": cell(0.9, 0.9), "median": cell(0.7, 0.9), "multi-krum": cell(0.8, 0.9)},
+    "sybil": {"mean": cell(0.9, 0.1), "median": cell(0.2, 0.85, 0.1), "multi-krum": cell(0.7, 0.89, 0.7)},
 }
 
 
 def test_an_aggregator_is_chosen_by_its_worst_attack_on_validation_and_not_on_test() -> None:
     assert chosen(CELLS) == "median"
+    unseen = {**CELLS, "promotion": dict.fromkeys(CELLS["none"], cell(0.9, 0.89)) | {"median": cell(0.9, 0.8)}}
+    assert chosen(unseen) == "multi-krum"
+    nobody = {**CELLS, "boosted": {"mean": cell(1, 0.2), "median": cell(1, 0.3), "multi-krum": cell(1, 0.4)}}
+    assert chosen(nobody) == "multi-krum"
 
 
 def test_a_table_takes_the_place_of_the_older_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from fedrec_sim.run import SUMMARY_FORMAT, Json, Run
 
 Place = tuple[AttackName, AggregatorName, int]
 RESULT = "robustness.json"  # in the folder of the run
+_ENOUGH = 0.9
 _FIGURES = ("ndcg@10", "hr@10", "exposure")
 
 
@@ -51,9 +52,16 @@ def tabulate(run: Run, results: Mapping[Place, Json], untrained: Sequence[Json])
 
 
 def chosen(cells: Mapping[str, Mapping[str, Json]]) -> str:
-    """The aggregator whose worst attack leaves the most of the validation NDCG@10; test figures are not looked at."""
-    defences = list(cells["none"])
-    return max(defences, key=lambda defence: min(row[defence]["validation"]["ndcg@10"] for row in cells.values()))
+    """The aggregator under which the promoted item is seen least in the worst attack, on validation.
+
+    Among those whose worst attack leaves 90% of the best unattacked NDCG@10; if there is none, the one that leaves
+    most. Test figures are not looked at.
+    """
+    worst = {name: min(row[name]["validation"]["ndcg@10"] for row in cells.values()) for name in cells["none"]}
+    seen = {name: max(row[name]["validation"]["exposure"] for row in cells.values()) for name in cells["none"]}
+    enough = _ENOUGH * max(cell["validation"]["ndcg@10"] for cell in cells["none"].values())
+    fit = [name for name in worst if worst[name] >= enough]
+    return min(fit, key=lambda name: (seen[name], -worst[name])) if fit else max(worst, key=lambda name: worst[name])
 
 
 def _over_seeds(found: list[Json]) -> Json:
