@@ -40,8 +40,8 @@ def section(summary: Json) -> str:
         f"NDCG@10 of the first adapter, before anybody trained: {summary['untrained_ndcg@10']:.4f}",
         f"strengths: {', '.join(f'{key} {value:g}' for key, value in attack['strength'].items())}; promoted item: "
         f"{attack['promoted']}",
-        f"on validation one would choose `{summary['chosen_on_validation']}`: of those whose worst attack leaves 90% of "
-        "the best unattacked NDCG@10, the one with the least exposure (if none does, the one that leaves most)",
+        f"on validation one would choose `{summary['chosen_on_validation']}`: of those whose worst attack leaves 90% "
+        "of the best unattacked NDCG@10, the one with the least exposure (if none does, the one that leaves most)",
         f"{in_time(summary['seconds'])} in all; commit {summary['commit']}, started {summary['created_at']}, "
         f"`{summary['command']}`; all figures in [{name}.json]({name}.json)",
     ]
