@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedrec.defence import AttackConfig, Defence
 from fedrec.errors import ConfigError
 from fedrec.rows import RowName, asked_epsilon, is_private, row_mode
 
@@ -152,8 +153,8 @@ class PrivateConfig(_Section):
         return self
 
 
-class RoundsConfig(_Section):
-    """`[rounds]`: who is asked, and when a round counts; in secagg rows also how answers are added up."""
+class RoundsConfig(Defence):
+    """`[rounds]`: who is asked, when a round counts, and how answers become one; in secagg rows under masks."""
 
     partners_per_round: Annotated[int, Field(ge=0)] = 0
     quorum: Count = 8
@@ -269,6 +270,7 @@ class SimulationConfig(_Section):
     evaluation: EvaluationConfig
     cold_start: ColdStartConfig = ColdStartConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    attack: AttackConfig = AttackConfig()
 
     def for_row(self, row: str) -> Self:
         """The configuration as one of its rows takes it."""
@@ -321,6 +323,8 @@ class SimulationConfig(_Section):
         problems += self._sum_problems(asked)
         if asked > self.partners:
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
+        is_masked = any(row_mode(row) == "secagg" for row in self.rows)
+        problems += self.rounds.problems(self.rounds.quorum, secagg=is_masked)
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
         there = 0 if self.model.public_data == "none" else self.model.public_dim

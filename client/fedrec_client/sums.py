@@ -19,6 +19,7 @@ from fedrec.secagg.partner import PartnerSum
 from fedrec.secagg.shamir import Entropy
 from fedrec.signing import SigningKey
 from fedrec.wire import RoundPlan, SumHeader
+from fedrec_client.link import Trainer
 
 Place = tuple[str, int, int]
 MOST_ATTEMPTS = 64
@@ -35,6 +36,10 @@ class IntegerSource(Protocol):
             session: hash of the secure sum that it is for; it keys the noise, so that no two sums share any.
         Raises: FedrecError: refused, with a reason that names no private value.
         """
+
+
+class RoundWorker(Trainer, IntegerSource, Protocol):
+    """Answers rounds of every mode."""
 
 
 @dataclass(frozen=True)

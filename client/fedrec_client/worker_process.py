@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
-from typing import Any, Protocol
+from typing import Any
 
 from fedrec.errors import DataError, FedrecError, PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterState
@@ -19,19 +19,14 @@ from fedrec_client.agreement import Agreement, round_epsilon
 from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
 from fedrec_client.desk import NodeDesk, SeenRounds
-from fedrec_client.link import Trainer
 from fedrec_client.peers import Peers, refuse_too_few
 from fedrec_client.rehearsing import Nonsense, PowerOfTwo
 from fedrec_client.settings import Node
 from fedrec_client.socket_link import SECRET, SOCKET, pack, unpack
-from fedrec_client.sums import IntegerSource, SumDesk, SumRules, numbers_of
+from fedrec_client.sums import IntegerSource, RoundWorker, SumDesk, SumRules, numbers_of
 
 _log = logging.getLogger(__name__)
 PAUSED = "paused"
-
-
-class RoundWorker(Trainer, IntegerSource, Protocol):
-    """Answers rounds of either mode."""
 
 
 def run_worker(node: Node) -> None:

@@ -22,7 +22,10 @@ class PartnerUpdate:
 
 
 class Running(Protocol):
-    """Takes updates one by one, so that a coordinator need not hold those of all partners."""
+    """Takes updates one by one, so that a coordinator need not hold those of all partners where a sum is enough."""
+
+    def problems(self, update: PartnerUpdate) -> list[str]:
+        """Why an update cannot be taken next, with the partner's name and without values; empty if it can."""
 
     def add(self, update: PartnerUpdate) -> None:
         """Take the next update; they come in the order of the partners' names.
@@ -37,13 +40,18 @@ class Running(Protocol):
 class Aggregator(Protocol):
     """Makes one difference of many."""
 
+    @property
+    def least_answers(self) -> int:
+        """Updates below which it refuses to make a difference, since its promise would not hold."""
+
     def running(self) -> Running:
         """Begin to aggregate updates as they come."""
 
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """Combine updates; the order in which they come never matters, to the last bit.
 
-        Raises: ProtocolError: no update, a partner twice, names or shapes that differ, a number not finite.
+        Raises: ProtocolError: too few updates or none, a partner twice, names or shapes that differ, a number not
+            finite.
         Privacy: post-processing of what the partners released.
         """
 
@@ -57,13 +65,18 @@ class UniformMean:
     [2.0]
     """
 
+    @property
+    def least_answers(self) -> int:
+        """See `Aggregator`."""
+        return 1
+
     def running(self) -> "RunningMean":
         """See `Aggregator`."""
         return RunningMean(None)
 
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """See `Aggregator`."""
-        return _weighted_mean(updates, None)
+        return add_all(RunningMean(None), updates)
 
 
 @dataclass(frozen=True)
@@ -85,13 +98,18 @@ class PublicWeights:
         if problems or not self.weights:
             raise ConfigError.of_all(problems or ["none given"], "give each partner a weight", "weights")
 
+    @property
+    def least_answers(self) -> int:
+        """See `Aggregator`."""
+        return 1
+
     def running(self) -> "RunningMean":
         """See `Aggregator`."""
         return RunningMean(self.weights)
 
     def aggregate(self, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
         """See `Aggregator`. A partner without a weight is a ProtocolError too."""
-        return _weighted_mean(updates, self.weights)
+        return add_all(RunningMean(self.weights), updates)
 
 
 class RunningMean:
@@ -109,7 +127,7 @@ class RunningMean:
 
     def add(self, update: PartnerUpdate) -> None:
         """See `Running`. In name order, so that the bits depend on nothing but the updates."""
-        if problems := self._problems(update):
+        if problems := self.problems(update):
             raise _cannot_be_added(problems)
         weight = 1.0 if self._weights is None else self._weights[update.partner]
         for name, tensor in update.adapter_delta.tensors.items():
@@ -126,27 +144,43 @@ class RunningMean:
             raise ProtocolError("no updates to aggregate", "a round needs its quorum")
         return AdapterDelta({n: np.asarray(s / self._total, dtype=np.float32) for n, s in self._sums.items()})
 
-    def _problems(self, update: PartnerUpdate) -> list[str]:
-        tensors = update.adapter_delta.tensors
-        found = mismatches(tensors, {name: total.shape for name, total in self._sums.items()} or _shapes(tensors))
-        found += [] if update.adapter_delta.is_finite else ["not finite"]
-        found += [] if self._weights is None or update.partner in self._weights else ["has no weight"]
-        if self._sums and update.partner <= self._last:
-            found += ["stands here twice" if update.partner == self._last else "comes after a later name"]
-        return [f"partner {update.partner}: {problem}" for problem in found]
+    def problems(self, update: PartnerUpdate) -> list[str]:
+        """See `Running`."""
+        found = update_problems(update, {name: total.shape for name, total in self._sums.items()}, self._last)
+        if self._weights is not None and update.partner not in self._weights:
+            found.append(f"partner {update.partner}: has no weight")
+        return found
 
 
-def _weighted_mean(updates: Sequence[PartnerUpdate], weights: Mapping[str, float] | None) -> AdapterDelta:
-    """All problems of all updates are told at once."""
-    running, problems = RunningMean(weights), list[str]()
+def add_all(running: Running, updates: Sequence[PartnerUpdate]) -> AdapterDelta:
+    """Add updates in the order of names, whatever order they stand in; all problems of all of them are told at once.
+
+    Raises: ProtocolError: as `Aggregator.aggregate`.
+    """
+    problems = list[str]()
     for update in sorted(updates, key=lambda update: update.partner):
-        found = running._problems(update)  # the same module
+        found = running.problems(update)
         problems += found
         if not found:
             running.add(update)
     if problems:
         raise _cannot_be_added(problems)
     return running.result()
+
+
+def update_problems(update: PartnerUpdate, shapes: Mapping[str, Shape], last: str) -> list[str]:
+    """Why an update cannot follow those before it.
+
+    Args:
+        shapes: of the updates before; empty: it is the first.
+        last: partner of the one before, or empty.
+    """
+    tensors = update.adapter_delta.tensors
+    found = mismatches(tensors, shapes or _shapes(tensors))
+    found += [] if update.adapter_delta.is_finite else ["not finite"]
+    if shapes and update.partner <= last:
+        found += ["stands here twice" if update.partner == last else "comes after a later name"]
+    return [f"partner {update.partner}: {problem}" for problem in found]
 
 
 def _cannot_be_added(problems: Sequence[str]) -> FedrecError:

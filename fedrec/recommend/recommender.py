@@ -64,6 +64,12 @@ class ModelRecommender:
         """The model, with its adapter."""
         return self._model
 
+    def over(self, model: PeftModel) -> "ModelRecommender":
+        """The same for another model; what is remembered is shared as long as both read alike."""
+        other = ModelRecommender(model, self._max_history, remember=self._remember)
+        other._reading, other._remembered = self._reading, self._remembered
+        return other
+
     @torch.no_grad()
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """Score the whole catalogue for each history (oldest first; may be empty): float32 `[users, items]`."""

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
+from fedrec.aggregation.mean import Aggregator
+from fedrec.aggregation.robust import aggregator_of
+from fedrec.defence import Defence
 from fedrec.errors import ConfigError
 from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.registry.registry import Registry
@@ -56,8 +59,8 @@ class StateSettings(Section):
     database: Annotated[str, Field(min_length=1, max_length=500)] = "sqlite"
 
 
-class RoundSettings(Section):
-    """`[rounds]`: when a round counts."""
+class RoundSettings(Defence):
+    """`[rounds]`: when a round counts, and how answers become one."""
 
     quorum: Annotated[int, Field(ge=1)] = 2
     partners_per_round: Annotated[int, Field(ge=0)] = 0
@@ -155,6 +158,14 @@ class Coordinator:
     def terms_signature(self) -> str:
         """Over the federation's terms."""
         return (self.folder / "federation" / _TERMS_SIGNATURE).read_text().strip()
+
+    def aggregator(self) -> Aggregator:
+        """What makes one difference of a round's answers. Raises ConfigError: its assumption does not hold here."""
+        terms, rounds = self.federation().terms, self.settings.rounds
+        quorum = terms.plan.quorum if terms.plan else rounds.quorum
+        if problems := rounds.problems(quorum, secagg=terms.mode == "secagg"):
+            raise ConfigError.of_all(problems, "mend [rounds] there", str(self.folder / "server.toml"))
+        return aggregator_of(rounds)
 
     def use(self, federation: Federation) -> None:
         """Take a federation to train, and sign its terms. Raises ConfigError: there is one already. StorageError."""

@@ -28,7 +28,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Until stopped. Raises RunError: another one runs here. ConfigError: the folder is not ready."""
-        self.coordinator.federation()  # refuse before anything is started
+        self.coordinator.aggregator()  # refuse before anything is started
         with only_one(self.coordinator.lock, "`flower-server stop` ends it"):
             refuse_unfinished(self.coordinator)
             make_loopback_certificate(self.coordinator.keys)  # folders of older versions have none

@@ -4,12 +4,8 @@ Commands import what needs torch when they run: it takes seconds, which `--help`
 """
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 # Flower sends usage data unless told not to, and model files are fetched by `fedrec model fetch` alone.
@@ -20,7 +16,17 @@ import typer
 
 from fedrec.config import SimulationConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
-from fedrec_sim import bench, cli_cold_start, cli_data, cli_federation, cli_privacy, cli_rehearse, cli_runs, cli_tune
+from fedrec_sim import (
+    bench,
+    cli_cold_start,
+    cli_data,
+    cli_federation,
+    cli_privacy,
+    cli_rehearse,
+    cli_robustness,
+    cli_runs,
+    cli_tune,
+)
 from fedrec_sim.cli_output import (
     DEFAULT_RUNS,
     DEMO,
@@ -31,6 +37,7 @@ from fedrec_sim.cli_output import (
     console,
     emit_json,
     errors,
+    until_ctrl_c,
 )
 from fedrec_sim.live import LiveView, ladder_table, recommendations_panel
 from fedrec_sim.run import Json, hold_run, read_run, resume_run, start_run
@@ -53,6 +60,7 @@ app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)
 app.command()(cli_tune.tune)
 app.command()(cli_rehearse.rehearse)
+app.command()(cli_robustness.robustness)
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
 
@@ -96,7 +104,7 @@ def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: s
     from fedrec_sim.world import load_world, settle_hardware
 
     name = config.name if config else resume
-    with hold_run(folder, name, resume=config is None) as place, _ctrl_c() as stop:
+    with hold_run(folder, name, resume=config is None) as place, until_ctrl_c() as stop:
         # A run that cannot begin must not move the results of an earlier one aside: the world comes first.
         wanted = read_run(place).config if config is None else settle_hardware(config)
         world = load_world(wanted, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))
@@ -119,23 +127,6 @@ def _show(summary: Json, folder: Path, as_json: bool) -> None:
     console.print(ladder_table(summary))
     console.print(recommendations_panel(summary))
     console.print(f"report: {folder / 'report.html'}")
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks to stop after what is under way; the second one kills as usual."""
-    asked = False
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def main() -> None:

@@ -1,9 +1,13 @@
-"""What every command shares: where it prints, `--json`, and the folder of runs."""
+"""What every command shares: where it prints, `--json`, the folder of runs, and how Ctrl-C ends it."""
 
 import json
 import shlex
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -40,3 +44,20 @@ def command_line() -> str:
         elif not word.startswith(("--runs=", "--dir=")):
             kept.append(word)
     return shlex.join(["fedrec", *kept])
+
+
+@contextmanager
+def until_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks to stop after what is under way; the second one kills as usual."""
+    asked = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

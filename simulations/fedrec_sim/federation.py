@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.run import Run as FlowerRun
 from peft import PeftModel
 
-from fedrec.aggregation.mean import UniformMean
+from fedrec.aggregation.robust import aggregator_of
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import SimulationConfig
 from fedrec.data.partition import deal_users
@@ -115,7 +115,7 @@ def federate(
         registry=registry,
         initial_state=initial,
         spec=adapter_spec(world, model),
-        aggregator=UniformMean(),
+        aggregator=aggregator_of(config.rounds),
         partners=dict(enumerate(partners.names, start=2)),
         partners_per_round=config.rounds.partners_per_round,
         in_flight=_IN_FLIGHT,

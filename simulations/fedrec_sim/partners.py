@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,7 +22,7 @@ from fedrec.secagg.messages import SumTerms
 from fedrec.signing import SigningKey
 from fedrec.training.local import PlainSettings
 from fedrec_client.link import register_all
-from fedrec_client.sums import SumDesk, SumRules
+from fedrec_client.sums import RoundWorker, SumDesk, SumRules
 from fedrec_client.worker import PartnerData, Worker
 from fedrec_sim.pooled_ledgers import LedgerPool, PooledLedger
 from fedrec_sim.run import Run
@@ -43,6 +43,7 @@ class Partners:
         model: shared; each worker loads the round's adapter first.
         plan: that all of them agreed to, or None without privacy.
         shares: user positions of each partner.
+        stand_in: takes a partner's name and worker and gives who answers in its place: itself, or somebody hostile.
     """
 
     config: SimulationConfig
@@ -53,7 +54,8 @@ class Partners:
     model: PeftModel = field(repr=False)
     plan: PrivacyPlan | None
     shares: tuple[np.ndarray, ...] = field(repr=False)
-    _kept: OrderedDict[str, Worker] = field(default_factory=OrderedDict, repr=False)
+    stand_in: Callable[[str, Worker], RoundWorker] = field(default=lambda _, worker: worker, repr=False)
+    _kept: OrderedDict[str, RoundWorker] = field(default_factory=OrderedDict, repr=False)
     _desks: dict[str, SumDesk] = field(default_factory=dict, repr=False)
     _identities: dict[str, SigningKey] = field(default_factory=dict, repr=False)
     plain_sums: PlainSums = field(default_factory=PlainSums, repr=False)
@@ -141,11 +143,11 @@ class Partners:
             parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
         return parts
 
-    def _worker(self, name: str) -> Worker:
+    def _worker(self, name: str) -> RoundWorker:
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]
-        worker = self._made(name)
+        worker = self.stand_in(name, self._made(name))
         self._kept[name] = worker
         while len(self._kept) > KEPT_WORKERS:
             self._kept.popitem(last=False)

@@ -15,8 +15,7 @@ from fedrec.privacy.integer_code import IntegerCode
 from fedrec.secagg.messages import SumTerms
 from fedrec.secagg.shamir import Entropy
 from fedrec.wire import RoundPlan, SumHeader, SumStep, UpdateHeader
-from fedrec_client.sums import SumDesk
-from fedrec_client.worker import Worker
+from fedrec_client.sums import RoundWorker, SumDesk
 
 Lost = Callable[[int], dict[str, SumStep]]
 """Of a round: partners that are lost in it, and the step that each of them misses."""
@@ -58,7 +57,7 @@ class SimulatedPartner:
     """
 
     name: str
-    find_worker: Callable[[], Worker] = field(repr=False)
+    find_worker: Callable[[], RoundWorker] = field(repr=False)
     desk: SumDesk | None = field(repr=False)
     lost: Lost = field(repr=False)
 
@@ -83,7 +82,7 @@ class WatchedSource:
     """The integers of a partner, noted for the comparison before they are masked."""
 
     name: str
-    find_worker: Callable[[], Worker] = field(repr=False)
+    find_worker: Callable[[], RoundWorker] = field(repr=False)
     sums: PlainSums = field(repr=False)
 
     def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fedrec import errors
 from fedrec.config import BaselinesConfig, SimulationConfig, load_config
+from fedrec.defence import AggregatorName, AttackName
 from fedrec_client.cli import app as client_app
 from fedrec_client.settings import ClientSettings
 from fedrec_server.admin.api import api_routes
@@ -21,6 +22,7 @@ from fedrec_server.admin.progress import EpsilonByRound
 from fedrec_server.cli import app as server_app
 from fedrec_server.gateway.app import Gateway
 from fedrec_server.settings import ServerSettings
+from fedrec_sim.attacks.page import section
 from fedrec_sim.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +106,9 @@ def test_commands_named_in_the_readme_exist() -> None:
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md", "docs/threat-model.md")
     )
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
-    named = set(re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse)", text))
+    named = set(
+        re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse|robustness)", text)
+    )
     assert named
     for command in named:
         result = CliRunner().invoke(app, [*command.split(), "--help"])
@@ -145,6 +149,31 @@ def test_the_attacks_told_are_those_that_were_recorded() -> None:
         figures = f"{best['auc']['value']:.2f} | {100 * found['value']:.0f} [{100 * found['low']:.0f}, "
         assert f"| {figures}{100 * found['high']:.0f}] | {ceiling} |" in text, name
         assert f"| {setting['reconstruction']['informed']['value']:.2f} |" in text, name
+
+
+TABLES = re.findall(r"<!-- (attack-[a-z]+): begin -->", (ROOT / "docs/robustness.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_attacks_are_what_the_command_wrote(name: str) -> None:
+    text, summary = (ROOT / "docs/robustness.md").read_text(encoding="utf-8"), figures_of(f"{name}.json")
+    assert f"<!-- {name}: begin -->\n{section(summary)}\n<!-- {name}: end -->" in text
+    assert (ROOT / f"simulations/configs/{name}.toml").is_file()
+    assert set(summary["cells"]) == set(get_args(AttackName))
+    assert all(set(row) == set(get_args(AggregatorName)) for row in summary["cells"].values())
+
+
+def test_every_attack_and_aggregator_is_explained() -> None:
+    text = (ROOT / "docs/robustness.md").read_text(encoding="utf-8")
+    for name in (*get_args(AggregatorName), *get_args(AttackName)[1:]):
+        assert re.search(rf"^\| `{name}` \| [a-z]", text, flags=re.M), name
+
+
+def test_what_the_coordinator_could_guess_is_what_was_recorded() -> None:
+    text = (ROOT / "docs/robustness.md").read_text(encoding="utf-8")
+    found = figures_of("attacks.json")["settings"]["inspect_8"]["reconstruction"]
+    told = f"{found['informed']['value']:.2f} of a user's items | {found['popularity']['value']:.2f} |"
+    assert f"`inspect`, epsilon 8 | {told}" in text
 
 
 def test_the_price_of_a_private_step_is_the_recorded_one() -> None:

@@ -18,7 +18,14 @@ FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*
 
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
 BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
-BASE |= {"fedrec.invitation", "fedrec.key_statements", "fedrec.logs", "fedrec.processes", "fedrec.toml"}
+BASE |= {
+    "fedrec.defence",
+    "fedrec.invitation",
+    "fedrec.key_statements",
+    "fedrec.logs",
+    "fedrec.processes",
+    "fedrec.toml",
+}
 SERVER = BASE | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
 SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code"}
 ALLOWED: dict[str, set[str]] = {

@@ -14,7 +14,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.aggregation.mean import PublicWeights, UniformMean
+from fedrec.aggregation.robust import RobustAggregator
 from fedrec.aggregation.server_optimizer import OptimizerState, ServerOptimizer
+from fedrec.defence import Defence
 from fedrec.errors import ConfigError, ModelError, PrivacyError, QuorumError, RunError, StorageError
 from fedrec.model.adapter import AdapterDelta, AdapterSpec, AdapterState
 from fedrec.registry.registry import Registry
@@ -300,6 +302,31 @@ def test_secagg_mode_has_no_weights(tmp_path: Path) -> None:
         make_session(tmp_path, mode="secagg", aggregator=weights)
     make_session(tmp_path, mode="inspect", aggregator=weights)
     make_session(tmp_path, mode="secagg")
+
+
+MEDIAN = RobustAggregator(Defence(aggregator="median", hostile=1))
+
+
+def test_a_quorum_that_the_hostile_could_outvote_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="quorum 2, the aggregator needs 3 answers"):
+        make_session(tmp_path, aggregator=MEDIAN, quorum=2)
+    with pytest.raises(PrivacyError, match="uniform mean only"):
+        make_session(tmp_path, aggregator=MEDIAN, quorum=3, mode="secagg")
+
+
+def test_with_fewer_answers_than_it_needs_an_attempt_fails_and_the_next_counts(tmp_path: Path) -> None:
+    session = make_session(tmp_path, aggregator=MEDIAN, quorum=3)
+    run(MemoryGrid(lambda plan, partner: "busy" if (plan.attempt, partner) == (1, "bert") else ""), session)
+    assert [(e["round"], e["good"]) for e in events_of(session, "round_failed")] == [(n, 2) for n in (1, 2, 3, 4)]
+    assert {e["attempt"] for e in events_of(session, "round_committed")} == {2}
+
+
+def test_one_partner_that_sends_anything_does_not_decide_where_a_median_goes(tmp_path: Path) -> None:
+    plan = RoundPlan("test", 1, 1, "prior", 1, 1, 1.0, "-", "-", "none", 1, 1.0, 1)
+    answers = [honest_delta(plan, INITIAL, name).tensors["bias"] for name in PARTNERS.values()]
+    session = make_session(tmp_path, aggregator=MEDIAN, quorum=3, schedule=SCHEDULE[:1])
+    moved = run(MemoryGrid(), session).tensors["bias"] - INITIAL.tensors["bias"]
+    np.testing.assert_allclose(moved, np.median(answers, axis=0), rtol=1e-6)
 
 
 def test_settings_that_do_not_fit_are_named_together(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import event
 
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import ModelConfig, ShapeConfig
+from fedrec.errors import ConfigError
 from fedrec.model.adapter import AdapterState
 from fedrec.processes import only_one
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
@@ -29,6 +30,7 @@ from fedrec_server.settings import Coordinator, make_coordinator
 from fedrec_server.state.partner_book import PartnerBook
 from fedrec_server.state.round_book import RoundBook
 from fedrec_server.state.store import PAUSED, Office
+from fedrec_server.supervisor import Supervisor
 
 STATEMENT = {"epsilon": 4.0, "delta": 1e-5, "partner_alone_epsilon": 4.5, "other_partner_epsilon": None}
 NOTHING = "0" * 64
@@ -161,6 +163,15 @@ def test_the_gateway_is_found_among_the_processes_of_start(coordinator: Coordina
         finally:
             for process in stand_ins:
                 process.communicate()
+
+
+def test_a_defence_that_does_not_fit_the_federation_is_refused_by_start(coordinator: Coordinator) -> None:
+    path = coordinator.folder / "server.toml"
+    fitting = path.read_text(encoding="utf-8")
+    assert coordinator.aggregator().least_answers == 1
+    path.write_text(fitting.replace('aggregator = "mean"', 'aggregator = "multi-krum"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"rounds.hostile must say how many(.|\n)*= 3 answers, the quorum is 2"):
+        Supervisor(Coordinator(coordinator.folder)).run()
 
 
 def test_before_the_first_day_is_over_little_is_known_and_nothing_fails(coordinator: Coordinator) -> None:

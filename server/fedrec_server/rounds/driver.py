@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 from flwr.serverapp import Grid
 
-from fedrec.aggregation.mean import UniformMean
 from fedrec.errors import QuorumError
 from fedrec_server.rounds.exchange import Signatures
 from fedrec_server.rounds.masked import MaskedRounds
@@ -46,7 +45,7 @@ class Driver:
     def __post_init__(self) -> None:
         self._book, self._rounds = PartnerBook(self.database), RoundBook(self.database)
         self._office, self._keys = Office(self.database), KeyBook(self.database)
-        self._federation = self.coordinator.federation()
+        self._federation, self._aggregator = self.coordinator.federation(), self.coordinator.aggregator()
         self._signing_key = self.coordinator.signing_key()
         self._control = SuperLinkControl(self.coordinator.superlink)
         self._run: OpenRun | None = None
@@ -94,7 +93,7 @@ class Driver:
             registry=self.coordinator.registry,
             initial_state=self._federation.initial,
             spec=terms.spec,
-            aggregator=UniformMean(),
+            aggregator=self._aggregator,
             partners={int(partner.node_id): partner.name for partner in approved},
             partners_per_round=min(settings.partners_per_round, len(approved)),
             quorum=self._quorum(),

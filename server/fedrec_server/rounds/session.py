@@ -91,6 +91,8 @@ class RoundSession:
             problems.append(f"{self.partners_per_round} partners a round of {len(self.partners)}")
         elif not 1 <= self.quorum <= (self.partners_per_round or len(self.partners)):
             problems.append(f"quorum {self.quorum} of {self.partners_per_round or len(self.partners)} partners")
+        if self.quorum < (least := self.aggregator.least_answers):
+            problems.append(f"quorum {self.quorum}, the aggregator needs {least} answers to bear the hostile ones")
         if self.max_attempts < 1 or not self.max_norm > 0 or self.in_flight < 0:
             problems.append("max_attempts and max_norm must be positive, in_flight not negative")
         if self.masked is not None:
