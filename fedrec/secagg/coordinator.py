@@ -175,13 +175,13 @@ class CoordinatorSum:
 
     def _seed(self, survivor: str) -> bytes:
         seed = self._opened(survivor, SEED)
-        if seed_commitment(self._session, survivor, seed) != self._shares[survivor].seed_commitment:
+        if not seed or seed_commitment(self._session, survivor, seed) != self._shares[survivor].seed_commitment:
             self.spoilers.add(survivor)
         return seed
 
     def _mask_key(self, lost: str) -> bytes:
         private = self._opened(lost, MASK_KEY)
-        if public_key(private) != self._roster.by_name[lost].mask_key:
+        if not private or public_key(private) != self._roster.by_name[lost].mask_key:
             self.spoilers.add(lost)
         return private
 
@@ -193,6 +193,7 @@ class CoordinatorSum:
                 add_stream(total, pair_key(secret, self._session, name, lost), -pair_sign(name, lost))
 
     def _opened(self, owner: str, kind: str) -> bytes:
+        """A secret; empty where its owner shared out, and committed to, what are no shares at all."""
         points = {name: place for place, name in enumerate(self.terms.cohort, start=1)}
         shares: dict[int, bytes] = {}
         for name in sorted(self._revealed):
@@ -201,7 +202,10 @@ class CoordinatorSum:
                 shares[points[name]] = told[owner]
         if len(shares) < self.terms.threshold:
             raise QuorumError(f"{len(shares)} shares of partner {owner}, {self.terms.threshold} are needed")
-        return shamir.combine(shares)
+        try:
+            return shamir.combine(shares)
+        except ProtocolError:
+            return b""
 
     def _need(self, number: int, what: str) -> None:
         if number < self.terms.least:

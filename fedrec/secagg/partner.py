@@ -122,7 +122,10 @@ class PartnerSum:
         self._enter(2)
         self._check_shared(inbox)
         for owner, sealed in inbox.sealed.items():
-            pair = unseal(self._sealing_key(owner, self.name), sealed, self._session)
+            try:
+                pair = unseal(self._sealing_key(owner, self.name), sealed, self._session)
+            except ProtocolError as error:
+                raise ProtocolError(f"a share that partner {owner} sealed cannot be opened") from error
             seed, key = pair[:KEY_BYTES], pair[KEY_BYTES:]
             told = (
                 share_commitment(self._session, SEED, owner, self.name, seed),
