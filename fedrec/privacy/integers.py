@@ -54,7 +54,7 @@ def round_at_random(centres: NDArray[np.float64], source: NoiseSource) -> NDArra
 
 @cache
 def _thresholds() -> NDArray[np.uint64]:
-    """Cumulative probabilities of the discrete Gaussian around 0, times 2**64: a draw is how many are at most a word."""
+    """Cumulative probabilities of the discrete Gaussian around 0, times 2**64: a draw is how many a word reaches."""
     weights = [math.exp(-(k**2) / (2 * ROUNDING_STD**2)) for k in range(-REACH, REACH + 1)]
     whole, below, found = math.fsum(weights), 0.0, []
     for place in range(1, len(weights)):
