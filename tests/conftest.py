@@ -134,17 +134,24 @@ class Stream:
 
 
 class Summing:
-    """Both sides of one sum. Every message goes through bytes; `sent[step][partner]` and `told[step]` keep them.
+    """Both sides of one sum. `sent[step][partner]` and `told[step]` keep them.
 
     Args:
         n, numbers, bits, quorum, attempt: of the terms.
-        seed: of all entropy and identities.
+        seed: of all entropy.
     """
 
     STEPS = ("advertise", "share", "mask", "confirm", "reveal")
 
     def __init__(
-        self, n: int = 4, *, numbers: int = 5, bits: int = 20, quorum: int = 1, attempt: int = 1, seed: str = "s"
+        self,
+        n: int = 4,
+        *,
+        numbers: int = 5,
+        bits: int = 20,
+        quorum: int = 1,
+        attempt: int = 1,
+        seed: str = "s",
     ) -> None:
         self.names = tuple(f"p{place:03}" for place in range(n))
         self.seed = seed
@@ -183,8 +190,7 @@ class Summing:
         """One partner's answer to a step; what it is told is what everybody is, or something else."""
         partner = self.partners[name]
         told = told if told is not None or step == "advertise" else self.for_one(step, name)
-        if told is not None:
-            told = type(told).from_bytes(told.to_bytes())
+        told = self.through(told)
         match step:
             case "advertise":
                 answer: Any = partner.keys()
@@ -197,7 +203,11 @@ class Summing:
                 answer = partner.confirm(told)
             case _:
                 answer = partner.reveal(told)
-        return type(answer).from_bytes(answer.to_bytes())
+        return self.through(answer)
+
+    def through(self, message: Any) -> Any:
+        """Over the wire."""
+        return None if message is None else type(message).from_bytes(message.to_bytes())
 
     def for_one(self, step: str, name: str) -> Any:
         """What an honest coordinator tells."""
