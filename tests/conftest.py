@@ -137,39 +137,22 @@ class Summing:
     """Both sides of one sum. `sent[step][partner]` and `told[step]` keep them.
 
     Args:
-        n, numbers, bits, quorum, attempt: of the terms.
+        n, numbers, bits, quorum: of the terms.
+        plan: changed of the round's.
         seed: of all entropy.
     """
 
     STEPS = ("advertise", "share", "mask", "confirm", "reveal")
 
     def __init__(
-        self,
-        n: int = 4,
-        *,
-        numbers: int = 5,
-        bits: int = 20,
-        quorum: int = 1,
-        attempt: int = 1,
-        seed: str = "s",
+        self, n: int = 4, *, numbers: int = 5, bits: int = 20, quorum: int = 1, seed: str = "s", **plan: Any
     ) -> None:
         self.names = tuple(f"p{place:03}" for place in range(n))
         self.seed = seed
-        self.plan = RoundPlan(
-            run="films/1",
-            round=1,
-            attempt=attempt,
-            part="head",
-            local_epochs=1,
-            local_steps=1,
-            learning_rate=1.0,
-            parent_hash="0" * 64,
-            privacy_plan_hash="1" * 64,
-            mode="secagg",
-            quorum=quorum,
-            deadline_s=60.0,
-            seed=1,
-        )
+        values: dict[str, Any] = {"run": "films/1", "round": 1, "attempt": 1, "part": "head", "mode": "secagg"}
+        values |= {"local_epochs": 1, "local_steps": 1, "learning_rate": 1.0, "deadline_s": 60.0, "seed": 1}
+        values |= {"parent_hash": "0" * 64, "privacy_plan_hash": "1" * 64, "quorum": quorum}
+        self.plan = RoundPlan(**{**values, **plan})
         self.terms = SumTerms(self.plan, self.names, numbers, bits)
         self.keys = {name: SigningKey(hashlib.sha256(f"identity {name}".encode()).digest()) for name in self.names}
         self.public = {name: key.public for name, key in self.keys.items()}
