@@ -225,3 +225,14 @@ def test_clamping_moves_no_two_sums_further_apart() -> None:
     apart = np.linalg.norm(np.clip(one, -10, 10).astype(np.float64) - np.clip(other, -10, 10))
     assert apart <= np.linalg.norm(one.astype(np.float64) - other)
     assert max(np.abs(x).max() for x in found) <= (CODE.clamp + 8.6 * NOISE) / CODE.grain + REACH
+
+
+def test_the_worst_case_fits_for_any_number_of_partners() -> None:
+    """Some of them fill the modulus nearly whole, so that a range that is a little too small would show."""
+    furthest, fullest = math.sqrt(-2 * math.log(2.0**-53)), 0.0
+    for partners in range(3, 400):
+        code = IntegerCode.of(PLAN, "head", partners, range_users=1)
+        worst = partners * (math.ceil((code.clamp + furthest * NOISE) / code.grain) + REACH)
+        assert worst < 2 ** (code.bits - 1)
+        fullest = max(fullest, worst / 2 ** (code.bits - 1))
+    assert fullest > 0.98

@@ -227,3 +227,45 @@ def test_too_few_shares_open_nothing(make_sum: Any) -> None:
     with pytest.raises(QuorumError, match="4 shares of partner p000, 5 are needed"):
         world.coordinator.total()
     assert np.array_equal(before, world.coordinator._sum)
+
+
+@pytest.mark.parametrize("quorum", [1, 6])
+@pytest.mark.parametrize("step", ["advertise", "share", "mask", "confirm"])
+def test_no_step_ends_with_fewer_than_the_terms_least(make_sum: Any, step: str, quorum: int) -> None:
+    """Two thirds, or the privacy plan's quorum where that is more."""
+    world = make_sum(6, quorum=quorum).until(step)
+    least = max(5, quorum)
+    for name in world.names[: least - 1]:
+        world.take(step, name, world.ask(step, name))
+    with pytest.raises(QuorumError, match=f"{least - 1} partners .*, {least} are needed"):
+        world.close(step)
+    world.take(step, world.names[least - 1], world.ask(step, world.names[least - 1]))
+    world.close(step)
+
+
+def test_a_partner_whose_neighbours_are_gone_shares_nothing(make_sum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "graph_of", lambda partners: Graph(partners, degree=2, threshold=2))
+    world = make_sum(7)
+    sent = {name: world.ask("advertise", name) for name in world.names}
+    gone = sent["p006"].chosen[0]
+    for name in set(world.names) - {gone}:
+        world.take("advertise", name, sent[name])
+    world.close("advertise")
+    with pytest.raises(ProtocolError, match="too few of this partner's neighbours"):
+        world.ask("share", "p006")
+
+
+def test_session_and_confirmations_are_bound_to_all_that_must_be_agreed(make_sum: Any) -> None:
+    world = make_sum(4).until("share")
+    roster = world.told["share"]
+    fewer = roster.model_copy(update={"keys": roster.keys[:3]})
+    other = make_sum(4, attempt=2).terms
+    assert len({world.terms.session(roster), world.terms.session(fewer), other.session(roster)}) == 3
+    session, names = world.terms.session(roster), world.names
+    values = [
+        messages.survivors_signed(session, names, names[:3]),
+        messages.survivors_signed(bytes(32), names, names[:3]),
+        messages.survivors_signed(session, names[:3], names[:3]),
+        messages.survivors_signed(session, names, names),
+    ]
+    assert all(one != two for place, one in enumerate(values) for two in values[:place])
