@@ -29,7 +29,8 @@ from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import MASK_KEY, SEED, holds, pair_key, pair_sign
 from fedrec.signing import verify
 
-_SOME_KEY = bytes([8] * 32)
+# Nobody's: to see whether a secret can be agreed with a key at all.
+_ANY_PRIVATE = bytes([1] * 32)
 _SIGNATURE_BYTES = 64
 
 
@@ -52,6 +53,7 @@ class CoordinatorSum:
     identities: Mapping[str, bytes] = field(repr=False)
     spoilers: set[str] = field(default_factory=set)
     _keys: dict[str, Keys] = field(default_factory=dict, repr=False)
+    _seen_keys: set[bytes] = field(default_factory=set, repr=False)
     _roster: Roster = field(default_factory=lambda: Roster(keys=()), repr=False)
     _session: bytes = field(default=b"", repr=False)
     _shares: dict[str, Shares] = field(default_factory=dict, repr=False)
@@ -69,11 +71,20 @@ class CoordinatorSum:
         verify(self.identities[partner], "secagg-keys", keys.signed(self.terms.context), keys.signature)
         degree = 0 if self.terms.graph.is_complete else self.terms.graph.degree
         chosen = set(keys.chosen)
-        if len(keys.chosen) != degree or len(chosen) != degree or not chosen <= set(self.terms.cohort) - {partner}:
-            raise ProtocolError(f"drew no {degree} neighbours of the cohort")
-        for key in (keys.mask_key, keys.share_key):
-            agree(_SOME_KEY, key)  # nobody could agree on anything with a key of small order
+        in_order = list(keys.chosen) == sorted(chosen)
+        if not in_order or len(chosen) != degree or not chosen <= set(self.terms.cohort) - {partner}:
+            raise ProtocolError(f"drew no {degree} neighbours of the cohort, in order")
+        self._refuse_bad_keys(keys)
+        self._seen_keys |= {keys.mask_key, keys.share_key}
         self._keys[partner] = keys
+
+    def _refuse_bad_keys(self, keys: Keys) -> None:
+        """What every partner would refuse the whole roster for must cost its sender alone its turn."""
+        both = {keys.mask_key, keys.share_key}
+        if len(both - self._seen_keys) != 2:
+            raise ProtocolError("a key is another's, or stands there twice")
+        for key in both:
+            agree(_ANY_PRIVATE, key)
 
     def close_keys(self) -> Roster:
         """Step 1 ends: what everybody is told in step 2."""
