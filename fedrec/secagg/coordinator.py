@@ -63,6 +63,7 @@ class CoordinatorSum:
     _confirmed: dict[str, str] = field(default_factory=dict, repr=False)
     _revealed: dict[str, Revealed] = field(default_factory=dict, repr=False)
     _sum: Words = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
+    _is_open: bool = False
 
     def take_keys(self, partner: str, keys: Keys) -> None:
         """Step 1."""
@@ -170,14 +171,16 @@ class CoordinatorSum:
     def total(self) -> NDArray[np.int64]:
         """The sum of the survivors' vectors, int64 `[numbers]`, as long as it fits into the terms' bits.
 
-        Raises: QuorumError: a secret cannot be opened: too few shares, or `spoilers`.
+        Raises: QuorumError: a secret cannot be opened: too few shares, or `spoilers`. ProtocolError: opened before.
         """
+        if self._is_open:
+            raise ProtocolError("the sum was opened before")  # the masks are off it already
         seeds = {name: self._seed(name) for name in self._survivors}
         mask_keys = {name: self._mask_key(name) for name in sorted(set(self._shared) - set(self._survivors))}
         if self.spoilers:
             names = ", ".join(sorted(self.spoilers))
             raise QuorumError(f"secrets cannot be opened as they were shared out by {names}", "ask without them")
-        total = self._sum
+        total, self._is_open = self._sum, True
         for name, seed in seeds.items():
             add_stream(total, derive(seed, self._session, "self", name), -1)
         for name, private in mask_keys.items():
