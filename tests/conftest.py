@@ -19,7 +19,8 @@ from fedrec.model.backbone import Backbone, load_backbone
 from fedrec.model.features import ItemFeatures, item_features
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.secagg.coordinator import CoordinatorSum
-from fedrec.secagg.messages import SumTerms
+from fedrec.secagg.messages import SumTerms, Survivors
+from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import PartnerSum
 from fedrec.signing import SigningKey
 from fedrec.wire import RoundPlan
@@ -137,7 +138,7 @@ class Summing:
     """Both sides of one sum. `sent[step][partner]` and `told[step]` keep them.
 
     Args:
-        n, numbers, bits, quorum: of the terms.
+        n, numbers, bits, quorum, grain, dishonest: of the terms.
         plan: changed of the round's.
         seed: of all entropy.
     """
@@ -145,7 +146,16 @@ class Summing:
     STEPS = ("advertise", "share", "mask", "confirm", "reveal")
 
     def __init__(
-        self, n: int = 4, *, numbers: int = 5, bits: int = 20, quorum: int = 1, seed: str = "s", **plan: Any
+        self,
+        n: int = 4,
+        *,
+        numbers: int = 5,
+        bits: int = 20,
+        quorum: int = 1,
+        grain: float = 0.5,
+        dishonest: int = 0,
+        seed: str = "s",
+        **plan: Any,
     ) -> None:
         self.names = tuple(f"p{place:03}" for place in range(n))
         self.seed = seed
@@ -153,7 +163,7 @@ class Summing:
         values |= {"local_epochs": 1, "local_steps": 1, "learning_rate": 1.0, "deadline_s": 60.0, "seed": 1}
         values |= {"parent_hash": "0" * 64, "privacy_plan_hash": "1" * 64, "quorum": quorum}
         self.plan = RoundPlan(**{**values, **plan})
-        self.terms = SumTerms(self.plan, self.names, numbers, bits)
+        self.terms = SumTerms(self.plan, self.names, numbers, bits, grain, dishonest)
         self.keys = {name: SigningKey(hashlib.sha256(f"identity {name}".encode()).digest()) for name in self.names}
         self.public = {name: key.public for name, key in self.keys.items()}
         self.partners = {name: self.partner(name) for name in self.names}
@@ -194,7 +204,22 @@ class Summing:
 
     def for_one(self, step: str, name: str) -> Any:
         """What an honest coordinator tells."""
-        return self.coordinator.inbox(name) if step == "mask" else self.told[step]
+        match step:
+            case "mask":
+                return self.coordinator.inbox(name)
+            case "confirm":
+                return self.coordinator.survivors_for(name)
+            case _:
+                return self.told[step]
+
+    def survivors(self, name: str, names: Iterable[str]) -> Survivors:
+        """Any survivors, as a coordinator would tell one of them that has everybody's signatures of step 3."""
+        told, signed = tuple(names), self.coordinator._masked
+        return Survivors(survivors=told, signatures={n: signed[n] for n in told if n in signed and n != name})
+
+    def words(self, name: str) -> NDArray[np.uint32]:
+        """Of a masked vector, as it was sent."""
+        return unpack(self.sent["mask"][name][64:], self.terms.numbers, self.terms.bits)
 
     def take(self, step: str, name: str, answer: Any) -> None:
         """To the coordinator."""

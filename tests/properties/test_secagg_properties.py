@@ -72,7 +72,7 @@ def test_the_privacy_plans_quorum_is_a_threshold_too(make_sum: Any, n: int, quor
 @pytest.fixture
 def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph of few partners in which nobody has everybody."""
-    monkeypatch.setattr(messages, "graph_of", lambda partners: Graph(partners, degree=12, threshold=5))
+    monkeypatch.setattr(messages, "graph_of", lambda partners, dishonest: Graph(partners, degree=12, threshold=5))
 
 
 @pytest.mark.usefixtures("sparse")

@@ -1,5 +1,6 @@
 """What a partner that cheats costs: its own turn, or a sum for which it alone is named."""
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_keys_that_everybody_would_refuse_cost_their_sender_alone_its_turn(make_
 def test_neighbours_that_were_not_drawn_are_refused(
     make_sum: Any, monkeypatch: pytest.MonkeyPatch, chosen: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(messages, "graph_of", lambda partners: Graph(partners, degree=2, threshold=2))
+    monkeypatch.setattr(messages, "graph_of", lambda partners, dishonest: Graph(partners, degree=2, threshold=2))
     world = make_sum(6)
     with pytest.raises(ProtocolError, match="drew no 2 neighbours of the cohort, in order"):
         world.coordinator.take_keys(CHEAT, keys_of(world, CHEAT, chosen=chosen))
@@ -163,15 +164,37 @@ def test_shares_for_others_than_its_holders_are_refused(make_sum: Any) -> None:
 
 def test_a_masked_vector_that_is_none_is_not_added(make_sum: Any) -> None:
     world = make_sum(4).until("mask")
-    good = world.ask("mask", CHEAT)
-    for wrong in (b"", good[:-1], good + b"\x00", good[:-1] + bytes([good[-1] | 0xF0])):
+    good, other = world.ask("mask", CHEAT), world.ask("mask", "p000")
+    for wrong in (good[:-1], good + b"\x00", good[:-1] + bytes([good[-1] | 0xF0]), good[:64]):
         with pytest.raises(ProtocolError, match="the masked vector"):
+            world.coordinator.take_masked(CHEAT, wrong)
+    for wrong in (b"", good[:63], bytes(64) + good[64:], other[:64] + good[64:], good[64:], good[1:]):
+        with pytest.raises(ProtocolError, match="secagg-shared: the signature"):
             world.coordinator.take_masked(CHEAT, wrong)
     assert not world.coordinator._sum.any()
     world.coordinator.take_masked(CHEAT, good)
     for name in (CHEAT, "p999"):
         with pytest.raises(ProtocolError, match="stranger, or twice"):
             world.coordinator.take_masked(name, good)
+
+
+def test_a_vector_masked_towards_others_than_all_who_shared_is_not_added(make_sum: Any) -> None:
+    world = make_sum(6, attempt=3).until("mask")
+    session, key = world.coordinator._session, world.keys[CHEAT]
+    good = world.ask("mask", CHEAT)
+    for purpose, values in (
+        ("secagg-shared", messages.shared_signed(session, CHEAT, world.names[:-1])),
+        ("secagg-shared", messages.shared_signed(session, CHEAT, (*world.names, "p999"))),
+        ("secagg-shared", messages.shared_signed(session, "p000", world.names)),
+        ("secagg-shared", messages.shared_signed(bytes(32), CHEAT, world.names)),
+        ("secagg-survivors", messages.shared_signed(session, CHEAT, world.names)),
+    ):
+        with pytest.raises(ProtocolError, match="secagg-shared: the signature"):
+            world.coordinator.take_masked(CHEAT, base64.b64decode(key.sign(purpose, values)) + good[64:])
+    assert not world.coordinator._sum.any()
+    signed = base64.b64decode(key.sign("secagg-shared", messages.shared_signed(session, CHEAT, world.names)))
+    assert signed == good[:64]
+    world.coordinator.take_masked(CHEAT, good)
 
 
 def test_a_forged_or_second_confirmation_is_refused(make_sum: Any) -> None:
@@ -195,8 +218,6 @@ def test_a_wrong_share_costs_its_sender_alone_the_turn(make_sum: Any) -> None:
         ({"seeds": {**told.seeds, "p001": bytes(32)}}, "a share of p001 is not the one"),
         ({"mask_keys": {"p000": bytes(32)}}, "a share of p000 is not the one"),
         ({"seeds": {**told.seeds, "p000": bytes(32)}}, "shares of others"),
-        ({"seeds": {}}, "shares of others"),
-        ({"mask_keys": {}}, "shares of others"),
         ({"mask_keys": {"p001": told.seeds["p001"]}}, "shares of others"),
     ):
         with pytest.raises(ProtocolError, match=words) as found:
@@ -204,6 +225,7 @@ def test_a_wrong_share_costs_its_sender_alone_the_turn(make_sum: Any) -> None:
         assert not any(share.hex() in str(found.value) for share in told.seeds.values())
     for name, answer in good.items():
         world.coordinator.take_revealed(name, answer)  # the right one still counts
+    assert world.terms.least == 3
     with pytest.raises(ProtocolError, match="stranger, or twice"):
         world.coordinator.take_revealed("p001", good["p001"])
     with pytest.raises(ProtocolError, match="stranger, or twice"):
@@ -219,14 +241,88 @@ def test_one_who_reveals_nothing_good_is_made_up_for_by_the_others(make_sum: Any
     assert np.array_equal(world.coordinator.total(), world.plain(world.names))
 
 
+@pytest.mark.parametrize("kind", ["seeds", "mask_keys"])
+def test_a_share_may_be_missing_where_others_are_enough(make_sum: Any, kind: str) -> None:
+    """Whoever could not open one reveals the rest."""
+    world = make_sum(7)
+    for step in world.STEPS[:4]:
+        world.step(step, world.names if step in ("advertise", "share") else world.names[1:])
+    for name in world.names[1:]:
+        told = world.ask("reveal", name)
+        if name == CHEAT:
+            one = dict(getattr(told, kind))
+            one.pop("p001" if kind == "seeds" else "p000")
+            told = told.model_copy(update={kind: one})
+        world.take("reveal", name, told)
+    assert np.array_equal(world.coordinator.total(), world.plain(world.names[1:]))
+    assert not world.coordinator.spoilers
+
+
+@pytest.mark.parametrize("lost", [(), (CHEAT,)])
+@pytest.mark.parametrize("garbage", ["seals", "commitments"])
+def test_seals_that_nobody_can_open_make_their_owner_the_spoiler(
+    make_sum: Any, garbage: str, lost: tuple[str, ...]
+) -> None:
+    """Nobody else is lost, or ends its sum; of the owner too few hold a share, and it alone is named."""
+    world = make_sum(6).until("share")
+    for name in world.names:
+        told = world.ask("share", name)
+        if name == CHEAT and garbage == "seals":
+            told = told.model_copy(update={"sealed": {holder: bytes(80) for holder in told.sealed}})
+        elif name == CHEAT:
+            told = told.model_copy(update={"commitments": dict.fromkeys(told.commitments, (bytes(32), bytes(32)))})
+        world.take("share", name, told)
+    world.close("share")
+    left = [name for name in world.names if name not in lost]
+    if garbage == "commitments" and not lost:
+        world.step("mask", left)
+        world.step("confirm", left)
+        for name in left:  # its own share, too, is not what it committed to: its turn alone is lost by that
+            told = world.ask("reveal", name)
+            if name == CHEAT:
+                with pytest.raises(ProtocolError, match=f"a share of {CHEAT} is not the one"):
+                    world.coordinator.take_revealed(name, told)
+            else:
+                world.take("reveal", name, told)
+    else:
+        for step in world.STEPS[2:]:
+            world.step(step, left)
+    with pytest.raises(QuorumError, match=f"as they were shared out by {CHEAT}\n.*ask without them"):
+        world.coordinator.total()
+    assert world.coordinator.spoilers == {CHEAT}
+
+
+def test_seals_that_few_cannot_open_cost_nobody_anything(make_sum: Any) -> None:
+    world = make_sum(7).until("share")
+    for name in world.names:
+        told = world.ask("share", name)
+        if name == CHEAT:
+            told = told.model_copy(update={"sealed": {**told.sealed, "p000": bytes(80), "p006": bytes(80)}})
+        world.take("share", name, told)
+    world.close("share")
+    for step in world.STEPS[2:]:
+        world.step(step)
+    assert np.array_equal(world.coordinator.total(), world.plain(world.names))
+
+
+def test_a_sum_is_opened_once(make_sum: Any) -> None:
+    """A second time the masks would be taken off what has none."""
+    world = make_sum(4)
+    assert np.array_equal(world.run(), world.plain(world.names))
+    with pytest.raises(ProtocolError, match="opened before"):
+        world.coordinator.total()
+
+
 def test_too_few_shares_open_nothing(make_sum: Any) -> None:
     world = make_sum(6).until("reveal")
     for name in world.names[:4]:
         world.take("reveal", name, world.ask("reveal", name))
     before = world.coordinator._sum.copy()
-    with pytest.raises(QuorumError, match="4 shares of partner p000, 5 are needed"):
+    with pytest.raises(QuorumError, match="4 holders of shares of p000 are left, 5 are needed"):
         world.coordinator.total()
     assert np.array_equal(before, world.coordinator._sum)
+    world.take("reveal", "p004", world.ask("reveal", "p004"))  # nothing was spoilt by having looked
+    assert np.array_equal(world.coordinator.total(), world.plain(world.names))
 
 
 @pytest.mark.parametrize("quorum", [1, 6])
@@ -244,7 +340,7 @@ def test_no_step_ends_with_fewer_than_the_terms_least(make_sum: Any, step: str, 
 
 
 def test_a_partner_whose_neighbours_are_gone_shares_nothing(make_sum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "graph_of", lambda partners: Graph(partners, degree=2, threshold=2))
+    monkeypatch.setattr(messages, "graph_of", lambda partners, dishonest: Graph(partners, degree=2, threshold=2))
     world = make_sum(7)
     sent = {name: world.ask("advertise", name) for name in world.names}
     gone = sent["p006"].chosen[0]
@@ -263,9 +359,27 @@ def test_session_and_confirmations_are_bound_to_all_that_must_be_agreed(make_sum
     assert len({world.terms.session(roster), world.terms.session(fewer), other.session(roster)}) == 3
     session, names = world.terms.session(roster), world.names
     values = [
-        messages.survivors_signed(session, names, names[:3]),
-        messages.survivors_signed(bytes(32), names, names[:3]),
-        messages.survivors_signed(session, names[:3], names[:3]),
-        messages.survivors_signed(session, names, names),
+        messages.survivors_signed(session, "p000", names, names[:3]),
+        messages.survivors_signed(session, "p001", names, names[:3]),
+        messages.survivors_signed(bytes(32), "p000", names, names[:3]),
+        messages.survivors_signed(session, "p000", names[:3], names[:3]),
+        messages.survivors_signed(session, "p000", names, names),
+        messages.shared_signed(session, "p000", names),
+        messages.shared_signed(session, "p001", names),
+        messages.shared_signed(session, "p000", names[:3]),
     ]
     assert all(one != two for place, one in enumerate(values) for two in values[:place])
+
+
+def test_the_context_is_bound_to_all_terms_and_floats_are_exact(make_sum: Any) -> None:
+    base = {"n": 4, "numbers": 5, "bits": 20, "grain": 0.1, "dishonest": 0}
+    changes: list[dict[str, Any]] = [
+        {}, {"n": 5}, {"numbers": 6}, {"bits": 21}, {"grain": 0.1 + 2.0**-56}, {"quorum": 4}, {"learning_rate": 0.5},
+        {"learning_rate": 1.0 + 2.0**-52}, {"attempt": 2}, {"round": 2}, {"run": "films/2"}, {"deadline_s": 61.0},
+        {"parent_hash": "2" * 64}, {"privacy_plan_hash": "2" * 64}, {"part": "prior"},
+    ]  # fmt: skip
+    found = [make_sum(**{**base, **change}).terms.context for change in changes]
+    assert len(set(found)) == len(found)
+    one, many = make_sum(101).terms, make_sum(101, dishonest=11).terms  # another graph
+    assert one.context != many.context
+    assert (one.graph.is_complete, many.graph.is_complete) == (False, True)

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from fedrec.wire import RoundPlan
 
 FILE = Path(__file__).parents[1] / "golden/secagg-1.json"
 NAMES, LOST, NUMBERS, BITS = ("books", "films", "games", "music"), "films", 5, 20
+GRAIN, DISHONEST = 0.0009765625, 1
 VECTORS = {"books": [1, -2, 3, 0, 70_000], "films": [9, 9, 9, 9, 9], "games": [-500, 4, 0, 1, -1]}
 VECTORS |= {"music": [12, 0, -131_072, 2, 131_071]}
 PLAN = {
@@ -44,11 +46,11 @@ PLAN = {
     "part": "head",
     "local_epochs": 1,
     "local_steps": 1,
-    "learning_rate": 0.5,
+    "learning_rate": 0.1,
     "parent_hash": "ab" * 32,
     "privacy_plan_hash": "cd" * 32,
     "mode": "secagg",
-    "quorum": 2,
+    "quorum": 3,
     "deadline_s": 60.0,
     "seed": 7,
 }
@@ -58,12 +60,14 @@ ABOUT = {
     "after block. Read in this order: share key (32), mask key (32), seed (32), then the coefficients of the seed's "
     "polynomial and of the mask key's, highest power first (threshold - 1 each); what is no field element is skipped.",
     "identities": "Ed25519 private keys: SHA-256 of 'fedrec golden identity NAME'.",
-    "plan, cohort, numbers, bits, vectors": "What is added up.",
+    "plan, cohort, numbers, bits, grain, dishonest, vectors": "What is added up. The plan's quorum is the noise's "
+    "quorum of 2 and the dishonest one.",
     "context, session": "SHA-256 over version, purpose and pieces; docs/secagg.md.",
     "secrets": "By partner, as drawn: share_key, mask_key, seed.",
     "pair_keys, self_keys": "Of the streams; pairs as 'A|B'. first_words: of each stream, uint32.",
-    "messages": "By step and partner, the body as it travels, as text; masked vectors in hex. told: of the "
-    "coordinator, by step; of step mask by partner.",
+    "messages": "By step and partner, the body as it travels, as text; of step mask in hex, the "
+    "signature over who shared (64 bytes) and the packed vector. told: of the coordinator, by step; of steps mask and "
+    "confirm by partner.",
     "revealed": "By owner and holder, the shares that come out in the last step.",
     "survivors, total": "Who is in the sum, and the sum.",
 }
@@ -89,7 +93,7 @@ def identity(name: str) -> bytes:
 
 def played() -> dict[str, Any]:
     """The sum by the code, and everything that is seen and kept of it."""
-    terms = SumTerms(RoundPlan.from_record(PLAN), NAMES, NUMBERS, BITS)
+    terms = SumTerms(RoundPlan.from_record(PLAN), NAMES, NUMBERS, BITS, GRAIN, DISHONEST)
     keys = {name: SigningKey(identity(name)) for name in NAMES}
     public = {name: key.public for name, key in keys.items()}
     partners = {name: PartnerSum(name, keys[name], public, terms, Stream(f"fedrec golden {name}")) for name in NAMES}
@@ -118,16 +122,20 @@ def played() -> dict[str, Any]:
         seen["mask"][name] = content.hex()
         total.take_masked(name, content)
     survivors = total.close_masked()
-    seen["confirm"] = {name: partners[name].confirm(survivors).to_bytes().decode() for name in alive}
+    shown = {name: total.survivors_for(name).to_bytes().decode() for name in survivors}
+    seen["confirm"] = {
+        name: partners[name].confirm(Survivors.from_bytes(text.encode())).to_bytes().decode()
+        for name, text in shown.items()
+    }
     for name, text in seen["confirm"].items():
         total.take_confirmation(name, Confirmation.from_bytes(text.encode()))
     signed = total.close_confirmations()
     seen["reveal"] = {name: partners[name].reveal(signed).to_bytes().decode() for name in alive}
     for name, text in seen["reveal"].items():
         total.take_revealed(name, Revealed.from_bytes(text.encode()))
-    told: dict[str, Any] = {"share": roster, "confirm": survivors, "reveal": signed}
-    told = {step: message.to_bytes().decode() for step, message in told.items()} | {"mask": inboxes}
-    result = {"survivors": list(survivors.survivors), "total": total.total().tolist()}
+    told: dict[str, Any] = {"share": roster.to_bytes().decode(), "reveal": signed.to_bytes().decode()}
+    told |= {"mask": inboxes, "confirm": shown}
+    result = {"survivors": list(survivors), "total": total.total().tolist()}
     return {"secrets": secrets, "messages": seen, "told": told, **result}
 
 
@@ -138,6 +146,15 @@ VERSION, PRIME = b"fedrec-secagg/1", 2**256 - 189
 
 def canonical(values: Any) -> bytes:
     return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+
+
+def c99(value: Any) -> Any:
+    """A float's bits as C99 writes them; a normal one, which all of a sum are."""
+    if not isinstance(value, float):
+        return value
+    bits = int.from_bytes(struct.pack(">d", value), "big")
+    exponent, fraction = (bits >> 52) % 2048 - 1023, bits % 2**52
+    return f"{'-' if bits >> 63 else ''}0x1.{fraction:013x}p{exponent:+d}"
 
 
 def hashed(what: str, *pieces: bytes) -> bytes:
@@ -195,8 +212,9 @@ def signed(name: str, purpose: str, values: Any, signature: str) -> None:
 
 def derived(secrets: Any, told: Any) -> dict[str, Any]:
     """Context, session, keys and first words, from plan, secrets and roster alone."""
-    least = 2 * len(NAMES) // 3 + 1
-    values = {"plan": PLAN, "cohort": list(NAMES), "numbers": NUMBERS, "bits": BITS}
+    least = max(2 * len(NAMES) // 3 + 1, PLAN["quorum"])
+    exact = {name: c99(value) for name, value in PLAN.items()}
+    values = {"plan": exact, "cohort": list(NAMES), "numbers": NUMBERS, "bits": BITS, "grain": c99(GRAIN)}
     values |= {"degree": len(NAMES) - 1, "threshold": least, "least": least}
     context = hashed("context", canonical(values))
     session = hashed("roster", context, told["share"].encode())
@@ -221,7 +239,8 @@ def derived(secrets: Any, told: Any) -> dict[str, Any]:
 def written() -> dict[str, Any]:
     """All of the file."""
     values = played()
-    what = {"plan": PLAN, "cohort": list(NAMES), "numbers": NUMBERS, "bits": BITS, "vectors": VECTORS}
+    what = {"plan": PLAN, "cohort": list(NAMES), "numbers": NUMBERS, "bits": BITS, "grain": GRAIN}
+    what |= {"dishonest": DISHONEST, "vectors": VECTORS}
     revealed: dict[str, dict[str, str]] = {}
     for holder, text in values["messages"]["reveal"].items():
         told = json.loads(text)
@@ -303,13 +322,31 @@ def test_masked_vectors_are_vectors_and_streams() -> None:
         for other in set(NAMES) - {name}:
             key = bytes.fromhex(told["pair_keys"]["|".join(sorted((name, other)))])
             words = words + (1 if name < other else -1) * np.array(stream_of(key), object)
-        assert [int(word) % 2**BITS for word in words] == unpacked(bytes.fromhex(content))
+        assert [int(word) % 2**BITS for word in words] == unpacked(bytes.fromhex(content)[64:])
 
 
-def test_confirmations_are_over_session_sharers_and_survivors() -> None:
+def test_with_every_masked_vector_stands_a_signature_over_who_shared() -> None:
+    """And with the survivors the signatures of all whose shares one holds: here of all others."""
     told = file()
-    values = {"session": told["session"], "shared": list(NAMES), "survivors": told["survivors"]}
+    assert told["messages"]["mask"].keys() == set(told["survivors"])
+    for name, content in told["messages"]["mask"].items():
+        signature = base64.b64encode(bytes.fromhex(content)[:64]).decode()
+        values = {"session": told["session"], "partner": name, "shared": list(NAMES)}
+        signed(name, "secagg-shared", values, signature)
+        assert json.loads(told["told"]["mask"][name])["shared"] == list(NAMES)
+        for other in set(told["survivors"]) - {name}:
+            assert json.loads(told["told"]["confirm"][other])["signatures"][name] == signature
+    for name, text in told["told"]["confirm"].items():
+        message = json.loads(text)
+        assert message["survivors"] == told["survivors"]
+        assert message["signatures"].keys() == set(told["survivors"]) - {name}
+        assert canonical(message).decode() == text
+
+
+def test_confirmations_are_over_session_partner_sharers_and_survivors() -> None:
+    told = file()
     for name, text in told["messages"]["confirm"].items():
+        values = {"session": told["session"], "partner": name, "shared": list(NAMES), "survivors": told["survivors"]}
         signed(name, "secagg-survivors", values, json.loads(text)["signature"])
     assert json.loads(told["told"]["reveal"])["signatures"].keys() == set(told["survivors"])
 
@@ -324,7 +361,7 @@ def test_the_sum_follows_from_what_the_coordinator_saw() -> None:
         for owner, shares in told["revealed"].items()
     }
     assert found[LOST].hex() == told["secrets"][LOST]["mask_key"]
-    total = sum((np.array(unpacked(bytes.fromhex(c)), object) for c in told["messages"]["mask"].values()), 0)
+    total = sum((np.array(unpacked(bytes.fromhex(c)[64:]), object) for c in told["messages"]["mask"].values()), 0)
     keys = {keys["partner"]: b64(keys["mask_key"]) for keys in json.loads(told["told"]["share"])["keys"]}
     for name in told["survivors"]:
         total = total - np.array(stream_of(hkdf(found[name], session, "self", name)), object)
@@ -345,8 +382,15 @@ def test_messages_of_the_file_are_read_by_the_code() -> None:
         for text in told["messages"][step].values():
             assert kind.from_bytes(text.encode()).to_bytes().decode() == text  # type: ignore[attr-defined]
     assert Roster.from_bytes(told["told"]["share"].encode()).by_name.keys() == set(NAMES)
-    assert Survivors.from_bytes(told["told"]["confirm"].encode()).survivors == tuple(told["survivors"])
+    for kind, texts in ((Inbox, told["told"]["mask"]), (Survivors, told["told"]["confirm"])):
+        for text in texts.values():
+            assert kind.from_bytes(text.encode()).to_bytes().decode() == text  # type: ignore[attr-defined]
     assert Confirmations.from_bytes(told["told"]["reveal"].encode()).signatures.keys() == set(told["survivors"])
+
+
+def test_floats_are_written_as_c99_does() -> None:
+    assert (c99(0.1), c99(1.0), c99(GRAIN)) == ("0x1.999999999999ap-4", "0x1.0000000000000p+0", "0x1.0000000000000p-10")
+    assert all(c99(value) == value.hex() for value in (-3.7, 1e300, 2.0**-300, 60.0))
 
 
 if __name__ == "__main__":

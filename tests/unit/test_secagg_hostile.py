@@ -1,5 +1,7 @@
 """A coordinator that cheats learns nothing and is named; a partner that cheats loses its own turn and nobody else's."""
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.secagg import messages
 from fedrec.secagg.masks import public_key
-from fedrec.secagg.messages import Confirmation, Confirmations, Inbox, Keys, Revealed, Roster, Shares, Survivors
+from fedrec.secagg.messages import Confirmation, Confirmations, Inbox, Keys, Opening, Revealed, Roster, Shares, Survivors
 from fedrec.secagg.partner import PartnerSum
 from fedrec.signing import SigningKey
 
@@ -93,6 +95,20 @@ def test_a_roster_that_is_not_honest_is_refused(make_sum: Any, attack: str) -> N
         world.ask("share", "p005")  # not even an honest one, afterwards
 
 
+def test_one_key_under_two_names_is_refused_before_a_key_is_made(make_sum: Any) -> None:
+    """One partner would count twice among those whose noise is in the sum; as the own one, too."""
+
+    def none(n_bytes: int) -> bytes:
+        raise AssertionError("drew a secret")
+
+    world = make_sum(6)
+    for name, twin in (("p000", world.public["p001"]), ("p000", world.public["p005"])):
+        with pytest.raises(PrivacyError, match="one key stands under two names"):
+            world.partner("p005", peers={**world.public, name: twin}, entropy=none)
+    # What is known of others, or under the own name, is of no account.
+    world.partner("p005", peers={**world.public, "p999": world.public["p001"], "p005": world.public["p001"]})
+
+
 def test_a_cohort_with_a_stranger_is_refused_before_a_key_is_made(make_sum: Any) -> None:
     world = make_sum(6)
     peers = {name: key for name, key in world.public.items() if name not in ("p001", "p003", "p005")}
@@ -125,22 +141,6 @@ INBOXES: dict[str, tuple[Callable[[Inbox], Inbox], str]] = {
         lambda i: changed(i, shared=tuple(n for n in i.shared if n != "p001")),
         "others than those who shared",
     ),
-    "a ciphertext changed": (
-        lambda i: changed(i, sealed={**i.sealed, "p001": flipped(i.sealed["p001"])}),
-        "partner p001 sealed cannot be opened",
-    ),
-    "two ciphertexts swapped": (
-        lambda i: changed(i, sealed={**i.sealed, "p001": i.sealed["p002"], "p002": i.sealed["p001"]}),
-        "partner p001 sealed cannot be opened",
-    ),
-    "other commitments": (
-        lambda i: changed(i, commitments={**i.commitments, "p001": i.commitments["p002"]}),
-        "p001 committed to other shares",
-    ),
-    "commitments in another order": (
-        lambda i: changed(i, commitments={**i.commitments, "p001": i.commitments["p001"][::-1]}),
-        "p001 committed to other shares",
-    ),
 }
 
 
@@ -161,6 +161,38 @@ def test_an_inbox_that_is_not_honest_is_refused_before_a_row_is_read(make_sum: A
         world.partners["p005"].mask(world.vectors["p005"])
 
 
+GARBAGE: dict[str, Callable[[Inbox], Inbox]] = {
+    "a ciphertext changed": lambda i: changed(i, sealed={**i.sealed, "p001": flipped(i.sealed["p001"])}),
+    "the ciphertext for another": lambda i: changed(i, sealed={**i.sealed, "p001": i.sealed["p002"]}),
+    "other commitments": lambda i: changed(i, commitments={**i.commitments, "p001": i.commitments["p002"]}),
+    "commitments in another order": lambda i: changed(
+        i, commitments={**i.commitments, "p001": i.commitments["p001"][::-1]}
+    ),
+}
+
+
+@pytest.mark.parametrize("lost", [(), ("p001",)])
+@pytest.mark.parametrize("attack", GARBAGE)
+def test_a_share_that_is_not_the_committed_one_is_not_held_and_harms_nobody(
+    make_sum: Any, attack: str, lost: tuple[str, ...]
+) -> None:
+    """Whoever could not open it has none to reveal, of either kind; the others' are enough."""
+    world = make_sum(7).until("mask")
+    left = [name for name in world.names if name not in lost]
+    for name in left:
+        told = world.coordinator.inbox(name)
+        told = GARBAGE[attack](told) if name == "p005" else told
+        world.take("mask", name, world.ask("mask", name, told))
+    assert world.partners["p005"]._held.keys() == set(world.names) - {"p001"}
+    world.close("mask")
+    for step in ("confirm", "reveal"):
+        world.step(step, left)
+    told = world.sent["reveal"]["p005"]
+    assert "p001" not in told.seeds.keys() | told.mask_keys.keys()
+    assert np.array_equal(world.coordinator.total(), world.plain(left))
+    assert not world.coordinator.spoilers
+
+
 SURVIVORS: dict[str, tuple[Callable[[tuple[str, ...]], tuple[str, ...]], str]] = {
     "too few": (lambda names: names[-4:], "fewer than 5"),
     "not this partner": (lambda names: names[:-1], "without this partner"),
@@ -179,14 +211,47 @@ def test_survivors_that_are_not_honest_are_not_confirmed(make_sum: Any, attack: 
     world.step("share", world.names[1:])
     world.step("mask", world.names[1:])
     with pytest.raises(ProtocolError, match=words):
-        world.ask("confirm", "p006", Survivors(survivors=make(world.names[1:])))
+        world.ask("confirm", "p006", world.survivors("p006", make(world.names[1:])))
+
+
+SHOWN: dict[str, Callable[[Any, dict[str, str]], dict[str, str]]] = {
+    "missing": lambda w, s: {name: one for name, one in s.items() if name != "p001"},
+    "another's": lambda w, s: {**s, "p001": s["p002"]},
+    "forged": lambda w, s: {**s, "p001": STRANGER.sign("secagg-shared", _over_shared(w, "p001"))},
+    "for another purpose": lambda w, s: {**s, "p001": w.keys["p001"].sign("secagg-keys", _over_shared(w, "p001"))},
+    "of another session": lambda w, s: {
+        **s, "p001": w.keys["p001"].sign("secagg-shared", messages.shared_signed(bytes(32), "p001", w.names))
+    },
+    "over fewer": lambda w, s: {
+        **s, "p001": w.keys["p001"].sign("secagg-shared", _over_shared(w, "p001", w.names[:-1]))
+    },
+    "over more": lambda w, s: {
+        **s, "p001": w.keys["p001"].sign("secagg-shared", _over_shared(w, "p001", (*w.names, "p999")))
+    },
+}  # fmt: skip
+
+
+def _over_shared(world: Any, name: str, shared: tuple[str, ...] = ()) -> Any:
+    return messages.shared_signed(world.coordinator._session, name, shared or world.names)
+
+
+@pytest.mark.parametrize("attack", SHOWN)
+def test_a_survivor_that_was_not_told_the_same_sharers_is_not_confirmed(make_sum: Any, attack: str) -> None:
+    world = make_sum(6).until("confirm")
+    honest = world.for_one("confirm", "p005")
+    assert honest.signatures.keys() == set(world.names) - {"p005"}
+    told = changed(honest, signatures=SHOWN[attack](world, dict(honest.signatures)))
+    with pytest.raises(ProtocolError, match="partner p001: secagg-shared: the signature"):
+        world.ask("confirm", "p005", told)
+    with pytest.raises(ProtocolError, match="over, or was asked out of order"):
+        world.ask("confirm", "p005")
 
 
 def test_whoever_is_told_two_survivor_sets_signs_one(make_sum: Any) -> None:
     world = make_sum(6).until("confirm")
     world.ask("confirm", "p005")
     with pytest.raises(ProtocolError, match="out of order"):
-        world.ask("confirm", "p005", Survivors(survivors=world.names[1:]))
+        world.ask("confirm", "p005", world.survivors("p005", world.names[1:]))
     with pytest.raises(ProtocolError, match="out of order"):
         world.ask("reveal", "p005", Confirmations(signatures={}))  # and is out of the sum
 
@@ -194,11 +259,10 @@ def test_whoever_is_told_two_survivor_sets_signs_one(make_sum: Any) -> None:
 def test_two_survivor_sets_are_never_both_opened(make_sum: Any) -> None:
     """Half is told that p000 was lost: no honest partner reveals, so that not both of its secrets come out."""
     world = make_sum(6).until("confirm")
-    one, other = world.told["confirm"], Survivors(survivors=world.names[1:])
-    told = {name: one if place < 3 else other for place, name in enumerate(world.names)}
+    told = {n: world.survivors(n, world.names[0 if place < 3 else 1 :]) for place, n in enumerate(world.names)}
     signed = {name: world.ask("confirm", name, told[name]).signature for name in world.names}
     for name in world.names:
-        alike = {other: signature for other, signature in signed.items() if told[other] == told[name]}
+        alike = {n: signature for n, signature in signed.items() if told[n].survivors == told[name].survivors}
         for offered in (signed, alike):
             with pytest.raises(ProtocolError, match=r"secagg-survivors: the signature|fewer than 5|over, or was asked"):
                 world.ask("reveal", name, Confirmations(signatures=offered))
@@ -217,12 +281,19 @@ CONFIRMATIONS: dict[str, tuple[Callable[[Any, dict[str, str]], dict[str, str]], 
         lambda w, s: {**s, "p000": w.keys["p000"].sign("secagg-keys", _over_survivors(w))},
         "secagg-survivors: the signature",
     ),
-    "no base64": (lambda w, s: {**s, "p000": "ä" * 88}, "secagg-survivors: the signature"),
+    "over other sharers": (
+        lambda w, s: {**s, "p000": w.keys["p000"].sign("secagg-survivors", _over_survivors(w, w.names[:-1]))},
+        "secagg-survivors: the signature",
+    ),
+    "in another's name": (
+        lambda w, s: {**s, "p000": w.keys["p000"].sign("secagg-survivors", _over_survivors(w, name="p001"))},
+        "secagg-survivors: the signature",
+    ),
 }
 
 
-def _over_survivors(world: Any) -> Any:
-    return messages.survivors_signed(world.coordinator._session, world.names, world.names)
+def _over_survivors(world: Any, shared: tuple[str, ...] = (), name: str = "p000") -> Any:
+    return messages.survivors_signed(world.coordinator._session, name, shared or world.names, world.names)
 
 
 @pytest.mark.parametrize("attack", CONFIRMATIONS)
@@ -321,3 +392,34 @@ def test_messages_are_read_strictly_and_without_telling_values() -> None:
         with pytest.raises(ProtocolError, match=kind.__name__) as found:
             kind.from_bytes(content)
         assert "secret" not in str(found.value)
+
+
+def test_what_reads_in_two_ways_is_refused(make_sum: Any) -> None:
+    """Messages are hashed and signed as they stand: nothing may be written twice, or in two ways."""
+    world = make_sum(4).until("confirm")
+    signature = world.told["share"].keys[0].signature
+    plan = world.plan.to_record()
+    opening = Opening(plan=plan, cohort=world.names).to_bytes()
+    assert Opening.from_bytes(opening).to_bytes() == opening
+    shares = world.sent["share"]["p000"].to_bytes()
+    sealed = json.loads(shares)["seed_commitment"]
+    assert sealed.endswith("=")
+    loose = sealed[:-2] + chr(ord(sealed[-2]) + 1) + "="  # the same bytes, other left-over bits
+    assert base64.b64decode(loose) == base64.b64decode(sealed)
+    for kind, content in (
+        (Confirmation, f'{{"signature":"{signature}","signature":"{signature}"}}'.encode()),
+        (Survivors, f'{{"survivors":[],"signatures":{{"a":"{signature}","a":"{signature}"}}}}'.encode()),
+        (Confirmation, f'{{"signature":"{signature[:-3]}{chr(ord(signature[-3]) + 1)}=="}}'.encode()),
+        (Confirmation, f'{{"signature":"{signature[:-4]}\\n=="}}'.encode()),
+        (Confirmation, '{"signature":"' + 88 * "\u00e4" + '"}'),
+        (Shares, shares.replace(sealed.encode(), loose.encode())),
+        (Opening, opening.replace(b'"learning_rate":1.0', b'"learning_rate":NaN')),
+        (Opening, opening.replace(b'"learning_rate":1.0', b'"learning_rate":1e999')),
+        (Opening, opening.replace(b'"quorum":1', b'"quorum":true')),
+        (Opening, opening.replace(b'"quorum":1', b'"quorum":null')),
+        (Opening, opening.replace(b'"quorum":1', b'"quorum":1,"quorum":1')),
+    ):
+        content = content.encode() if isinstance(content, str) else content
+        assert content not in (opening, shares)
+        with pytest.raises(ProtocolError, match=kind.__name__):
+            kind.from_bytes(content)

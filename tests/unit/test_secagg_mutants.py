@@ -1,15 +1,18 @@
 """What holds, and that each check would show if it did not: one thing broken at a time."""
 
+import base64
 import itertools
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedrec.errors import ProtocolError
-from fedrec.secagg import coordinator, masks, partner
+from fedrec.secagg import coordinator, masks, messages, partner, shamir
+from fedrec.secagg.graph import Graph
 from fedrec.secagg.masks import to_words
-from fedrec.secagg.messages import Confirmations, Revealed, Survivors
+from fedrec.secagg.messages import Confirmations, Inbox, Revealed, Survivors
 from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import PartnerSum
 
@@ -49,7 +52,7 @@ def check_two_sums_of_one_partner_hide_the_difference(make_sum: Any, seeds: tupl
         vectors.append(world.vectors["p001"] + (7 if seed is seeds[1] else 0))
         world.vectors["p001"] = vectors[-1]
         world.until("confirm")
-        differences.append(unpack(world.sent["mask"]["p001"], 5, 20))
+        differences.append(world.words("p001"))
     masked = (differences[1] - differences[0]) & 0xFFFFF
     assert not np.array_equal(masked, to_words(vectors[1] - vectors[0], 20))
 
@@ -65,8 +68,7 @@ def check_nobody_reveals_both(make_sum: Any) -> None:
 def opens_two_survivor_sets(make_sum: Any) -> bool:
     """Half is told that p000 was lost; whether somebody reveals to a coordinator that shows what it has."""
     world = make_sum(6).until("confirm")
-    one, other = world.told["confirm"], Survivors(survivors=world.names[1:])
-    told = {name: one if place < 3 else other for place, name in enumerate(world.names)}
+    told = {n: world.survivors(n, world.names[0 if place < 3 else 1 :]) for place, n in enumerate(world.names)}
     signed = {name: world.ask("confirm", name, told[name]).signature for name in world.names}
     revealed = []
     for name in world.names[1:]:
@@ -83,7 +85,7 @@ def confirms_twice(make_sum: Any) -> bool:
     world = make_sum(6).until("confirm")
     world.ask("confirm", "p005")
     try:
-        world.ask("confirm", "p005", Survivors(survivors=world.names[1:]))
+        world.ask("confirm", "p005", world.survivors("p005", world.names[1:]))
     except ProtocolError:
         return False
     return True
@@ -211,3 +213,104 @@ def test_mutant_a_roster_that_is_not_verified(make_sum: Any, monkeypatch: pytest
         world.ask("share", "p003", told)
     monkeypatch.setattr(partner, "verify", lambda *_: None)
     assert world.ask("share", "p002", told).sealed.keys() == {"p000", "p001", "p003"}
+
+
+class SplitView:
+    """A coordinator alone, with a graph of few neighbours, that tells one victim that others shared.
+
+    The victim is told that whoever it drew (and some that drew it) did not share, and masks towards the rest; of the
+    rest of its neighbours the coordinator says later that they did not survive. All of the victim's masks can then be
+    taken off: those towards the lost by their mask keys, its self mask by the shares that hidden holders reveal.
+    """
+
+    def __init__(self, make_sum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(messages, "graph_of", lambda partners, dishonest: Graph(partners, degree=4, threshold=2))
+        self.world = world = make_sum(24).until("mask")
+        chosen = {name: set(keys.chosen) for name, keys in world.sent["advertise"].items()}
+        drew = {name: {other for other in world.names if name in chosen[other]} for name in world.names}
+        self.victim = min(world.names, key=lambda name: len(drew[name] | chosen[name]))
+        self.holders = chosen[self.victim]
+        spare = len(world.names) - world.terms.least
+        more = sorted(drew[self.victim] - self.holders)[: spare - len(self.holders)]
+        hidden = self.holders | set(more)
+        self.lost = (self.holders | drew[self.victim]) - hidden
+        assert len(self.lost) <= spare
+        shared = tuple(name for name in world.names if name not in hidden)
+        inbox = world.coordinator.inbox(self.victim)
+        told = {
+            kind: {owner: one for owner, one in getattr(inbox, kind).items() if owner in shared}
+            for kind in ("sealed", "commitments")
+        }
+        self.masked = {
+            name: world.ask("mask", name, Inbox(shared=shared, **told) if name == self.victim else None)
+            for name in world.names
+        }
+        self.survivors = tuple(name for name in world.names if name not in self.lost)
+
+    def told(self, name: str) -> Survivors:
+        """The survivors, with all signatures that it has, as it has them."""
+        signed = {other: base64.b64encode(self.masked[other][:64]).decode() for other in self.survivors}
+        return Survivors(survivors=self.survivors, signatures=signed)
+
+    def revealed(self) -> dict[str, Revealed]:
+        """Of all who go on, the victim aside, to whom nobody listens any more."""
+        signatures: dict[str, str] = {}
+        for name in set(self.survivors) - {self.victim}:
+            with suppress(ProtocolError):
+                signatures[name] = self.world.ask("confirm", name, self.told(name)).signature
+        shown = Confirmations(signatures=signatures)
+        return {name: self.world.ask("reveal", name, shown) for name in sorted(signatures)}
+
+    def bare(self, revealed: dict[str, Revealed]) -> np.ndarray:
+        """The victim's masked vector without all masks that can be taken off."""
+        world, victim = self.world, self.victim
+        session, points = world.coordinator._session, {name: at for at, name in enumerate(world.names, start=1)}
+
+        def opened(owner: str, kind: str) -> bytes:
+            shares = {points[n]: getattr(told, kind)[owner] for n, told in revealed.items() if owner in getattr(told, kind)}
+            return shamir.combine(dict(list(shares.items())[:2]))
+
+        total = unpack(self.masked[victim][64:], world.terms.numbers, world.terms.bits)
+        masks.add_stream(total, masks.derive(opened(victim, "seeds"), session, "self", victim), -1)
+        for name in self.lost:
+            secret = masks.agree(opened(name, "mask_keys"), world.sent["advertise"][victim].mask_key)
+            masks.add_stream(total, partner.pair_key(secret, session, victim, name), -partner.pair_sign(victim, name))
+        return masks.from_words(total, world.terms.bits)
+
+
+def test_a_holder_does_not_confirm_a_survivor_that_was_told_of_other_sharers(
+    make_sum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enough others go on, but nobody of those who hold the victim's seed, so that its masks stay."""
+    attack = SplitView(make_sum, monkeypatch)
+    for name in sorted(attack.holders):
+        with pytest.raises(ProtocolError, match=f"partner {attack.victim}: secagg-shared: the signature"):
+            attack.world.ask("confirm", name, attack.told(name))
+    revealed = attack.revealed()
+    assert len(revealed) >= attack.world.terms.least
+    assert not revealed.keys() & attack.holders
+    assert not any(attack.victim in told.seeds.keys() | told.mask_keys.keys() for told in revealed.values())
+    with pytest.raises(ProtocolError):
+        attack.bare(revealed)
+
+
+def test_an_honest_coordinator_does_not_add_what_was_masked_towards_others(
+    make_sum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = SplitView(make_sum, monkeypatch)
+    with pytest.raises(ProtocolError, match="secagg-shared: the signature"):
+        attack.world.coordinator.take_masked(attack.victim, attack.masked[attack.victim])
+
+
+def test_mutant_without_signed_sharers_a_coordinator_alone_has_a_partners_vector(
+    make_sum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = PartnerSum._verify
+
+    def lenient(self: PartnerSum, name: str, purpose: Any, values: Any, signature: str) -> None:
+        if purpose != "secagg-shared":
+            verify(self, name, purpose, values, signature)
+
+    monkeypatch.setattr(PartnerSum, "_verify", lenient)
+    attack = SplitView(make_sum, monkeypatch)
+    assert np.array_equal(attack.bare(attack.revealed()), attack.world.vectors[attack.victim])
