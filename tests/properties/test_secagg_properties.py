@@ -13,7 +13,6 @@ from fedrec.errors import ProtocolError, QuorumError
 from fedrec.secagg import messages
 from fedrec.secagg.coordinator import CoordinatorSum
 from fedrec.secagg.graph import Graph, two_thirds
-from fedrec.secagg.messages import Survivors
 
 STEPS = ("advertise", "share", "mask", "confirm", "reveal")
 BEFORE_MASKED = ("advertise", "share", "mask")
@@ -30,7 +29,7 @@ def losses(draw: st.DrawFn, least_lost: int, most_lost: int | None = None) -> tu
     return n, {name: draw(st.sampled_from(STEPS)) for name in names}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(case=losses(0), bits=st.sampled_from([8, 20, 31, 32]), numbers=st.integers(0, 9))
 def test_any_losses_within_the_threshold_leave_the_exact_sum_of_the_survivors(
     make_sum: Any, case: tuple[int, dict[str, str]], bits: int, numbers: int
@@ -39,12 +38,12 @@ def test_any_losses_within_the_threshold_leave_the_exact_sum_of_the_survivors(
     world = make_sum(n, bits=bits, numbers=numbers)
     total = world.run(lost)
     survivors = [name for name in world.names if lost.get(name) not in BEFORE_MASKED]
-    assert world.told["confirm"].survivors == tuple(survivors)
+    assert world.told["confirm"] == tuple(survivors)
     assert np.array_equal(total, world.plain(survivors))
     assert total.dtype == np.int64
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(case=losses(1, 12))
 def test_beyond_the_threshold_there_is_no_sum(make_sum: Any, case: tuple[int, dict[str, str]]) -> None:
     n, lost = case
@@ -53,7 +52,7 @@ def test_beyond_the_threshold_there_is_no_sum(make_sum: Any, case: tuple[int, di
         world.run(lost)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(n=st.integers(4, 10), quorum=st.integers(1, 10), lost=st.integers(0, 10))
 def test_the_privacy_plans_quorum_is_a_threshold_too(make_sum: Any, n: int, quorum: int, lost: int) -> None:
     if quorum > n:
@@ -76,7 +75,7 @@ def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("sparse")
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_sparse_graph_gives_the_exact_sum_of_the_survivors(make_sum: Any, seed: int) -> None:
     world = make_sum(24, seed=f"sparse {seed}")
     assert (world.terms.graph.degree, world.terms.threshold) == (12, 5)
@@ -95,7 +94,7 @@ def test_a_sparse_graph_says_whose_neighbours_are_lost(make_sum: Any) -> None:
     """Where all that one partner drew are lost before they reveal, though there are survivors enough."""
     world = make_sum(24).until("reveal")
     world.step("reveal", set(world.names) - set(world.sent["advertise"]["p003"].chosen[:8]))
-    with pytest.raises(QuorumError, match="4 shares of partner p003, 5 are needed"):
+    with pytest.raises(QuorumError, match="4 holders of shares of p003 are left, 5 are needed"):
         world.coordinator.total()
 
 
@@ -143,7 +142,7 @@ class BothSides(RuleBasedStateMachine):
     @rule(who=st.integers(0, 5), gone=st.sets(st.integers(0, 5), max_size=2))
     def tell_other_survivors(self, who: int, gone: set[int]) -> None:
         names = tuple(name for place, name in enumerate(self.world.names) if place not in gone)
-        self.hear("confirm", self.name(who), Survivors(survivors=names))
+        self.hear("confirm", self.name(who), self.world.survivors(self.name(who), names))
 
     @rule()
     def close(self) -> None:
@@ -161,7 +160,8 @@ class BothSides(RuleBasedStateMachine):
         self.old[told] += [self.world.for_one(told, name) for name in self.told_to(told)]
 
     def told_to(self, step: str) -> list[str]:
-        return list(self.world.sent["share"]) if step == "mask" else [self.world.names[0]]
+        each = {"mask": "share", "confirm": "mask"}  # what each is told itself
+        return list(self.world.sent[each[step]]) if step in each else [self.world.names[0]]
 
     def open(self) -> None:
         try:
@@ -170,7 +170,7 @@ class BothSides(RuleBasedStateMachine):
             pass
         else:
             assert not self.world.coordinator.spoilers
-            survivors = self.world.told["confirm"].survivors
+            survivors = self.world.told["confirm"]
             assert len(survivors) >= two_thirds(self.n)
             assert np.array_equal(total, self.world.plain(survivors))
         self.anew()
@@ -221,7 +221,7 @@ class BothSides(RuleBasedStateMachine):
 def test_no_order_of_questions_opens_more_than_one_sum(make_sum: Any) -> None:
     BothSides.make_sum = make_sum
     run_state_machine_as_test(
-        BothSides, settings=settings(max_examples=30, stateful_step_count=30, deadline=None, print_blob=False)
+        BothSides, settings=settings(max_examples=20, stateful_step_count=30, deadline=None, print_blob=False)
     )
 
 

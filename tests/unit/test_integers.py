@@ -1,7 +1,9 @@
 """Noised sums as integers: the rounding's distribution, the theorem behind it, and a range that nothing leaves."""
 
 import dataclasses
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -81,6 +83,18 @@ def test_the_table_is_the_discrete_gaussians() -> None:
     assert np.allclose(table.astype(np.float64) / 2.0**64, cumulative, rtol=0, atol=1e-15)
 
 
+def test_the_table_is_symmetric_to_the_last_bit_but_for_rounding_down() -> None:
+    """A draw of k and one of -k are as likely: from integers, so that no sum of floats tilts it."""
+    table = [int(threshold) for threshold in integers._thresholds()]
+    masses = [high - low for low, high in itertools.pairwise([0, *table, 2**64])]
+    assert len(masses) == 2 * REACH + 1
+    assert max(abs(one - other) for one, other in zip(masses, reversed(masses), strict=True)) <= 1
+    assert all(abs(low + high - 2**64) <= 1 for low, high in zip(table, reversed(table), strict=True))
+    weights = [Fraction(math.exp(-(k**2) / 128)) for k in range(-REACH, REACH + 1)]
+    exact = list(itertools.accumulate(weights))
+    assert all(abs(found - part * 2**64 / exact[-1]) <= 1 for found, part in zip(table, exact, strict=False))
+
+
 def of_the_sum(centres: list[float], std: float) -> float:
     """Largest |ratio - 1| between the sum of rounded numbers and the discrete Gaussian around their sum.
 
@@ -135,16 +149,25 @@ def test_the_worst_case_fits_into_the_bits(std: float, partners: int, monkeypatc
     plan = dataclasses.replace(PLAN, parts=(PartPlan("head", 1.0, 0.5, 4.0 * std, 10),))
     code = IntegerCode.of(plan, "head", partners, range_users=20)
     noise_std = plan.noise_std("head")
-    furthest = math.sqrt(-2 * math.log(2.0**-53))
+    furthest = math.sqrt(-2 * math.log(2.0**-64))
     for sign in (1, -1):
         total = BoundedSum(torch.full((3,), sign * 1e30), 0.5)
         monkeypatch.setattr(NoiseSource, "gaussian_float64", lambda self, n, s=sign: np.full(n, s * furthest))
         near = noised_integers(total, noise_std, code, source())
-        assert np.abs(near).min() > (code.clamp + 8 * noise_std) / code.grain
+        assert np.abs(near).min() > (code.clamp + 9.3 * noise_std) / code.grain
         summed = partners * (np.rint(sign * (code.clamp + furthest * noise_std) / code.grain) + sign * REACH)
         assert np.array_equal(from_words(to_words(np.array([summed], np.int64), code.bits), code.bits), [summed])
     # And no bit is wasted: half of the modulus would not do.
-    assert 2 ** (code.bits - 2) < partners * ((code.clamp + 8.6 * noise_std) / code.grain + REACH + 2)
+    assert 2 ** (code.bits - 2) < partners * ((code.clamp + 9.5 * noise_std) / code.grain + REACH + 2)
+
+
+@pytest.mark.parametrize("exponent", [-40, -3, 0, 7])
+def test_the_grain_of_a_power_of_two_is_exact(exponent: int) -> None:
+    """Where a logarithm could come out on either side."""
+    for noise, grain in ((2.0**exponent, 2.0 ** (exponent - 9)), (math.nextafter(2.0**exponent, 0), 2.0 ** (exponent - 10))):
+        plan = PrivacyPlan("user", "secagg", 1e-5, (PartPlan("head", 1.0, noise, 1.0, 10),), quorum=1)
+        assert plan.noise_std("head") == noise
+        assert IntegerCode.of(plan, "head", 3, range_users=1).grain == grain
 
 
 @pytest.mark.parametrize("noise_multiplier", [0.01, 0.7, 1.0, 3.3, 512.0])
@@ -224,15 +247,31 @@ def test_clamping_moves_no_two_sums_further_apart() -> None:
     found = [noised_integers(BoundedSum(torch.from_numpy(x), 0.5), NOISE, CODE, source()) for x in (one, other)]
     apart = np.linalg.norm(np.clip(one, -10, 10).astype(np.float64) - np.clip(other, -10, 10))
     assert apart <= np.linalg.norm(one.astype(np.float64) - other)
-    assert max(np.abs(x).max() for x in found) <= (CODE.clamp + 8.6 * NOISE) / CODE.grain + REACH
+    assert max(np.abs(x).max() for x in found) <= (CODE.clamp + 9.5 * NOISE) / CODE.grain + REACH
 
 
 def test_the_worst_case_fits_for_any_number_of_partners() -> None:
     """Some of them fill the modulus nearly whole, so that a range that is a little too small would show."""
-    furthest, fullest = math.sqrt(-2 * math.log(2.0**-53)), 0.0
+    furthest, fullest = math.sqrt(-2 * math.log(2.0**-64)), 0.0
     for partners in range(3, 400):
         code = IntegerCode.of(PLAN, "head", partners, range_users=1)
         worst = partners * (math.ceil((code.clamp + furthest * NOISE) / code.grain) + REACH)
         assert worst < 2 ** (code.bits - 1)
         fullest = max(fullest, worst / 2 ** (code.bits - 1))
     assert fullest > 0.98
+
+
+def test_a_draw_is_never_further_out_than_its_bound_and_radii_have_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {
+        "least": np.array([0, 0], np.uint64),
+        "next": np.array([3, 0], np.uint64),
+        "most": np.array([2**64 - 1, 0], np.uint64),
+    }
+    found = {}
+    for name, pair in words.items():
+        monkeypatch.setattr(NoiseSource, "words", lambda self, n, pair=pair: pair)
+        found[name] = np.abs(source().gaussian_float64(2)).max()
+    assert found["least"] == pytest.approx(math.sqrt(-2 * math.log(2.0**-64)))
+    assert found["least"] < integer_code._FURTHEST_NOISE
+    assert found["next"] == pytest.approx(math.sqrt(-2 * math.log(3 * 2.0**-64)))  # of 53 bits both would be one
+    assert found["most"] == 0

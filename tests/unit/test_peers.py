@@ -69,6 +69,25 @@ def test_all_that_is_wrong_is_told_at_once(node: Node) -> None:
         Peers(node).add("Books", "x")
 
 
+def test_one_key_stands_under_one_name_alone(node: Node) -> None:
+    """A partner that counts twice among the survivors adds its noise once."""
+    peers = Peers(node)
+    peers.add("books", ONE.hex())
+    for replace in (False, True):
+        with pytest.raises(ConfigError, match="that key is known as books's: a partner counts once"):
+            peers.add("music", ONE.hex(), replace=replace)
+    peers.add("music", OTHER.hex())
+    with pytest.raises(ConfigError, match="known as books's"):
+        peers.add("music", ONE.hex(), replace=True)
+    own = node.signing_key().public.hex()
+    for key in (own, own.upper()):
+        with pytest.raises(ConfigError, match="that key is this node's own"):
+            peers.add("films", key)
+    assert peers.keys() == {"books": ONE, "music": OTHER}
+    peers.remove("books")
+    peers.add("films", ONE.hex())  # under another name, once it stands under none
+
+
 def test_a_stranger_cannot_be_removed(node: Node) -> None:
     Peers(node).add("books", ONE.hex())
     with pytest.raises(ConfigError, match="music is no peer") as found:

@@ -20,6 +20,7 @@ from fedrec.secagg.messages import Confirmation, Keys, Opening, Revealed, Shares
 from fedrec.signing import SigningKey, verify
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec.wire import RoundPlan, SumHeader
+from fedrec_client.agreement import policy_problems
 from fedrec_client.desk import NodeDesk, SeenRounds
 from fedrec_client.settings import PolicySettings
 from fedrec_client.sums import SumDesk, SumRules
@@ -51,10 +52,12 @@ class Counting:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.asked, self._error = list[RoundPlan](), error
+        self.sessions = list[bytes]()
         self.vector = np.array([5, -6, 7, 0])
 
-    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode) -> NDArray[np.int64]:
+    def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         self.asked.append(plan)
+        self.sessions.append(session)
         if self._error:
             raise self._error
         return self.vector
@@ -68,7 +71,8 @@ class Place:
 
     def __init__(self, make_sum: Any, folder: Path, n: int = 4, **plan: Any) -> None:
         values = {"privacy_plan_hash": PLAN.hash, "parent_hash": STATE.hash, "quorum": 3, **plan}
-        self.world = make_sum(n, numbers=4, bits=RULES.code("head", n).bits, **values)
+        code = RULES.code("head", n)
+        self.world = make_sum(n, numbers=4, bits=code.bits, grain=code.grain, dishonest=PLAN.dishonest, **values)
         self.source, self.folder = Counting(), folder
         self.restart()
 
@@ -128,6 +132,7 @@ def test_a_node_takes_part_in_a_whole_sum(place: Place) -> None:
     expected = world.plain(set(world.names) - {ME}) + place.source.vector
     assert np.array_equal(world.coordinator.total(), expected)
     assert place.source.asked == [world.plan]
+    assert place.source.sessions == [world.coordinator._session]  # which keys the noise
     assert place.desk.status() | {"answered": 1, "generation": 1, "round": 1} == place.desk.status()
 
 
@@ -238,6 +243,7 @@ def test_rows_are_not_read_while_a_node_rests_either(place: Place, changed: dict
         ({"quorum": 2}, "another quorum than the 3 that were agreed"),
         ({"quorum": 4}, "another quorum than the 3 that were agreed"),
         ({"local_steps": 2}, "asks for more than one step"),
+        ({"attempt": 65}, "more than attempt 64: each is another draw"),
     ],
 )
 def test_a_plan_that_was_not_agreed_to_gets_no_key(
@@ -247,6 +253,43 @@ def test_a_plan_that_was_not_agreed_to_gets_no_key(
     with pytest.raises(PrivacyError, match=words):
         place.ask("advertise")
     assert place.source.asked == []
+
+
+def test_the_last_attempt_is_answered(make_sum: Any, tmp_path: Path) -> None:
+    Place(make_sum, tmp_path, attempt=64).ask("advertise")
+
+
+def test_secrets_of_an_attempt_are_of_the_entropy_that_is_asked_for_it(
+    make_sum: Any, make_stream: Any, tmp_path: Path
+) -> None:
+    """A simulation's; a node has the operating system's."""
+    keys = []
+    for attempt in (1, 1, 2):
+        place = Place(make_sum, tmp_path / str(len(keys)), attempt=attempt)
+        place.folder.mkdir()
+        assert place.desk.sums is not None
+        place.desk.sums.entropy = lambda at: make_stream(f"{at}")
+        keys.append(place.ask("advertise").mask_key)
+    assert keys[0] == keys[1] != keys[2]
+    drawn = []
+    for number in (1, 2):
+        place = Place(make_sum, tmp_path / f"own {number}")
+        place.folder.mkdir()
+        drawn.append(place.ask("advertise").mask_key)
+    assert drawn[0] != drawn[1]
+
+
+def test_a_plan_must_bear_as_many_dishonest_partners_as_the_policy_says() -> None:
+    def problems(least: int, terms: FederationTerms = TERMS) -> list[str]:
+        policy = PolicySettings(modes=("secagg",), epsilon_total=100.0, epsilon_round=100.0, min_dishonest=least)
+        return [problem for problem in policy_problems(terms, policy) if "dishonest" in problem]
+
+    assert problems(0) == problems(1) == []
+    assert problems(2) == ["bears 1 dishonest partners, policy.min_dishonest is 2"]
+    assert PolicySettings().min_dishonest == 1  # so that a plan that bears none is refused unless somebody says so
+    none = TERMS.model_copy(update={"privacy_plan": replace(PLAN, dishonest=0).to_dict()})
+    assert problems(1, none) == ["bears 0 dishonest partners, policy.min_dishonest is 1"]
+    assert problems(0, none) == []
 
 
 @pytest.mark.parametrize("changed", [{"round": 2}, {"attempt": 5}, {"run": "films/2"}])
