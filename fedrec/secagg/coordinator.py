@@ -154,13 +154,16 @@ class CoordinatorSum:
         return Confirmations(signatures=dict(sorted(self._confirmed.items())))
 
     def take_revealed(self, partner: str, revealed: Revealed) -> None:
-        """Step 5. A share that is not the one its owner committed to costs the sender its turn; one may be missing."""
+        """Step 5. A share that is not the one its owner committed to costs the sender its turn; few may be missing."""
         if partner in self._revealed or partner not in self._masked:
             raise ProtocolError("shares of a stranger, or twice")
         alive = set(self._survivors)
         mine = {n for n in self._shared if holds(self.terms, self._roster, n, partner)}
         if not (revealed.seeds.keys() <= mine & alive and revealed.mask_keys.keys() <= mine - alive):
             raise ProtocolError("shares of others than those whom it holds shares of")
+        missing = mine - revealed.seeds.keys() - revealed.mask_keys.keys()
+        if len(missing) > self.terms.most_missing:  # or who withholds would have honest owners taken for spoilers
+            raise ProtocolError(f"shares of {len(missing)} partners are missing, more than can have sealed none")
         for kind, place, told in ((SEED, 0, revealed.seeds), (MASK_KEY, 1, revealed.mask_keys)):
             for owner, share in told.items():
                 expected = self._shares[owner].commitments[partner][place]

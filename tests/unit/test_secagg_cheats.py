@@ -292,6 +292,28 @@ def test_seals_that_nobody_can_open_make_their_owner_the_spoiler(
     assert world.coordinator.spoilers == {CHEAT}
 
 
+@pytest.mark.parametrize(("n", "dishonest", "most"), [(3, 0, 1), (3, 1, 1), (6, 1, 1), (7, 1, 2), (7, 3, 3), (10, 1, 3)])
+def test_who_reveals_too_little_loses_its_turn_and_makes_nobody_a_spoiler(
+    make_sum: Any, n: int, dishonest: int, most: int
+) -> None:
+    """Else one partner, where just enough reveal, would have all honest ones excluded."""
+    world = make_sum(n, dishonest=dishonest).until("reveal")
+    assert world.terms.most_missing == most
+    told = {name: world.ask("reveal", name) for name in world.names[: world.terms.least]}
+    for left in range(n - most):
+        seeds = dict(list(told[CHEAT].seeds.items())[:left])
+        with pytest.raises(ProtocolError, match=f"shares of {n - left} partners are missing"):
+            world.coordinator.take_revealed(CHEAT, told[CHEAT].model_copy(update={"seeds": seeds}))
+    for name, answer in told.items():
+        if name != CHEAT:
+            world.take("reveal", name, answer)
+    with pytest.raises(QuorumError, match="holders of shares of"):
+        world.coordinator.total()
+    assert not world.coordinator.spoilers
+    seeds = dict(list(told[CHEAT].seeds.items())[most:])
+    world.coordinator.take_revealed(CHEAT, told[CHEAT].model_copy(update={"seeds": seeds}))
+
+
 def test_seals_that_few_cannot_open_cost_nobody_anything(make_sum: Any) -> None:
     world = make_sum(7).until("share")
     for name in world.names:
