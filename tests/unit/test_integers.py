@@ -164,7 +164,10 @@ def test_the_worst_case_fits_into_the_bits(std: float, partners: int, monkeypatc
 @pytest.mark.parametrize("exponent", [-40, -3, 0, 7])
 def test_the_grain_of_a_power_of_two_is_exact(exponent: int) -> None:
     """Where a logarithm could come out on either side."""
-    for noise, grain in ((2.0**exponent, 2.0 ** (exponent - 9)), (math.nextafter(2.0**exponent, 0), 2.0 ** (exponent - 10))):
+    for noise, grain in (
+        (2.0**exponent, 2.0 ** (exponent - 9)),
+        (math.nextafter(2.0**exponent, 0), 2.0 ** (exponent - 10)),
+    ):
         plan = PrivacyPlan("user", "secagg", 1e-5, (PartPlan("head", 1.0, noise, 1.0, 10),), quorum=1)
         assert plan.noise_std("head") == noise
         assert IntegerCode.of(plan, "head", 3, range_users=1).grain == grain

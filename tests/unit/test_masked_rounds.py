@@ -190,21 +190,18 @@ def test_garbage_costs_its_sender_alone_its_turn(step: str, change: Change, word
 
 
 def test_bytes_that_flower_cannot_unpack_harm_nobody_else() -> None:
-    grid = MemoryGrid()
-
-    def explode(header: SumHeader, content: bytes) -> bytes:
-        raise MemoryError("private: 4711")
-
     class Exploding(MemoryGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             numbers = list(message_ids)
-            nodes = [self._waiting[number].metadata.dst_node_id for number in numbers if number in self._waiting]
-            if 12 in nodes and self._waiting[numbers[0]].content[SUM]["step"] == "share":  # type: ignore[index]
-                explode(SumHeader("r", 1, 1, "share", "carl", "h"), b"")
+            for message in (self._waiting[number] for number in numbers if number in self._waiting):
+                record = cast(ConfigRecord, message.content[SUM])
+                if message.metadata.dst_node_id == 12 and record["step"] == "share":
+                    raise MemoryError("private: 4711")
             return super().pull_messages(numbers)
 
     grid = Exploding()
-    check_survivors(grid, ["anna", "bert", "dora", "emil"], {"carl": "step share: answer cannot be fetched: Memory"})
+    words = "step share: answer cannot be fetched: MemoryError"
+    check_survivors(grid, ["anna", "bert", "dora", "emil"], {"carl": words})
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -264,6 +261,17 @@ def test_a_spoiler_is_named_and_not_asked_again_in_attempt_round_or_session(tmp_
     grid = MemoryGrid()
     run_rounds(cast(Grid, grid), following)
     assert "bert" not in {name for name, *_ in grid.asked}
+
+
+def test_who_reveals_nothing_is_lost_and_makes_nobody_a_spoiler(tmp_path: Path) -> None:
+    """Where just enough reveal, all others would be excluded by one that withholds."""
+    grid = MemoryGrid(lambda number: {"anna": "share"})
+    grid.changes["carl", "reveal"] = lambda header, content: b'{"mask_keys":{},"seeds":{}}'
+    session, events = session_of(tmp_path, rounds=1)
+    with pytest.raises(QuorumError, match=r"carl: step reveal: shares of 4 partners are missing"):
+        run_rounds(cast(Grid, grid), session)
+    assert not session.spoilers
+    assert [event["event"] for event in events].count("round_failed") == 2
 
 
 def test_after_an_attempt_of_too_few_the_next_one_succeeds(tmp_path: Path) -> None:

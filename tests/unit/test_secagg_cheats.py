@@ -292,7 +292,9 @@ def test_seals_that_nobody_can_open_make_their_owner_the_spoiler(
     assert world.coordinator.spoilers == {CHEAT}
 
 
-@pytest.mark.parametrize(("n", "dishonest", "most"), [(3, 0, 1), (3, 1, 1), (6, 1, 1), (7, 1, 2), (7, 3, 3), (10, 1, 3)])
+@pytest.mark.parametrize(
+    ("n", "dishonest", "most"), [(3, 0, 1), (3, 1, 1), (6, 1, 1), (7, 1, 2), (7, 3, 3), (10, 1, 3)]
+)
 def test_who_reveals_too_little_loses_its_turn_and_makes_nobody_a_spoiler(
     make_sum: Any, n: int, dishonest: int, most: int
 ) -> None:

@@ -132,7 +132,9 @@ def test_the_bounds_hold_in_exact_fractions(partners: int) -> None:
     lost = partners * exact_tail(partners - 1, partners // 5, found.degree, found.degree - found.threshold + 1)
     assert hostile <= Fraction(1, 2**40)  # 0 where there are fewer hostile ones than the threshold
     assert 0 < lost <= Fraction(1, 2**30)
-    assert graph.hostile_too_many(partners, found.degree, found.threshold, partners // 10) == pytest.approx(float(hostile), rel=1e-6)
+    assert graph.hostile_too_many(partners, found.degree, found.threshold, partners // 10) == pytest.approx(
+        float(hostile), rel=1e-6
+    )
     assert graph.lost_too_many(partners, found.degree, found.threshold) == pytest.approx(float(lost), rel=1e-6)
 
 

@@ -11,7 +11,17 @@ import pytest
 from fedrec.errors import FedrecError, PrivacyError, ProtocolError
 from fedrec.secagg import messages
 from fedrec.secagg.masks import public_key
-from fedrec.secagg.messages import Confirmation, Confirmations, Inbox, Keys, Opening, Revealed, Roster, Shares, Survivors
+from fedrec.secagg.messages import (
+    Confirmation,
+    Confirmations,
+    Inbox,
+    Keys,
+    Opening,
+    Revealed,
+    Roster,
+    Shares,
+    Survivors,
+)
 from fedrec.secagg.partner import PartnerSum
 from fedrec.signing import SigningKey
 

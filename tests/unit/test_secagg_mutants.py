@@ -267,7 +267,9 @@ class SplitView:
         session, points = world.coordinator._session, {name: at for at, name in enumerate(world.names, start=1)}
 
         def opened(owner: str, kind: str) -> bytes:
-            shares = {points[n]: getattr(told, kind)[owner] for n, told in revealed.items() if owner in getattr(told, kind)}
+            shares = {
+                points[n]: getattr(told, kind)[owner] for n, told in revealed.items() if owner in getattr(told, kind)
+            }
             return shamir.combine(dict(list(shares.items())[:2]))
 
         total = unpack(self.masked[victim][64:], world.terms.numbers, world.terms.bits)
