@@ -117,12 +117,12 @@ class MemoryGrid:
 
 
 def make_plan(attempt: int = 1, state: AdapterState = INITIAL) -> RoundPlan:
-    return RoundPlan("films/1", 1, attempt, "head", 1, 1, 0.5, state.hash, PLAN.hash, "secagg", 3, 0.2, 1)
+    return RoundPlan("films/1", 1, attempt, "head", 1, 1, 0.5, state.hash, PLAN.hash, "secagg", 3, 0.02, 1)
 
 
 def attempt_of(grid: MemoryGrid) -> tuple[MaskedExchange, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    masked = MaskedRounds(PLAN, 20, PUBLIC, step_timeout_s=0.2)
+    masked = MaskedRounds(PLAN, 20, PUBLIC, step_timeout_s=0.02)
     partners, rest = PARTNERS, events.append
     exchange = MaskedExchange(
         cast(Grid, grid), make_plan(), SPEC, masked, partners=partners, on_event=rest, wait=lambda _: None
@@ -233,14 +233,14 @@ def session_of(folder: Path, rounds: int = 2, **changed: Any) -> tuple[RoundSess
         "partners": PARTNERS,
         "quorum": 3,
         "max_attempts": 2,
-        "round_timeout_s": 0.2,
+        "round_timeout_s": 0.02,
         "max_norm": 1e6,
         "privacy_plan_hash": PLAN.hash,
         "statement": {"mode": "secagg"},
         "on_event": events.append,
         "stop": lambda: False,
         "wait": lambda _: None,
-        "masked": MaskedRounds(PLAN, 20, PUBLIC, step_timeout_s=0.2),
+        "masked": MaskedRounds(PLAN, 20, PUBLIC, step_timeout_s=0.02),
     }
     return RoundSession(**{**values, **changed}), events
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fedrec.errors import BudgetError
+from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterState
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures
@@ -50,5 +50,5 @@ def test_two_sums_of_one_attempt_share_no_noise_and_are_both_paid_for(made: tupl
     assert apart.std() == pytest.approx(np.sqrt(2) * PLAN.noise_std("head"), rel=0.2)
     third = vector_of(made, bytes([3]) * 32)
     assert len({vector.tobytes() for vector in (one, other, third)}) == 3
-    with pytest.raises(BudgetError):
-        vector_of(made, bytes([4]) * 32)  # the plan has three steps, and three sums were answered
+    with pytest.raises(PrivacyError, match="the plan has 3 steps, 3 are paid for"):
+        vector_of(made, bytes([4]) * 32)
