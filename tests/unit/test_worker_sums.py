@@ -28,9 +28,7 @@ CODE = IntegerCode.of(PLAN, "head", 4, range_users=20)
 def made(
     tiny_llama: Path, features: ItemFeatures, histories: list[np.ndarray], make_ledger: Any, tmp_path: Path
 ) -> tuple[Worker, AdapterState]:
-    model = build_model(
-        load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1
-    )
+    model = build_model(load_backbone(tiny_llama, 2, torch.device("cpu"), torch.float32), features, SHAPE, seed=1)
     ledger = make_ledger(tmp_path / "ledger.json", epsilon=50.0)
     settings = PlainSettings(1e-3, 0.0, 8, 50)
     return Worker("shop", model, PartnerData.of(histories), PLAN, ledger, bytes(32), settings), read_state(model)
