@@ -29,7 +29,8 @@ from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import MASK_KEY, SEED, holds, pair_key, pair_sign
 from fedrec.signing import verify
 
-_SOME_KEY = bytes([8] * 32)
+# Nobody's: to see whether a secret can be agreed with a key at all.
+_ANY_PRIVATE = bytes([1] * 32)
 _SIGNATURE_BYTES = 64
 
 
@@ -52,6 +53,7 @@ class CoordinatorSum:
     identities: Mapping[str, bytes] = field(repr=False)
     spoilers: set[str] = field(default_factory=set)
     _keys: dict[str, Keys] = field(default_factory=dict, repr=False)
+    _seen_keys: set[bytes] = field(default_factory=set, repr=False)
     _roster: Roster = field(default_factory=lambda: Roster(keys=()), repr=False)
     _session: bytes = field(default=b"", repr=False)
     _shares: dict[str, Shares] = field(default_factory=dict, repr=False)
@@ -61,6 +63,7 @@ class CoordinatorSum:
     _confirmed: dict[str, str] = field(default_factory=dict, repr=False)
     _revealed: dict[str, Revealed] = field(default_factory=dict, repr=False)
     _sum: Words = field(default_factory=lambda: np.zeros(0, np.uint32), repr=False)
+    _is_open: bool = False
 
     def take_keys(self, partner: str, keys: Keys) -> None:
         """Step 1."""
@@ -69,11 +72,20 @@ class CoordinatorSum:
         verify(self.identities[partner], "secagg-keys", keys.signed(self.terms.context), keys.signature)
         degree = 0 if self.terms.graph.is_complete else self.terms.graph.degree
         chosen = set(keys.chosen)
-        if len(keys.chosen) != degree or len(chosen) != degree or not chosen <= set(self.terms.cohort) - {partner}:
-            raise ProtocolError(f"drew no {degree} neighbours of the cohort")
-        for key in (keys.mask_key, keys.share_key):
-            agree(_SOME_KEY, key)  # nobody could agree on anything with a key of small order
+        in_order = list(keys.chosen) == sorted(chosen)
+        if not in_order or len(chosen) != degree or not chosen <= set(self.terms.cohort) - {partner}:
+            raise ProtocolError(f"drew no {degree} neighbours of the cohort, in order")
+        self._refuse_bad_keys(keys)
+        self._seen_keys |= {keys.mask_key, keys.share_key}
         self._keys[partner] = keys
+
+    def _refuse_bad_keys(self, keys: Keys) -> None:
+        """What every partner would refuse the whole roster for must cost its sender alone its turn."""
+        both = {keys.mask_key, keys.share_key}
+        if len(both - self._seen_keys) != 2:
+            raise ProtocolError("a key is another's, or stands there twice")
+        for key in both:
+            agree(_ANY_PRIVATE, key)
 
     def close_keys(self) -> Roster:
         """Step 1 ends: what everybody is told in step 2."""
@@ -142,13 +154,16 @@ class CoordinatorSum:
         return Confirmations(signatures=dict(sorted(self._confirmed.items())))
 
     def take_revealed(self, partner: str, revealed: Revealed) -> None:
-        """Step 5. A share that is not the one its owner committed to costs the sender its turn; one may be missing."""
+        """Step 5. A share that is not the one its owner committed to costs the sender its turn; few may be missing."""
         if partner in self._revealed or partner not in self._masked:
             raise ProtocolError("shares of a stranger, or twice")
         alive = set(self._survivors)
         mine = {n for n in self._shared if holds(self.terms, self._roster, n, partner)}
         if not (revealed.seeds.keys() <= mine & alive and revealed.mask_keys.keys() <= mine - alive):
             raise ProtocolError("shares of others than those whom it holds shares of")
+        missing = mine - revealed.seeds.keys() - revealed.mask_keys.keys()
+        if len(missing) > self.terms.most_missing:  # or who withholds would have honest owners taken for spoilers
+            raise ProtocolError(f"shares of {len(missing)} partners are missing, more than can have sealed none")
         for kind, place, told in ((SEED, 0, revealed.seeds), (MASK_KEY, 1, revealed.mask_keys)):
             for owner, share in told.items():
                 expected = self._shares[owner].commitments[partner][place]
@@ -159,14 +174,16 @@ class CoordinatorSum:
     def total(self) -> NDArray[np.int64]:
         """The sum of the survivors' vectors, int64 `[numbers]`, as long as it fits into the terms' bits.
 
-        Raises: QuorumError: a secret cannot be opened: too few shares, or `spoilers`.
+        Raises: QuorumError: a secret cannot be opened: too few shares, or `spoilers`. ProtocolError: opened before.
         """
+        if self._is_open:
+            raise ProtocolError("the sum was opened before")  # the masks are off it already
         seeds = {name: self._seed(name) for name in self._survivors}
         mask_keys = {name: self._mask_key(name) for name in sorted(set(self._shared) - set(self._survivors))}
         if self.spoilers:
             names = ", ".join(sorted(self.spoilers))
             raise QuorumError(f"secrets cannot be opened as they were shared out by {names}", "ask without them")
-        total = self._sum
+        total, self._is_open = self._sum, True
         for name, seed in seeds.items():
             add_stream(total, derive(seed, self._session, "self", name), -1)
         for name, private in mask_keys.items():

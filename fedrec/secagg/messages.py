@@ -232,6 +232,11 @@ class SumTerms:
         """Shares that open a secret."""
         return self.least if self.graph.is_complete else self.graph.threshold
 
+    @property
+    def most_missing(self) -> int:
+        """Owners of whom an honest holder may have no share to reveal: as many as may have sealed nothing to it."""
+        return max(len(self.cohort) - two_thirds(len(self.cohort)), self.dishonest, 1)
+
     @cached_property
     def context(self) -> bytes:
         """Hash of protocol version, run, round, attempt, parent adapter, privacy plan, cohort and sizes."""

@@ -156,3 +156,11 @@ def test_a_plan_calibrates_itself_and_keeps_its_proportions() -> None:
 def test_its_event_is_what_any_accountant_of_the_library_composes() -> None:
     accountant = PLDAccountant(value_discretization_interval=1e-3)
     assert accountant.compose(PLAN.dp_event()).get_epsilon(PLAN.delta) == pytest.approx(PLAN.epsilon(), abs=0.01)
+
+
+def test_masks_bear_no_more_dishonest_partners_than_the_quorum() -> None:
+    plan = PrivacyPlan("user", "secagg", 1e-5, (HEAD,), quorum=3, dishonest=3)
+    with pytest.raises(PrivacyError, match="dishonest must not exceed quorum"):
+        dataclasses.replace(plan, dishonest=4)
+    with pytest.raises(PrivacyError, match="dishonest must not exceed quorum"):
+        PrivacyPlan.from_dict({**plan.to_dict(), "quorum": 2})
