@@ -139,7 +139,7 @@ def _untrained(run: Run, world: World, seed: int, item: int) -> Json:
         bench = Bench(run, world, world.corpus(seed), seed, item, lambda: False)
         folder = run.folder / "cells" / f"untrained-{seed}"
         federation = _federation(bench, world, replace(run, folder=folder))
-        shutil.rmtree(folder, ignore_errors=True)  # without privacy there are no ledgers, so none
+        shutil.rmtree(folder, ignore_errors=True)  # rows without privacy made none
         write_state(federation.model, federation.session.initial_state)
         recommender = ModelRecommender(federation.model, federation.config.data.max_history)
         write_json(path, _asked(bench, recommender, "test"))
