@@ -14,6 +14,7 @@ from fedrec.model.recommender import write_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.rows import row_mode
 from fedrec.training.local import ContextCache
+from fedrec_sim.attacks.forged import FROM_ALL
 from fedrec_sim.attacks.hostile import Attacker
 from fedrec_sim.attacks.poisoned import item_of
 from fedrec_sim.attacks.table import RESULT, tabulate
@@ -65,8 +66,10 @@ def refuse_unfit(config: SimulationConfig) -> None:
     problems += [] if asked == config.partners else ["rounds.partners_per_round: every partner is asked here"]
     if not attack.hostile < config.partners:
         problems.append(f"attack.hostile {attack.hostile} of {config.partners} partners leaves nobody honest")
+    masked = any(row_mode(row) == "secagg" for row in config.rows)
+    blind = [name for name in attack.attacks if masked and name in (*FROM_ALL, "sybil")]
+    problems += [f"attack.attacks: {name} reads honest answers, which masks hide" for name in blind]
     for defence in attack.defences:
-        masked = any(row_mode(row) == "secagg" for row in config.rows)
         problems += _rounds_of(config, defence).problems(config.rounds.quorum, secagg=masked)
     if problems:
         raise ConfigError.of_all(problems, "see simulations/configs/attack-inspect.toml", "attacks")
