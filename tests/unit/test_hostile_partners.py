@@ -119,7 +119,7 @@ def test_an_aggregator_is_chosen_by_its_worst_attack_on_validation_and_not_on_te
 
 
 def test_a_table_takes_the_place_of_the_older_one(tmp_path: Path) -> None:
-    config = changed()
+    config = changed(attack=AttackConfig(attacks=("sybil",), defences=("mean", "median", "multi-krum")))
     summary = {"name": "attack-inspect", "row": "r", "epsilon": 8.0, "rounds": 2, "partners": 3, "hostile": 1}
     summary |= {"quorum": 3, "protocol": "B", "which": "test", "data": {"name": "made"}, "seeds": [1]}
     summary |= {

@@ -38,8 +38,8 @@ def section(summary: Json) -> str:
         f"protocol {summary['protocol']} ({summary['which']}), full ranking, {summary['data']['name']}, seeds "
         f"{summary['seeds']}, {'mean ± standard deviation' if seeds > 1 else 'one seed, so no spread is known'}",
         f"NDCG@10 of the first adapter, before anybody trained: {summary['untrained_ndcg@10']:.4f}",
-        f"strengths: {', '.join(f'{key} {value:g}' for key, value in attack['strength'].items())}; promoted item: "
-        f"{attack['promoted']}",
+        f"strengths: {', '.join(f'{key} {value:g}' for key, value in sorted(attack['strength'].items()))}; "
+        f"promoted item: {attack['promoted']}",
         f"on validation one would choose `{summary['chosen_on_validation']}`: of those whose worst attack leaves 90% "
         "of the best unattacked NDCG@10, the one with the least exposure (if none does, the one that leaves most)",
         f"{in_time(summary['seconds'])} in all; commit {summary['commit']}, started {summary['created_at']}, "
@@ -58,11 +58,14 @@ def section(summary: Json) -> str:
 
 
 def _rows(summary: Json, shown: Callable[[Json], str]) -> list[str]:
-    defences = list(summary["cells"]["none"])
+    """In the order of the configuration, since JSON keeps none."""
+    attack = summary["config"]["attack"]
+    attacks, defences = dict.fromkeys(("none", *attack["attacks"])), attack["defences"]
     lines = [" | ".join(("| attack", *(f"`{name}`" for name in defences), "")).strip()]
     lines.append("| --- " * (len(defences) + 1) + "|")
-    for attack, row in summary["cells"].items():
-        lines.append(" | ".join((f"| `{attack}`", *(shown(row[defence]) for defence in defences), "")).strip())
+    for name in attacks:
+        row = summary["cells"][name]
+        lines.append(" | ".join((f"| `{name}`", *(shown(row[defence]) for defence in defences), "")).strip())
     return lines
 
 
