@@ -206,6 +206,18 @@ def test_generated_users_are_described_by_what_was_recorded() -> None:
     assert f"10% of items | {real[popular]['0.1']:.3f} | {made[popular]['0.1']:.3f} |" in text
 
 
+def test_what_is_told_of_the_cost_of_sums_under_masks_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/secagg.md").read_text(encoding="utf-8"), figures_of("secagg-bench.json")
+    for size in found["sizes"]:
+        assert size["exact"]
+        line = f"| {size['partners']} | {size['neighbours']} | {size['lost']} | {size['partner_s']:.2f} s | "
+        line += f"{size['bytes_over_fp32']:.2f} | {size['partner_bytes_down'] / 1e3:.0f} kB | "
+        line += f"{size['coordinator_s']:.1f} s | {size['flower_secagg_plus']['client_s']:.1f} s |"
+        assert line in text, line
+    assert f"takes {found['training_step_s']:.2f} s" in text
+    assert found["commit"][:7] in text
+
+
 def test_links_in_the_documentation_lead_somewhere() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:

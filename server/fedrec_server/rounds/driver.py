@@ -11,6 +11,7 @@ import httpx
 from flwr.serverapp import Grid
 
 from fedrec.errors import QuorumError
+from fedrec.secagg.graph import LEAST_PARTNERS
 from fedrec_server.rounds.exchange import Signatures
 from fedrec_server.rounds.masked import MaskedRounds
 from fedrec_server.rounds.registrar import Registrar
@@ -172,7 +173,8 @@ class Driver:
         return plan.quorum + plan.dishonest if plan else self.coordinator.settings.rounds.quorum
 
     def _is_quorum_there(self) -> bool:
-        return len(self._asked()) >= self._quorum()
+        least = LEAST_PARTNERS if self._federation.terms.mode == "secagg" else 1
+        return len(self._asked()) >= max(self._quorum(), least)
 
     def _is_done(self) -> bool:
         head = self.coordinator.registry.head()
