@@ -162,6 +162,7 @@ class RoundsConfig(Defence):
     masks: bool = True
     range_users: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
     losses: Annotated[int, Field(ge=0)] = 0
+    spare_attempts: Annotated[int, Field(ge=0, le=1000)] = 0
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     max_attempts: Count = 3
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4

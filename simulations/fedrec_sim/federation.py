@@ -160,7 +160,8 @@ def server_context() -> Context:
 def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
     """Calibrate the noise of every part so that the whole run costs just below `private.epsilon`."""
     private = config.private
-    shares = [(p.part, p.rounds, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
+    spare = config.rounds.spare_attempts if mode == "secagg" else 0  # in other modes a repeated question costs once
+    shares = [(p.part, p.rounds + spare, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
     dishonest = config.rounds.dishonest if mode == "secagg" else 0
     quorum = config.rounds.quorum - dishonest
     return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=quorum, dishonest=dishonest)

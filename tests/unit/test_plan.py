@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from dp_accounting.pld import PLDAccountant
 
+from fedrec.config import load_config
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import epsilon_prv
 from fedrec.privacy.plan import PartPlan, PartShare, PrivacyPlan, calibrate
+from fedrec_sim.cli_output import DEMO
+from fedrec_sim.federation import private_plan
 
 HEAD = PartPlan("head", sampling_prob=0.1, l2_clip_norm=0.5, noise_multiplier=4.0, total_steps=10)
 LORA = PartPlan("lora", sampling_prob=1.0, l2_clip_norm=0.1, noise_multiplier=2.0, total_steps=3)
@@ -164,3 +167,11 @@ def test_masks_bear_no_more_dishonest_partners_than_the_quorum() -> None:
         dataclasses.replace(plan, dishonest=4)
     with pytest.raises(PrivacyError, match="dishonest must not exceed quorum"):
         PrivacyPlan.from_dict({**plan.to_dict(), "quorum": 2})
+
+
+def test_steps_to_spare_are_of_secagg_plans_alone() -> None:
+    """Elsewhere a question that is repeated is the same release; under masks each attempt is paid for."""
+    config = load_config(DEMO, ("rounds.spare_attempts=3",))
+    rounds = [part.rounds for part in config.private.parts]
+    assert [part.total_steps for part in private_plan(config, "secagg").parts] == [number + 3 for number in rounds]
+    assert [part.total_steps for part in private_plan(config, "inspect").parts] == rounds

@@ -38,10 +38,12 @@ def sums_federation(
 ) -> Federation:
     """One tensor, a mean without any damping, and a privacy plan that partners pay for although nothing is trained.
 
+    It has as many steps to spare as rounds: under masks an attempt that fails is paid for.
+
     Under masks integers are added up, and the learning rate undoes their grain.
     """
     initial = AdapterState({"w": np.zeros(numbers, np.float32)})
-    part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=rounds)
+    part = PartPlan("head", sampling_prob=1.0, l2_clip_norm=1.0, noise_multiplier=_NOISE, total_steps=2 * rounds)
     masked = mode == "secagg"
     plan = PrivacyPlan("user", "secagg" if masked else "inspect", 1e-5, (part,), quorum - masked, int(masked))
     rate = 1 / IntegerCode.of(plan, "head", quorum, _RANGE_USERS).grain if masked else 1.0
