@@ -26,7 +26,7 @@ demo: setup  ## train 8 partners under differential privacy, recommend, write ru
 	$(BIN)/fedrec demo
 
 test: setup  ## run the tests (no network needed after the first time)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile  # a file's tests stay together, and share what they have loaded
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder  # a file's tests stay together, and share what they have loaded
 
 check: $(STAMP)  ## format, lint and types
 	$(BIN)/ruff format --check .

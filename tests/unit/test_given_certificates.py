@@ -201,7 +201,7 @@ def test_a_start_makes_what_an_older_folder_lacks(tmp_path: Path, monkeypatch: p
     loopback.rmdir()
     supervisor = Supervisor(coordinator)
     supervisor.stop.set()
-    monkeypatch.setattr(Coordinator, "federation", lambda self: None)
+    monkeypatch.setattr(Coordinator, "aggregator", lambda self: None)
     supervisor.run()
     handshake(loopback, "127.0.0.1")
 
