@@ -116,7 +116,6 @@ class Worker:
         settings = PlainSettings(
             plan.learning_rate, self.plain.weight_decay, self.plain.batch_users, self.plain.max_history
         )
-        self._forget_stale_contexts(state)
         epochs, cache = plan.local_epochs, self._cache
         train_plain(self.model, names, self.data.histories, settings, epochs=epochs, rng=rng, cache=cache)
         return _difference(self.model, state, names)
@@ -133,7 +132,7 @@ class Worker:
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
         question = self._question(plan, state, session)
-        event, source = self._pay(plan, state, question), self._source(question, 0)
+        event, source = self._pay(plan, question), self._source(question, 0)
         vector = private_integers(
             self.model, names, self.data.histories, self._step(plan, part), source, self._cache, code
         )
@@ -146,12 +145,14 @@ class Worker:
         if not state.is_finite:
             raise ProtocolError(f"round {plan.round}: the adapter is not finite")
         write_state(self.model, state)
+        if plan.part == "head":  # which alone reads them
+            self._forget_stale_contexts(state)
 
     def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
         question = self._question(plan, state)
-        event = self._pay(plan, state, question)
+        event = self._pay(plan, question)
         for number in range(plan.local_steps):
             source = self._source(question, number)
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
@@ -159,7 +160,7 @@ class Worker:
         self._note_release(event, adapter_delta.hash)
         return adapter_delta
 
-    def _pay(self, plan: RoundPlan, state: AdapterState, question: str) -> str:
+    def _pay(self, plan: RoundPlan, question: str) -> str:
         """Reserve the round's cost, before anything is computed from rows; the event's name."""
         part, ledger = self.agreed(plan)
         # Keyed: the hash of a question holds the data's fingerprint, which would confirm a guess of all rows.
@@ -175,8 +176,6 @@ class Worker:
             most_steps=part.total_steps,
             note=f"run {plan.run} round {plan.round} mode {plan.mode}",
         )
-        if part.part == "head":  # which alone reads them
-            self._forget_stale_contexts(state)
         return event
 
     def _note_release(self, event: str, released: str) -> None:

@@ -92,6 +92,8 @@ def _row(results: Sequence[Json]) -> Json:
         means[f"{figure}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
     means["epsilon"] = max((r["epsilon"] for r in results if r["epsilon"] is not None), default=None)
     means["bytes_up_per_partner"] = results[0].get("bytes_up_per_partner")
+    # Of rows under masks: how many sums were compared with the plain one, to the bit.
+    means["exact_sums"] = sum(result.get("exact_sums", 0) for result in results)
     means["users"] = [result["test"]["users"] for result in results]
     means["skipped_users"] = [result["test"]["skipped_users"] for result in results]
     # Rows written before there were protocols with cold users have none.

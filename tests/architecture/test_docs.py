@@ -220,6 +220,7 @@ def test_what_is_told_of_the_cost_of_sums_under_masks_is_what_was_recorded() -> 
         assert line in text, line
     assert f"takes {found['training_step_s']:.2f} s" in text
     assert found["commit"][:7] in text
+    assert f"All {figures_of('secagg-run.json')['masked']['exact_sums']} sums" in text
     for run in figures_of("secagg-run.json").values():
         figures = (f"{run['hr@10']:.4f} ± {run['hr@10_std']:.4f}", f"{run['ndcg@10']:.4f} ± {run['ndcg@10_std']:.4f}")
         assert all(figure in text for figure in figures)

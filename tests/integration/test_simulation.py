@@ -72,6 +72,8 @@ def test_a_run_leaves_all_that_the_readme_names(finished: Path) -> None:
     privacy = summary["privacy"]
     assert privacy["epsilon"] < privacy["other_partner_epsilon"] <= privacy["partner_alone_epsilon"]
     assert summary["privacy"]["mode"] == "secagg"
+    assert summary["privacy"]["masked"]
+    assert summary["rows"]["federated_dp"]["exact_sums"] == 6  # every round of the one seed
     assert 0 <= summary["rows"]["federated_dp"]["ndcg@10"] <= 1
     assert f"| {privacy['epsilon']:.2f} |" in (folder / "adapter/PRIVACY.md").read_text(encoding="utf-8")
     assert {p.name for p in (folder / "adapter").iterdir()} == {

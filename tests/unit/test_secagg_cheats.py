@@ -393,17 +393,3 @@ def test_session_and_confirmations_are_bound_to_all_that_must_be_agreed(make_sum
         messages.shared_signed(session, "p000", names[:3]),
     ]
     assert all(one != two for place, one in enumerate(values) for two in values[:place])
-
-
-def test_the_context_is_bound_to_all_terms_and_floats_are_exact(make_sum: Any) -> None:
-    base = {"n": 4, "numbers": 5, "bits": 20, "grain": 0.1, "dishonest": 0}
-    changes: list[dict[str, Any]] = [
-        {}, {"n": 5}, {"numbers": 6}, {"bits": 21}, {"grain": 0.1 + 2.0**-56}, {"quorum": 4}, {"learning_rate": 0.5},
-        {"learning_rate": 1.0 + 2.0**-52}, {"attempt": 2}, {"round": 2}, {"run": "films/2"}, {"deadline_s": 61.0},
-        {"parent_hash": "2" * 64}, {"privacy_plan_hash": "2" * 64}, {"part": "prior"},
-    ]  # fmt: skip
-    found = [make_sum(**{**base, **change}).terms.context for change in changes]
-    assert len(set(found)) == len(found)
-    one, many = make_sum(101).terms, make_sum(101, dishonest=11).terms  # another graph
-    assert one.context != many.context
-    assert (one.graph.is_complete, many.graph.is_complete) == (False, True)

@@ -1,26 +1,19 @@
 """A coordinator that cheats learns nothing and is named; a partner that cheats loses its own turn and nobody else's."""
 
-import base64
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedrec.errors import FedrecError, PrivacyError, ProtocolError
+from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.secagg import messages
 from fedrec.secagg.masks import public_key
 from fedrec.secagg.messages import (
-    Confirmation,
     Confirmations,
     Inbox,
     Keys,
-    Opening,
-    Revealed,
     Roster,
-    Shares,
-    Survivors,
 )
 from fedrec.secagg.partner import PartnerSum
 from fedrec.signing import SigningKey
@@ -346,90 +339,3 @@ def test_a_vector_that_does_not_fit_is_refused(make_sum: Any, vector: np.ndarray
     world.vectors["p001"] = vector
     with pytest.raises(ProtocolError, match=words):
         world.ask("mask", "p001")
-
-
-SECRETS = ("_seed", "_mask_private", "_share_private")
-
-
-def test_no_secret_is_in_a_repr_or_an_error(make_sum: Any) -> None:
-    world = make_sum(4)
-    secrets = [getattr(one, name) for one in world.partners.values() for name in SECRETS]
-    texts: list[str] = []
-    for step in world.STEPS:
-        texts += [repr(world.partners), str(world.coordinator), repr(world.told), repr(world.terms)]
-        texts += _errors(world)
-        held = [pair for one in world.partners.values() for pair in one._held.values()]
-        secrets += [half for pair in held for half in (pair[:32], pair[32:])]
-        world.step(step)
-    texts += [repr(world.coordinator), str(world.coordinator.total())[:0]]
-    for secret in set(secrets) - {b""}:
-        for form in (secret.hex(), repr(secret)[2:-1], str(int.from_bytes(secret, "big"))):
-            assert not any(form in text for text in texts if "Revealed(" not in text)
-
-
-def _errors(world: Any) -> Iterator[str]:
-    """What fresh partners and the coordinator say of nonsense."""
-    for what in (lambda: world.coordinator.take_keys("x", None), lambda: Roster.from_bytes(b'{"keys": "secret"}')):
-        with pytest.raises((FedrecError, AttributeError)) as found:
-            what()
-        yield str(found.value)
-    one = world.partner("p000")
-    with pytest.raises(ProtocolError) as refused:
-        one.mask(world.vectors["p000"])
-    yield str(refused.value) + repr(one)
-
-
-def test_a_partner_lets_go_of_its_secrets(make_sum: Any) -> None:
-    world = make_sum(4).until("confirm")
-    assert all(getattr(one, name) == b"" for one in world.partners.values() for name in SECRETS)
-    world.step("confirm")
-    world.step("reveal")
-    assert all(one._held == {} for one in world.partners.values())
-    with pytest.raises(ProtocolError):
-        world.ask("reveal", "p000")
-
-
-def test_messages_are_read_strictly_and_without_telling_values() -> None:
-    for kind, content in (
-        (Keys, b'{"partner": "secret"}'),
-        (Survivors, b'{"survivors": ["secret"], "more": 1}'),
-        (Survivors, b"secret"),
-        (Survivors, b"[" * 100_000),
-        (Revealed, b'{"seeds": {"secret": "c2VjcmV0"}, "mask_keys": {}}'),
-        (Shares, b'{"sealed": {}, "commitments": {"secret": ["secret"]}, "seed_commitment": "secret"}'),
-        (Confirmation, b'{"signature": "secret"}'),
-    ):
-        with pytest.raises(ProtocolError, match=kind.__name__) as found:
-            kind.from_bytes(content)
-        assert "secret" not in str(found.value)
-
-
-def test_what_reads_in_two_ways_is_refused(make_sum: Any) -> None:
-    """Messages are hashed and signed as they stand: nothing may be written twice, or in two ways."""
-    world = make_sum(4).until("confirm")
-    signature = world.told["share"].keys[0].signature
-    plan = world.plan.to_record()
-    opening = Opening(plan=plan, cohort=world.names).to_bytes()
-    assert Opening.from_bytes(opening).to_bytes() == opening
-    shares = world.sent["share"]["p000"].to_bytes()
-    sealed = json.loads(shares)["seed_commitment"]
-    assert sealed.endswith("=")
-    loose = sealed[:-2] + chr(ord(sealed[-2]) + 1) + "="  # the same bytes, other left-over bits
-    assert base64.b64decode(loose) == base64.b64decode(sealed)
-    for kind, content in (
-        (Confirmation, f'{{"signature":"{signature}","signature":"{signature}"}}'.encode()),
-        (Survivors, f'{{"survivors":[],"signatures":{{"a":"{signature}","a":"{signature}"}}}}'.encode()),
-        (Confirmation, f'{{"signature":"{signature[:-3]}{chr(ord(signature[-3]) + 1)}=="}}'.encode()),
-        (Confirmation, f'{{"signature":"{signature[:-4]}\\n=="}}'.encode()),
-        (Confirmation, '{"signature":"' + 88 * "\u00e4" + '"}'),
-        (Shares, shares.replace(sealed.encode(), loose.encode())),
-        (Opening, opening.replace(b'"learning_rate":1.0', b'"learning_rate":NaN')),
-        (Opening, opening.replace(b'"learning_rate":1.0', b'"learning_rate":1e999')),
-        (Opening, opening.replace(b'"quorum":1', b'"quorum":true')),
-        (Opening, opening.replace(b'"quorum":1', b'"quorum":null')),
-        (Opening, opening.replace(b'"quorum":1', b'"quorum":1,"quorum":1')),
-    ):
-        content = content.encode() if isinstance(content, str) else content
-        assert content not in (opening, shares)
-        with pytest.raises(ProtocolError, match=kind.__name__):
-            kind.from_bytes(content)
