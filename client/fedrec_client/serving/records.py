@@ -1,0 +1,168 @@
+"""What the service is asked and answers, whatever API it came by. Private: no repr here shows a person or an item."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fedrec.errors import DataError
+from fedrec.recommend.shelf import Item, Json
+
+# Which recommender an item of an answer came from.
+Source = Literal["model", "session", "similar", "trending", "popular", "latest", "pinned", "given"]
+
+
+@dataclass(frozen=True, repr=False)
+class Event:
+    """Something that a person, or a session without a name, did with an item.
+
+    Attributes:
+        type: of the feedback, as `[feedback]` of serving.toml names them.
+        user, session: one of them at least; "" for none.
+        value: of a rating, a count, a number of seconds; what `rating>=3` is held against.
+        timestamp: Unix seconds.
+        id: by which a repeated event is known; "" lets the store make one.
+        ranking: the answer that it responds to, "" if none.
+    """
+
+    type: str
+    item: str
+    user: str = ""
+    session: str = ""
+    value: float = 1.0
+    timestamp: float = 0.0
+    id: str = ""
+    ranking: str = ""
+    labels: Json = None
+    comment: str = ""
+    updated: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} is empty" for name in ("type", "item") if not getattr(self, name)]
+        if not (self.user or self.session):
+            problems.append("neither user nor session")
+        if not (math.isfinite(self.value) and math.isfinite(self.timestamp)):
+            problems.append("value or timestamp is not finite")
+        for name in ("type", "item", "user", "session", "id", "ranking"):
+            text = getattr(self, name)
+            if len(text) > 256 or (text and not text.isprintable()):
+                problems.append(f"{name} is longer than 256 characters or not printable")
+        if problems:
+            raise DataError.of_all(problems, "mend these; nothing was stored", "event")
+
+
+@dataclass(frozen=True, repr=False)
+class User:
+    """A person as the partner knows them."""
+
+    id: str
+    labels: Json = None
+    comment: str = ""
+    subscribe: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Query:
+    """What a list is wanted for.
+
+    Attributes:
+        user: whose history is read; "" for nobody's.
+        session: events of now, oldest first, which need not be stored.
+        n, offset: how many, from which place of the ranking on.
+        categories: an item must be of each.
+        exclude: items that must not be in it.
+        candidates: rank these and no others, seen or not; None: all items.
+        filter: an expression over the item's fields, see `fedrec.recommend.expression`.
+        cursor: what the page before gave; nothing that its pages showed comes again.
+        explain: say why.
+        arm: of the A/B, by name; "" leaves it to the user's hash.
+        is_recorded: whether the list counts as shown to somebody.
+    """
+
+    user: str = ""
+    session: tuple[Event, ...] = ()
+    n: int = 10
+    offset: int = 0
+    categories: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    candidates: tuple[str, ...] | None = None
+    filter: str = ""
+    cursor: str = ""
+    explain: bool = False
+    arm: str = ""
+    is_recorded: bool = True
+
+
+@dataclass(frozen=True, repr=False)
+class Why:
+    """Why an item stands in a list.
+
+    Attributes:
+        because: history items that raise its score most, and by how much; strongest first.
+        words: words of the item's text that the history has too.
+        rules: names of the rules that acted on it.
+        sentence: all of it for a person.
+    """
+
+    because: tuple[tuple[str, float], ...] = ()
+    words: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    sentence: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Ranked:
+    """A place of a list."""
+
+    item: Item
+    score: float
+    source: Source
+    rules: tuple[str, ...] = ()
+    why: Why | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Answer:
+    """A list, best first.
+
+    Attributes:
+        id: of this ranking: events that answer it name it.
+        arm: of the A/B that made it.
+        adapter: version that made it, "round-0031", say; "none" without one.
+        cursor: for the next page; "" if there is none.
+        took_ms: milliseconds in the service.
+    """
+
+    id: str
+    items: tuple[Ranked, ...]
+    arm: str = "default"
+    adapter: str = "none"
+    cursor: str = ""
+    took_ms: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """A list that somebody was shown, as it is stored.
+
+    Attributes:
+        items: ids in their order.
+        sources: of each.
+    """
+
+    id: str
+    user: str
+    session: str
+    at: float
+    arm: str
+    adapter: str
+    items: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Page:
+    """Some rows of many, and where to go on; "" at the end."""
+
+    rows: tuple[Mapping[str, Json], ...] = field(default=())
+    cursor: str = ""
