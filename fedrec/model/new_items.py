@@ -1,6 +1,7 @@
 """New items join a trained adapter: what items of similar text learnt stands in for what nobody taught it of them."""
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,7 +45,6 @@ def admit_new_items(
     priors = [value for name, value in trained.tensors.items() if _PRIOR in name]
     if len(priors) != 1 or len(priors[0]) != len(known):
         raise ModelError("the adapter is not one of the known items", "give their codes in the trained order")
-    counts = np.maximum(priors[0].astype(np.float64), 0.0)
     joined = {}
     for name, value in fresh.tensors.items():
         own = trained.tensors[name]
@@ -54,9 +54,10 @@ def admit_new_items(
         if own.shape != (len(known), *value.shape[1:]) or len(value) != len(texts):
             raise ModelError(f"{name} of {own.shape} does not grow to {value.shape}", "use one shape for both")
         if _VECTORS in name:
-            grown = _predicted(own, counts + _LEAST_WEIGHT, texts, known, new)
+            grown = vector_regression(own, priors[0], texts[known]).predict(texts[new])
         elif _PRIOR in name:
-            grown = _boosted(_predicted(own[:, None], np.ones(len(known)), texts, known, new)[:, 0], shape, boost)
+            grown = popularity_regression(own, texts[known]).predict(texts[new])[:, 0]
+            grown = boosted(grown, shape, boost)
             grown = np.minimum(grown, _below_those_with_vector(own, shape))
         else:
             raise ModelError(f"{name}: nothing is known of how it grows with the catalogue")
@@ -66,25 +67,49 @@ def admit_new_items(
     return AdapterState(joined)
 
 
-def _predicted(
-    learnt: np.ndarray, weights: np.ndarray, texts: np.ndarray, known: np.ndarray, new: np.ndarray
-) -> np.ndarray:
-    """Weighted ridge regression of what was learnt on the texts' features, at the new items: float64 `[new, width]`."""
-    weights = weights / weights.sum()
-    features = texts.astype(np.float64)
-    centre, mean = weights @ features[known], weights @ learnt
-    inputs = features[known] - centre
-    gram = inputs.T @ (inputs * weights[:, None]) + _RIDGE / texts.shape[1] * np.eye(texts.shape[1])
-    slope = np.linalg.solve(gram, inputs.T @ ((learnt - mean) * weights[:, None]))
-    predicted: np.ndarray = mean + (features[new] - centre) @ slope
-    return predicted
+@dataclass(frozen=True)
+class TextRegression:
+    """Weighted ridge regression of what items learnt on their text features.
+
+    Attributes:
+        centre: `[feature_dim]`, mean: `[width]`, slope: `[feature_dim, width]`.
+    """
+
+    centre: np.ndarray = field(repr=False)
+    mean: np.ndarray = field(repr=False)
+    slope: np.ndarray = field(repr=False)
+
+    @classmethod
+    def fit(cls, learnt: np.ndarray, weights: np.ndarray, texts: np.ndarray) -> "TextRegression":
+        """Of `[items, width]`, with a weight >= 0 for each item, on `[items, feature_dim]`."""
+        weights = weights / weights.sum()
+        features = texts.astype(np.float64)
+        centre, mean = weights @ features, weights @ learnt
+        inputs = features - centre
+        gram = inputs.T @ (inputs * weights[:, None]) + _RIDGE / texts.shape[1] * np.eye(texts.shape[1])
+        return cls(centre, mean, np.linalg.solve(gram, inputs.T @ ((learnt - mean) * weights[:, None])))
+
+    def predict(self, texts: np.ndarray) -> np.ndarray:
+        """What items of these features would have learnt: float64 `[items, width]`."""
+        predicted: np.ndarray = self.mean + (texts.astype(np.float64) - self.centre) @ self.slope
+        return predicted
 
 
-def _boosted(popularity: np.ndarray, shape: AdapterShape, boost: float) -> np.ndarray:
+def vector_regression(vectors: np.ndarray, histogram: np.ndarray, texts: np.ndarray) -> TextRegression:
+    """For the trained vectors: what many had says more."""
+    return TextRegression.fit(vectors, np.maximum(histogram.astype(np.float64), 0.0) + _LEAST_WEIGHT, texts)
+
+
+def popularity_regression(histogram: np.ndarray, texts: np.ndarray) -> TextRegression:
+    """For the popularity."""
+    return TextRegression.fit(histogram[:, None], np.ones(len(texts)), texts)
+
+
+def boosted(popularity: np.ndarray, shape: AdapterShape, boost: float) -> np.ndarray:
     """Popularity whose logarithm, with the floor, is higher by `boost`."""
     floor = shape.popularity_floor
-    boosted: np.ndarray = (np.maximum(popularity, 0.0) + floor) * math.exp(boost) - floor
-    return boosted
+    higher: np.ndarray = (np.maximum(popularity, 0.0) + floor) * math.exp(boost) - floor
+    return higher
 
 
 def _below_those_with_vector(popularity: np.ndarray, shape: AdapterShape) -> float:

@@ -166,6 +166,10 @@ class ItemTokenModel(nn.Module):
         tokens = self.item_in(self.dropout(self.features[items]))
         dtype = next(self.backbone.parameters()).dtype
         hidden = self.backbone(inputs_embeds=tokens.to(dtype), use_cache=False).last_hidden_state.float()
+        return self.context_of(hidden)
+
+    def context_of(self, hidden: Tensor) -> Tensor:
+        """The backbone's last state as the head sees it: `[..., hidden]` -> `[..., context_dim]`."""
         # One scale whatever the backbone's own norms are, so that one learning rate and clip norm fit every backbone.
         normed = F.layer_norm(hidden, hidden.shape[-1:]) * self.shape.context_scale
         return self.context_in(normed)  # type: ignore[no-any-return]

@@ -1,0 +1,204 @@
+"""One adapter version made ready to serve: LoRA merged, items as rows of plain matrices that new items join."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+
+from fedrec.model.new_items import boosted, popularity_regression, vector_regression
+from fedrec.model.recommender import ItemTokenModel, read_state, reading_hash
+
+Floats = NDArray[np.float32]
+
+
+class GrowingRows:
+    """A float32 matrix that rows are appended to, in amortised constant time; readers may hold older views."""
+
+    def __init__(self, rows: Floats) -> None:
+        self._n, self._space = len(rows), np.ascontiguousarray(rows, dtype=np.float32)
+
+    @property
+    def rows(self) -> Floats:
+        """All of them, `[rows, width]`: a view."""
+        return self._space[: self._n]
+
+    def append(self, rows: Floats) -> None:
+        """Add some at the end."""
+        needed = self._n + len(rows)
+        if needed > len(self._space):
+            space = np.empty((max(needed, 2 * len(self._space)), self._space.shape[1]), np.float32)
+            space[: self._n] = self.rows
+            self._space = space
+        self._space[self._n : needed] = rows
+        self._n = needed
+
+
+@dataclass(frozen=True)
+class UserWindow:
+    """What the head reads of a person. Private.
+
+    Attributes:
+        codes: int64 `[positions]`, oldest first, one at least.
+        weights: float32 `[positions]`, how much each counts in the means; 1 is as in training.
+        context: float32 `[context_dim]`, the LLM's reading of `codes`.
+    """
+
+    codes: NDArray[np.int64] = field(repr=False)
+    weights: Floats = field(repr=False)
+    context: Floats = field(repr=False)
+
+
+class LiveModel:
+    """An adapter version over the federation's catalogue and items that came later. Rows are added by one thread.
+
+    Args:
+        model: with its adapter loaded; it is copied, and the copy's LoRA merged.
+        version: of the adapter, "round-0031", say.
+        max_history: latest items that were read in training.
+        new_item_boost: nats on the popularity that a new item's text predicts, see `admit_new_items`.
+    Attributes:
+        reading: hash of all that the LLM's reading of a history hangs on.
+    """
+
+    def __init__(self, model: PeftModel, version: str, max_history: int, new_item_boost: float = 0.0) -> None:
+        self.version, self.max_history, self._boost = version, max_history, new_item_boost
+        self.reading = reading_hash(read_state(model))
+        merged = deepcopy(model).merge_and_unload()
+        self.tokens: ItemTokenModel = merged.eval().requires_grad_(False)
+        with torch.no_grad():
+            self._fill()
+
+    def _fill(self) -> None:
+        tokens, shape = self.tokens, self.tokens.shape
+        known, texts = tokens.known.cpu().numpy(), tokens.features.cpu().numpy()
+        self.n_catalog, self._public_dim = tokens.n_items, shape.public_dim
+        self.item_dim, self.context_dim = shape.item_dim, shape.context_dim
+        self._n_summary, self._n_score = tokens.n_summary, tokens.n_score
+        histogram = tokens.popularity.histogram.clamp(min=0).cpu().numpy()
+        self._total = float(np.sum(histogram + shape.popularity_floor))
+        learnt, self._vectors = np.zeros((tokens.n_items, shape.item_dim), np.float32), None
+        if (vectors := tokens.item_vectors(1)) is not None:
+            learnt[tokens.items_with_vector().cpu().numpy()] = vectors[0].cpu().numpy()
+            if tokens.n_rows == tokens.n_items:  # where only popular items have a vector, new ones have none
+                self._vectors = vector_regression(learnt, histogram, texts)
+        self._popularity = popularity_regression(histogram, texts)
+        self.head: Floats = tokens.score_head.weight.cpu().numpy().astype(np.float32)
+        self._texts = GrowingRows(texts)
+        self._summary_rows = GrowingRows(np.concatenate([known[:, : self._n_summary], learnt], 1))
+        self._score_rows = GrowingRows(
+            np.concatenate([known[:, : self._n_score], learnt, self._log_share(histogram)[:, None]], 1)
+        )
+
+    def _log_share(self, histogram: NDArray[np.floating]) -> Floats:
+        share: Floats = np.log((histogram + self.tokens.shape.popularity_floor) / self._total).astype(np.float32)
+        return share
+
+    @property
+    def n_items(self) -> int:
+        """Of the catalogue and later ones."""
+        return len(self._score_rows.rows)
+
+    @property
+    def texts(self) -> Floats:
+        """Text features, `[items, feature_dim]`: what items are alike by."""
+        return self._texts.rows
+
+    @property
+    def score_rows(self) -> Floats:
+        """What a user's vector is multiplied with, `[items, width]`; the last column is the popularity prior."""
+        return self._score_rows.rows
+
+    @property
+    def prior(self) -> Floats:
+        """Log popularity, `[items]`."""
+        return self._score_rows.rows[:, -1]
+
+    def add_items(self, texts: Floats) -> None:
+        """Let items join, from the text features `[new, feature_dim]` alone: they get the codes that follow."""
+        known = np.concatenate([np.zeros((len(texts), self._public_dim), np.float32), texts], 1)
+        learnt = np.zeros((len(texts), self.item_dim), np.float32)
+        if self._vectors is not None:
+            learnt = self._vectors.predict(texts).astype(np.float32)
+        histogram = boosted(self._popularity.predict(texts)[:, 0], self.tokens.shape, self._boost)
+        prior = self._log_share(histogram)[:, None]
+        self._texts.append(texts)
+        self._summary_rows.append(np.concatenate([known[:, : self._n_summary], learnt], 1))
+        self._score_rows.append(np.concatenate([known[:, : self._n_score], learnt, prior], 1))
+
+    def item_tokens(self, codes: NDArray[np.int64]) -> torch.Tensor:
+        """What the LLM reads: int64 `[...]` -> `[..., hidden]`, in the backbone's dtype."""
+        weight = self.tokens.item_in.weight
+        features = torch.from_numpy(self._texts.rows[codes]).to(weight.device)
+        return self.tokens.item_in(features).to(next(self.tokens.backbone.parameters()).dtype)  # type: ignore[no-any-return]
+
+    def user_vector(self, window: UserWindow) -> Floats:
+        """The head's vector of a person and 1 for the prior, `[width]`: its product with `score_rows` scores items."""
+        rows = self._summary_rows.rows[window.codes]
+        kernels = self._kernels(window.weights)
+        means = kernels @ rows / np.maximum(kernels.sum(1, keepdims=True), 1e-9)
+        return self._head_of(np.concatenate([means[0], means[1], rows[-1], window.context]))
+
+    def scores(self, vectors: Floats) -> Floats:
+        """`[users, width]` -> `[users, items]`."""
+        scores: Floats = vectors @ self._score_rows.rows.T
+        return scores
+
+    def without_each(self, window: UserWindow) -> Floats:
+        """The head's vectors as if one item had not been there, `[positions, width]`; the LLM's reading is kept.
+
+        For a window of two items at least. What a score loses when a history item is left out says what it owes to it;
+        the reading's part, which would take a pass of the LLM for each item, is left to `leave_one_out`.
+        """
+        rows, weights = self._summary_rows.rows[window.codes], window.weights
+        n, decay = len(rows), self.tokens.shape.decay
+        vectors = []
+        kernels = self._kernels(weights)
+        age_one_less = kernels[0] / decay
+        for place in range(n):
+            decayed = np.concatenate([age_one_less[:place], kernels[0][place + 1 :]])
+            flat = np.delete(kernels[1], place)
+            kept = np.delete(rows, place, 0)
+            both = np.stack([decayed, flat])
+            means = both @ kept / np.maximum(both.sum(1, keepdims=True), 1e-9)
+            vectors.append(self._head_of(np.concatenate([means[0], means[1], kept[-1], window.context])))
+        return np.stack(vectors)
+
+    def _kernels(self, weights: Floats) -> Floats:
+        """Of the decayed and the plain mean, `[2, positions]`."""
+        ages = np.arange(len(weights) - 1, -1, -1, dtype=np.float32)
+        return np.stack([self.tokens.shape.decay**ages * weights, weights]).astype(np.float32)
+
+    def _head_of(self, summary: Floats) -> Floats:
+        return np.append(self.head @ summary, np.float32(1.0)).astype(np.float32)
+
+    def prior_vector(self) -> Floats:
+        """For somebody without a history: popularity alone."""
+        vector = np.zeros(self._score_rows.rows.shape[1], np.float32)
+        vector[-1] = 1.0
+        return vector
+
+
+def window_start(length: int, max_history: int, slack: int) -> int:
+    """Where the history that is read begins: so that it stays for a while, and a new item only extends it.
+
+    With up to `max_history + slack` items all are read; beyond that the start moves on by `slack` at a time, so that
+    `max_history` to `max_history + slack` are. A function of the length alone: what was forgotten can be made anew.
+
+    >>> [window_start(n, 100, 50) for n in (0, 100, 150, 151, 200, 201)]
+    [0, 0, 0, 50, 50, 100]
+    """
+    if length <= max_history + slack:
+        return 0
+    return math.ceil((length - max_history - slack) / slack) * slack
+
+
+def as_window(
+    codes: Sequence[int] | NDArray[np.int64], weights: Sequence[float] | Floats, context: Floats
+) -> UserWindow:
+    """From plain sequences."""
+    return UserWindow(np.asarray(codes, np.int64), np.asarray(weights, np.float32), context)

@@ -1,0 +1,202 @@
+"""The LLM's reading of histories, kept between requests: a new item costs one token, not a history.
+
+A person's keys and values are kept as long as memory allows and the history only grows; then the last token's state is
+as good as if all had been read anew. The rest is read whole, several people at a time.
+
+Reference: Pope et al. 2022, "Efficiently Scaling Transformer Inference", arXiv:2211.05102, section 2 (key-value cache).
+"""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedrec.recommend.live_model import Floats, LiveModel
+
+_GROW_BY = 32
+_MAX_TOKENS = 3200
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A history to be read. Private.
+
+    Attributes:
+        key: of the person; None: is not kept.
+        codes: int64 `[positions]`, oldest first, one at least.
+    """
+
+    key: Hashable
+    codes: Codes = field(repr=False)
+
+
+@dataclass
+class _State:
+    """Keys and values of a history, `[layers, 2, heads, space, width]`, and what they are of."""
+
+    codes: Codes
+    cache: Tensor
+
+    @property
+    def n_bytes(self) -> int:
+        return self.cache.numel() * self.cache.element_size()
+
+
+class HistoryReader:
+    """Reads histories with one model. Used by one thread.
+
+    Args:
+        model: whose backbone may be any that takes a key-value cache.
+        most_bytes: for keys and values of all people; who was asked for longest ago goes first.
+        batch_users: in one pass.
+    """
+
+    def __init__(self, model: LiveModel, most_bytes: int, batch_users: int = 32) -> None:
+        self._model, self._most_bytes, self._batch_users = model, most_bytes, batch_users
+        self._states: OrderedDict[Hashable, _State] = OrderedDict()
+        self._bytes = 0
+        # Releases of transformers differ in what they call it.
+        takes = inspect.signature(model.tokens.backbone.forward).parameters
+        self._cache_word = "cache" if "cache" in takes else "past_key_values"
+        self.n_extended = self.n_read = 0
+
+    @property
+    def n_kept(self) -> int:
+        """People whose keys and values are kept."""
+        return len(self._states)
+
+    @property
+    def n_bytes(self) -> int:
+        """That they take."""
+        return self._bytes
+
+    def forget(self, key: Hashable) -> None:
+        """Drop what is kept of a person."""
+        if (state := self._states.pop(key, None)) is not None:
+            self._bytes -= state.n_bytes
+
+    @torch.no_grad()
+    def read(self, wanted: Sequence[Wanted]) -> Floats:
+        """The model's context after each history: `[wanted, context_dim]`."""
+        contexts = np.zeros((len(wanted), self._model.context_dim), np.float32)
+        longer: list[int] = []
+        anew: list[int] = []
+        for place, one in enumerate(wanted):
+            (longer if self._grows(one) else anew).append(place)
+        for places in _chunks(longer, self._batch_users):
+            self._extend([wanted[p] for p in places], contexts, places)
+        for places in _whole_histories(wanted, anew, self._batch_users):
+            self._read_whole([wanted[p] for p in places], contexts, places)
+        self._make_room()
+        return contexts
+
+    def _grows(self, one: Wanted) -> bool:
+        """Whether exactly one item came after what is kept."""
+        state = self._states.get(one.key)
+        return (
+            state is not None and len(state.codes) == len(one.codes) - 1 and np.array_equal(state.codes, one.codes[:-1])
+        )
+
+    def _extend(self, some: Sequence[Wanted], contexts: Floats, places: Sequence[int]) -> None:
+        """One token each. Shorter caches are padded on the left; positions are told, so that padding moves nothing."""
+        states = [self._states[one.key] for one in some]
+        lengths = [len(state.codes) for state in states]
+        longest = max(lengths)
+        first = states[0].cache
+        n_layers, _, heads, _, width = first.shape
+        if len(some) == 1:
+            past = first[:, :, None, :, :longest]
+        else:
+            past = first.new_zeros(n_layers, 2, len(some), heads, longest, width)
+            for row, (state, n) in enumerate(zip(states, lengths, strict=True)):
+                past[:, :, row, :, longest - n :] = state.cache[:, :, :, :n]
+        mask = None
+        if min(lengths) < longest:
+            mask = torch.ones(len(some), longest + 1, dtype=torch.long, device=first.device)
+            for row, n in enumerate(lengths):
+                mask[row, : longest - n] = 0
+        positions = torch.tensor(lengths, device=first.device)[:, None]
+        tokens = self._model.item_tokens(np.array([one.codes[-1:] for one in some]))
+        hidden, layers = self._pass(tokens, past, positions, mask)
+        column = torch.stack([kv[..., -1:, :] for kv in layers])
+        contexts[list(places)] = self._model.tokens.context_of(hidden[:, -1]).float().cpu().numpy()
+        for row, (one, state) in enumerate(zip(some, states, strict=True)):
+            self._append(one, state, column[:, :, row])
+        self.n_extended += len(some)
+
+    def _append(self, one: Wanted, state: _State, column: Tensor) -> None:
+        n, space = len(state.codes), state.cache.shape[3]
+        self._bytes -= state.n_bytes
+        if n == space:
+            state.cache = torch.cat(
+                [state.cache, state.cache.new_zeros(*state.cache.shape[:3], _GROW_BY, state.cache.shape[4])], 3
+            )
+        state.cache[:, :, :, n : n + 1] = column
+        state.codes = one.codes.copy()
+        self._bytes += state.n_bytes
+        self._states.move_to_end(one.key)
+
+    def _read_whole(self, some: Sequence[Wanted], contexts: Floats, places: Sequence[int]) -> None:
+        """Padded on the right, which nothing before it sees in a causal model."""
+        lengths = np.array([len(one.codes) for one in some])
+        rows = np.zeros((len(some), int(lengths.max())), np.int64)
+        for row, one in zip(rows, some, strict=True):
+            row[: len(one.codes)] = one.codes
+        hidden, layers = self._pass(self._model.item_tokens(rows), None, None, None)
+        last = hidden[torch.arange(len(some)), torch.from_numpy(lengths - 1)]
+        contexts[list(places)] = self._model.tokens.context_of(last).float().cpu().numpy()
+        for user, one in enumerate(some):
+            if one.key is not None:
+                self._keep(one, [kv[:, user, :, : len(one.codes)] for kv in layers])
+        self.n_read += len(some)
+
+    def _keep(self, one: Wanted, layers: Sequence[Tensor]) -> None:
+        self.forget(one.key)
+        _, heads, n, width = layers[0].shape
+        space = -(-(n + 1) // _GROW_BY) * _GROW_BY
+        cache = layers[0].new_zeros(len(layers), 2, heads, space, width)
+        for kept, kv in zip(cache, layers, strict=True):
+            kept[:, :, :n] = kv
+        state = self._states[one.key] = _State(one.codes.copy(), cache)
+        self._bytes += state.n_bytes
+
+    def _pass(
+        self, tokens: Tensor, past: Tensor | None, positions: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The backbone's states, and each layer's keys and values, `[2, users, heads, positions, width]`."""
+        from transformers.cache_utils import DynamicCache
+
+        cache = DynamicCache()
+        if past is not None:
+            for layer, (keys, values) in enumerate(past):
+                cache.update(keys, values, layer)
+        more = {self._cache_word: cache} | ({} if positions is None else {"position_ids": positions})
+        out = self._model.tokens.backbone(inputs_embeds=tokens, use_cache=True, attention_mask=mask, **more)
+        return out.last_hidden_state.float(), [torch.stack([kv.keys, kv.values]) for kv in cache.layers]
+
+    def _make_room(self) -> None:
+        while self._bytes > self._most_bytes and self._states:
+            self.forget(next(iter(self._states)))
+
+
+def _chunks(places: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(places), most):
+        yield places[start : start + most]
+
+
+def _whole_histories(wanted: Sequence[Wanted], places: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Of like length together, so that little is padded."""
+    group: list[int] = []
+    for place in sorted(places, key=lambda p: len(wanted[p].codes)):
+        if group and (len(group) == most or (len(group) + 1) * len(wanted[place].codes) > _MAX_TOKENS):
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
