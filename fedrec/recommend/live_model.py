@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,9 +114,22 @@ class LiveModel:
         return self._score_rows.rows
 
     @property
+    def item_rows(self) -> Floats:
+        """What the head reads of an item, `[items, width]`: what the public did with it, its text, what was trained."""
+        return self._summary_rows.rows
+
+    @property
     def prior(self) -> Floats:
         """Log popularity, `[items]`."""
         return self._score_rows.rows[:, -1]
+
+    def branch(self) -> "LiveModel":
+        """The same with item rows of its own: for a tenant, whose later items are nobody else's."""
+        other = copy(self)
+        other._texts, other._summary_rows, other._score_rows = (
+            GrowingRows(rows.rows) for rows in (self._texts, self._summary_rows, self._score_rows)
+        )
+        return other
 
     def add_items(self, texts: Floats) -> None:
         """Let items join, from the text features `[new, feature_dim]` alone: they get the codes that follow."""
@@ -154,19 +167,19 @@ class LiveModel:
         For a window of two items at least. What a score loses when a history item is left out says what it owes to it;
         the reading's part, which would take a pass of the LLM for each item, is left to `leave_one_out`.
         """
-        rows, weights = self._summary_rows.rows[window.codes], window.weights
-        n, decay = len(rows), self.tokens.shape.decay
-        vectors = []
-        kernels = self._kernels(weights)
-        age_one_less = kernels[0] / decay
-        for place in range(n):
-            decayed = np.concatenate([age_one_less[:place], kernels[0][place + 1 :]])
-            flat = np.delete(kernels[1], place)
-            kept = np.delete(rows, place, 0)
-            both = np.stack([decayed, flat])
-            means = both @ kept / np.maximum(both.sum(1, keepdims=True), 1e-9)
-            vectors.append(self._head_of(np.concatenate([means[0], means[1], kept[-1], window.context])))
-        return np.stack(vectors)
+        rows, decay = self._summary_rows.rows[window.codes], self.tokens.shape.decay
+        decayed, flat = self._kernels(window.weights)
+        # Those before the gap are one item less old.
+        means = [
+            _sums_without(decayed, rows, 1 / decay),
+            _sums_without(flat, rows, 1.0),
+        ]
+        last = np.repeat(rows[-1:], len(rows), 0)
+        last[-1] = rows[-2]
+        context = np.repeat(window.context[None], len(rows), 0)
+        summaries = np.concatenate([*means, last, context], 1)
+        ones = np.ones((len(rows), 1), np.float32)
+        return np.concatenate([summaries @ self.head.T, ones], 1).astype(np.float32)
 
     def _kernels(self, weights: Floats) -> Floats:
         """Of the decayed and the plain mean, `[2, positions]`."""
@@ -181,6 +194,15 @@ class LiveModel:
         vector = np.zeros(self._score_rows.rows.shape[1], np.float32)
         vector[-1] = 1.0
         return vector
+
+
+def _sums_without(kernel: Floats, rows: Floats, before: float) -> Floats:
+    """The kernel's mean of the rows without each in turn, `[positions, width]`; the weight of those before it grows."""
+    both = np.concatenate([kernel[:, None] * rows, kernel[:, None]], 1).astype(np.float64)
+    upto = np.cumsum(both, 0)
+    without = (upto - both) * before + (upto[-1] - upto)
+    mean: Floats = (without[:, :-1] / np.maximum(without[:, -1:], 1e-9)).astype(np.float32)
+    return mean
 
 
 def window_start(length: int, max_history: int, slack: int) -> int:

@@ -76,6 +76,12 @@ class HistoryReader:
         """That they take."""
         return self._bytes
 
+    def rebind(self, model: LiveModel) -> None:
+        """Go on with another model whose `reading` is the same: what is kept stays good."""
+        if model.reading != self._model.reading:
+            raise ValueError("the models read differently")
+        self._model = model
+
     def forget(self, key: Hashable) -> None:
         """Drop what is kept of a person."""
         if (state := self._states.pop(key, None)) is not None:
@@ -88,7 +94,7 @@ class HistoryReader:
         longer: list[int] = []
         anew: list[int] = []
         for place, one in enumerate(wanted):
-            (longer if self._grows(one) else anew).append(place)
+            (longer if self.grows(one) else anew).append(place)
         for places in _chunks(longer, self._batch_users):
             self._extend([wanted[p] for p in places], contexts, places)
         for places in _whole_histories(wanted, anew, self._batch_users):
@@ -96,7 +102,7 @@ class HistoryReader:
         self._make_room()
         return contexts
 
-    def _grows(self, one: Wanted) -> bool:
+    def grows(self, one: Wanted) -> bool:
         """Whether exactly one item came after what is kept."""
         state = self._states.get(one.key)
         return (

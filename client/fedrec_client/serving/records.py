@@ -68,6 +68,7 @@ class Query:
     Attributes:
         user: whose history is read; "" for nobody's.
         session: events of now, oldest first, which need not be stored.
+        session_id: of a session whose stored events are read, where no user is named.
         n, offset: how many, from which place of the ranking on.
         categories: an item must be of each.
         exclude: items that must not be in it.
@@ -76,11 +77,13 @@ class Query:
         cursor: what the page before gave; nothing that its pages showed comes again.
         explain: say why.
         arm: of the A/B, by name; "" leaves it to the user's hash.
+        ranking: an id for the answer; "" has one made.
         is_recorded: whether the list counts as shown to somebody.
     """
 
     user: str = ""
     session: tuple[Event, ...] = ()
+    session_id: str = ""
     n: int = 10
     offset: int = 0
     categories: tuple[str, ...] = ()
@@ -90,6 +93,7 @@ class Query:
     cursor: str = ""
     explain: bool = False
     arm: str = ""
+    ranking: str = ""
     is_recorded: bool = True
 
 

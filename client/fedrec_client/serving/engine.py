@@ -1,0 +1,157 @@
+"""A tenant's live engine: the adapter of now, its items, and everybody's reading; swapped without a failed request."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec.recommend.readings import HistoryReader, Wanted
+from fedrec_client.serving.people import Person
+from fedrec_client.serving.reading_desk import ReadingDesk
+from fedrec_client.serving.settings import LiveSettings
+
+_log = logging.getLogger(__name__)
+Encode = Callable[[Sequence[str]], Floats]
+# Latest people whose histories the next adapter reads before it takes over, and for so long at most.
+_READ_AHEAD, _READ_AHEAD_S = 2000, 60.0
+
+
+@dataclass
+class _Generation:
+    """A model, and who reads histories for it."""
+
+    model: LiveModel
+    desk: ReadingDesk = field(repr=False)
+
+
+class Engine:
+    """Scores items for people. Everything but reading and encoding is done on the event loop's thread.
+
+    Args:
+        model: the tenant's own branch.
+        settings: `[model]`.
+        encode: text features of new items, `[texts, feature_dim]`; slow, called in a thread.
+        state_bytes: for keys and values.
+    """
+
+    def __init__(self, model: LiveModel, settings: LiveSettings, encode: Encode, state_bytes: int) -> None:
+        self._settings, self._encode, self._state_bytes = settings, encode, state_bytes
+        self._now = self._generation(model)
+        self._reads: dict[tuple[str, str], asyncio.Future[Floats]] = {}
+        self.on_read: Callable[[Person], None] = lambda _: None
+
+    def _generation(self, model: LiveModel) -> _Generation:
+        reader = HistoryReader(model, self._state_bytes, self._settings.batch_users)
+        return _Generation(model, ReadingDesk(reader, self._settings.batch_users))
+
+    @property
+    def model(self) -> LiveModel:
+        """Of now; a request keeps the one that it began with."""
+        return self._now.model
+
+    @property
+    def desk(self) -> ReadingDesk:
+        """Of now, for its figures."""
+        return self._now.desk
+
+    def close(self) -> None:
+        """Answer what waits, then end."""
+        self._now.desk.close()
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """Drop what is kept of a person."""
+        self._now.desk.forget(key)
+
+    async def user_vector(self, person: Person, *, is_kept: bool = True) -> tuple[LiveModel, Floats]:
+        """The head's vector of somebody as of their last event, `[width]`, and the model that it is for.
+
+        Args:
+            is_kept: keep their keys and values for the next event.
+        """
+        while True:
+            generation = self._now
+            model = generation.model
+            if not person.codes:
+                return model, model.prior_vector()
+            slack = self._settings.window_slack
+            if not person.is_read(model, slack):
+                await self._read(generation, person, is_kept=is_kept)
+            if person.is_read(model, slack):  # unless an event came meanwhile, or another adapter
+                assert person.read is not None
+                return model, model.user_vector(person.user_window(person.read[1]))
+
+    async def _read(self, generation: _Generation, person: Person, *, is_kept: bool) -> None:
+        """Two who ask for one person at a time share the answer."""
+        if is_kept and (under_way := self._reads.get(person.key)) is not None:
+            with suppress(Exception):
+                await asyncio.shield(under_way)
+            return
+        start, codes = person.window(generation.model, self._settings.window_slack)
+        what = (generation.model.reading, start, start + len(codes))
+        wanted = Wanted(person.key if is_kept else None, codes)
+        reading = asyncio.ensure_future(generation.desk.read(wanted))
+        if is_kept:
+            self._reads[person.key] = reading
+        try:
+            person.context, person.read = await reading, what
+        finally:
+            if is_kept:
+                self._reads.pop(person.key, None)
+        if is_kept:
+            self.on_read(person)
+
+    async def add_items(self, texts: Sequence[str]) -> None:
+        """Let items join, with the codes that follow; an empty text joins with the features of the average item.
+
+        While it encodes, other items must wait: the caller holds a lock.
+        """
+        features = np.zeros((len(texts), self.model.texts.shape[1]), np.float32)
+        told = [place for place, text in enumerate(texts) if text]
+        if told:
+            features[told] = await asyncio.to_thread(self._encode, [texts[place] for place in told])
+        self.model.add_items(features)
+
+    async def swap(self, model: LiveModel, people: Callable[[], Sequence[Person]]) -> None:
+        """Serve another adapter from now on. Whoever asks meanwhile is answered by the one before.
+
+        Args:
+            model: a branch of it with the catalogue's items; this tenant's later items join here.
+            people: in memory, who was asked for last first.
+        """
+        before = self._now
+        _join_later_items(model, before.model)
+        if model.reading == before.model.reading:
+            before.desk.reader.rebind(model)
+            self._now = _Generation(model, before.desk)
+            return
+        after = self._generation(model)
+        await self._read_ahead(after, people())
+        _join_later_items(model, before.model)  # those that came while it read
+        self._now = after
+        await asyncio.to_thread(before.desk.close)
+
+    async def _read_ahead(self, after: _Generation, people: Sequence[Person]) -> None:
+        """So that the change is not felt as a wave of whole histories."""
+        until = time.monotonic() + _READ_AHEAD_S
+        slack = self._settings.window_slack
+        n_read = 0
+        for person in people[:_READ_AHEAD]:
+            if time.monotonic() > until:
+                break
+            if person.codes:
+                start, codes = person.window(after.model, slack)
+                context = await after.desk.read(Wanted(person.key, codes))
+                person.ahead = (context, (after.model.reading, start, start + len(codes)))
+                n_read += 1
+        _log.info("%d histories read ahead", n_read, extra={"event": "read_ahead"})
+
+
+def _join_later_items(model: LiveModel, before: LiveModel) -> None:
+    """Items that joined the model before join this one, with the same codes."""
+    if model.n_items < before.n_items:
+        model.add_items(before.texts[model.n_items :])

@@ -1,0 +1,164 @@
+"""Why an item stands in a list: which of somebody's items raised its score, which words they share, which rule acted."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedrec.recommend.live_model import LiveModel, UserWindow
+from fedrec.recommend.readings import Wanted
+from fedrec.recommend.shelf import Item
+from fedrec_client.serving.people import Person
+from fedrec_client.serving.records import Ranked, Why
+from fedrec_client.serving.tenant import Tenant, text_of
+
+_MOST_ITEMS, _MOST_WORDS = 3, 5
+_WORD = re.compile(r"[^\W\d_]{3,}")
+# A word of more than this share of all items says nothing of one.
+_COMMON = 0.25
+
+
+@dataclass(frozen=True, repr=False)
+class Checked:
+    """An explanation held against the model.
+
+    Attributes:
+        score: of the item, less the mean over all items.
+        without: the same if the named history items had never been; the LLM reads what is left anew.
+    """
+
+    why: Why
+    score: float
+    without: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether leaving the named items out lowers the score."""
+        return not self.why.because or self.without < self.score
+
+
+class Explaining:
+    """See the module. Called on the event loop."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._words: dict[int, tuple[Item | None, frozenset[str]]] = {}
+        self._common: tuple[int, frozenset[str]] = (-1, frozenset())
+
+    def with_reasons(self, person: Person, model: LiveModel, ranked: Sequence[Ranked]) -> list[Ranked]:
+        """Each with its `why`. Leave-one-out through the head; the LLM's reading is kept as it is, see `checked`."""
+        codes = [self._tenant.shelf.find(one.item.id) for one in ranked]
+        gains = self._gains(person, model, [code for code in codes if code is not None])
+        told = []
+        for one, code in zip(ranked, codes, strict=True):
+            told.append(replace(one, why=self._why(one, code, gains.get(code, {}) if code is not None else {})))
+        return told
+
+    async def checked(self, person: Person, model: LiveModel, one: Ranked) -> Checked:
+        """The reasons for one item, and what its score loses without them."""
+        (told,) = self.with_reasons(person, model, [one])
+        code = self._tenant.shelf.find(one.item.id)
+        assert told.why is not None
+        assert code is not None
+        before = self._centred(model, _own_window(person), code)
+        named = {self._tenant.shelf.find(item) for item, _ in told.why.because}
+        assert person.read is not None
+        start = person.read[1]
+        kept = [place for place in range(start, len(person.codes)) if person.codes[place] not in named]
+        if not kept:
+            return Checked(told.why, before, 0.0)
+        codes = np.array([person.codes[place] for place in kept], np.int64)
+        context = await self._tenant.engine.desk.read(Wanted(None, codes))
+        weights = np.array([person.weights[place] for place in kept], np.float32)
+        return Checked(told.why, before, self._centred(model, UserWindow(codes, weights, context), code))
+
+    def _centred(self, model: LiveModel, window: UserWindow, code: int) -> float:
+        """A shift of all scores changes no rank."""
+        vector = model.user_vector(window)
+        return float(vector @ (model.score_rows[code] - model.score_rows.mean(0)))
+
+    def _gains(self, person: Person, model: LiveModel, codes: Sequence[int]) -> dict[int, dict[int, float]]:
+        """By item: what each history item adds to its score."""
+        if not person.codes or person.context is None or person.read is None or not codes:
+            return {}
+        window = _own_window(person)
+        rows = model.score_rows[list(codes)] - model.score_rows.mean(0)
+        if len(window.codes) == 1:
+            total = (model.user_vector(window) - model.prior_vector()) @ rows.T
+            return {code: {int(window.codes[0]): float(gain)} for code, gain in zip(codes, total, strict=True)}
+        losses = (model.user_vector(window) - model.without_each(window)) @ rows.T  # [positions, codes]
+        gains: dict[int, dict[int, float]] = {code: {} for code in codes}
+        for column, code in enumerate(codes):
+            for place, had in enumerate(window.codes.tolist()):
+                gains[code][had] = gains[code].get(had, 0.0) + float(losses[place, column])
+        return gains
+
+    def _why(self, one: Ranked, code: int | None, gains: dict[int, float]) -> Why:
+        strongest = sorted(((gain, had) for had, gain in gains.items() if gain > 0), reverse=True)[:_MOST_ITEMS]
+        shelf = self._tenant.shelf
+        is_personal = one.source in ("model", "session", "similar")
+        because = tuple((shelf.item(had).id, gain) for gain, had in strongest) if is_personal else ()
+        words = self._shared(code, [had for _, had in strongest]) if because and code is not None else ()
+        why = Why(because, words, one.rules)
+        return replace(why, sentence=self._sentence(one, why))
+
+    def _sentence(self, one: Ranked, why: Why) -> str:
+        shelf = self._tenant.shelf
+        plain = {
+            "trending": "Many chose it lately",
+            "popular": "Many chose it",
+            "latest": "It is new",
+            "pinned": "It was placed here",
+            "given": "Nothing is known of it",
+        }
+        if why.because:
+            titles = [shelf.item(code).title or item for item, _ in why.because if (code := shelf.find(item)) is not None]
+            sentence = f"Because of {_listed(titles)}"
+        else:
+            sentence = plain.get(one.source, "Liked by people whose choices are like yours")
+        if why.words:
+            sentence += f"; they share {_listed(why.words)}"
+        if why.rules:
+            sentence += f"; by the rule{'s' if len(why.rules) > 1 else ''} {_listed(why.rules)}"
+        return sentence + "."
+
+    def _shared(self, code: int, others: Sequence[int]) -> tuple[str, ...]:
+        """Words of an item's text that the others' texts have too, and few items have."""
+        theirs = frozenset[str]().union(*(self._words_of(other) for other in others))
+        shared = (self._words_of(code) & theirs) - self._too_common()
+        return tuple(sorted(shared))[:_MOST_WORDS]
+
+    def _words_of(self, code: int) -> frozenset[str]:
+        item = self._tenant.shelf.item(code)
+        of, words = self._words.get(code, (None, frozenset()))
+        if of is not item:  # described anew
+            words = frozenset(_WORD.findall(text_of(item).casefold()))
+            self._words[code] = (item, words)
+        return words
+
+    def _too_common(self) -> frozenset[str]:
+        """Worked out when there are a tenth more items than the last time."""
+        n, common = self._common
+        size = len(self._tenant.shelf)
+        if n < 0 or size > 1.1 * n:
+            counts: dict[str, int] = {}
+            for code in range(size):
+                for word in self._words_of(code):
+                    counts[word] = counts.get(word, 0) + 1
+            common = frozenset(word for word, count in counts.items() if count > max(_COMMON * size, 2))
+            self._common = (size, common)
+        return common
+
+
+def _own_window(person: Person) -> UserWindow:
+    assert person.read is not None
+    return person.user_window(person.read[1])
+
+
+def _listed(words: Sequence[str]) -> str:
+    """
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,175 @@
+"""What a tenant is told: events, items and people, written to the disk before anybody hears that they were taken."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from fedrec.recommend.shelf import Item, Json
+from fedrec_client.serving.errors import NotFoundError
+from fedrec_client.serving.records import Event, User
+from fedrec_client.serving.store.block_book import Kind
+from fedrec_client.serving.store.event_book import AddedEvents
+from fedrec_client.serving.store.user_book import remove_user
+from fedrec_client.serving.tenant import SESSION, Tenant, text_of
+
+# Texts that are encoded before the answer; of more items the rest joins the lists some moments later.
+_ENCODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of events.
+
+    Attributes:
+        accepted: that count now; `duplicates`: that were there already, by their ids.
+        ignored: with users or items that are not known, where `http.auto_insert` is off.
+    """
+
+    accepted: int
+    duplicates: int = 0
+    ignored: int = 0
+
+
+class Intake:
+    """Changes of one tenant. Called on the event loop."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._later: set[asyncio.Task[None]] = set()
+        self._known_users: set[str] = set()
+
+    async def add_events(self, events: Sequence[Event], mode: Literal["add", "set"] = "add") -> Told:
+        """Write events down; when this returns they are on the disk, and count in the next answer.
+
+        Raises: DataError, StorageError (BusyError: too much waits): none of them was taken.
+        """
+        tenant, now = self._tenant, time.time()
+        dated = [event if event.timestamp else replace(event, timestamp=now) for event in events]
+        taken = dated if tenant.settings.http.auto_insert else await self._known(dated)
+        if tenant.settings.http.auto_insert:
+            await self._insert_unknown(taken)
+        added: AddedEvents = await asyncio.wrap_future(tenant.writer.add_events(tenant.name, taken, mode))
+        repeated = set(added.duplicates)
+        for event in taken:
+            if mode == "set":
+                self._forget(event)
+            if not event.id or event.id not in repeated:
+                tenant.apply(event)
+        return Told(added.accepted, len(repeated), len(dated) - len(taken))
+
+    def _forget(self, event: Event) -> None:
+        for key in filter(None, (event.user, event.session and SESSION + event.session)):
+            self._tenant.forget(key)
+
+    async def _known(self, events: Sequence[Event]) -> list[Event]:
+        tenant = self._tenant
+        with_item = [event for event in events if event.item in tenant.shelf]
+        users = {event.user for event in with_item if event.user} - self._known_users
+        for user in users:
+            if await asyncio.to_thread(tenant.store.users.get, user) is not None:
+                self._known_users.add(user)
+        return [event for event in with_item if not event.user or event.user in self._known_users]
+
+    async def _insert_unknown(self, events: Sequence[Event]) -> None:
+        """Users and items that events name come to be; such an item is on no list of the model until it has a text."""
+        tenant = self._tenant
+        items = sorted({event.item for event in events if tenant.shelf.find(event.item) is None})
+        if items:
+            await self.put_items([Item(item, timestamp=time.time()) for item in items])
+        users = {event.user for event in events if event.user} - self._known_users
+        if users:
+            await asyncio.to_thread(tenant.store.users.put_new, sorted(users))
+            self._known_users |= users
+
+    async def put_items(self, items: Sequence[Item]) -> int:
+        """Add items, or describe them anew; they are recommendable when this returns, but for those of a long list."""
+        tenant = self._tenant
+        await asyncio.to_thread(tenant.store.items.put, items)
+        async with tenant.changing_items:
+            new = [item for item in {item.id: item for item in items}.values() if tenant.shelf.find(item.id) is None]
+            for item in items:
+                if tenant.shelf.find(item.id) is not None:
+                    tenant.shelf.put(item)
+            await self._join(new[:_ENCODED_AT_ONCE])
+        if new[_ENCODED_AT_ONCE:]:
+            task = asyncio.create_task(self._join_later(new[_ENCODED_AT_ONCE:]))
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+        return len(items)
+
+    async def _join(self, items: Sequence[Item]) -> None:
+        """First the engine, which takes time, then the shelf, at whose codes the engine's rows then are."""
+        tenant = self._tenant
+        if not items:
+            return
+        await tenant.engine.add_items([text_of(item) for item in items])
+        for item in items:
+            tenant.shelf.put(item)
+
+    async def _join_later(self, items: Sequence[Item]) -> None:
+        for start in range(0, len(items), _ENCODED_AT_ONCE):
+            async with self._tenant.changing_items:
+                some = [i for i in items[start : start + _ENCODED_AT_ONCE] if self._tenant.shelf.find(i.id) is None]
+                await self._join(some)
+
+    async def settle(self) -> None:
+        """Wait for the items of long lists."""
+        while self._later:
+            await asyncio.gather(*self._later)
+
+    async def change_item(self, item: str, changes: Mapping[str, Any]) -> Item:
+        """Some attributes of an item, by the names of `Item`. Raises NotFoundError."""
+        before = await asyncio.to_thread(self._tenant.store.items.get, item)
+        if before is None:
+            raise NotFoundError("item")
+        after = replace(before, **changes)
+        await self.put_items([after])
+        return after
+
+    async def remove_item(self, item: str) -> bool:
+        """Take an item off the lists; its events stay. Whether it was there."""
+        was_there = await asyncio.to_thread(self._tenant.store.items.remove, item)
+        return self._tenant.shelf.remove(item) or was_there
+
+    async def put_users(self, users: Sequence[User]) -> int:
+        """Add people, or describe them anew."""
+        await asyncio.to_thread(self._tenant.store.users.put, users)
+        for user in users:
+            self._known_users.add(user.id)
+            if (person := self._tenant.people.find(user.id)) is not None:
+                person.labels = user.labels
+        return len(users)
+
+    async def remove_user(self, user: str) -> dict[str, int]:
+        """Delete a person and all that was derived from them here; rows that went, by kind. docs/serving.md says what not.
+
+        It goes through the writer, behind what was written of them before.
+        """
+        tenant = self._tenant
+        tenant.forget(user)
+        gone = await asyncio.wrap_future(
+            tenant.writer.submit(lambda connection: remove_user(connection, tenant.name, user))
+        )
+        tenant.forget(user)
+        self._known_users.discard(user)
+        return gone
+
+    async def remove_events(self, user: str, item: str, type: str | None = None) -> int:  # noqa: A002
+        """Delete what somebody did with an item; how many events went."""
+        n = await asyncio.to_thread(self._tenant.store.events.remove, user, item, type)
+        self._tenant.forget(user)
+        return n
+
+    async def block(self, user: str, kind: Kind, value: str, *, is_blocked: bool) -> None:
+        """Never show somebody an item or a category again, or allow it again."""
+        blocks = self._tenant.store.blocks
+        await asyncio.to_thread(blocks.block if is_blocked else blocks.unblock, user, kind, value)
+        self._tenant.forget(user)
+
+    async def export_user(self, user: str) -> dict[str, Json]:
+        """Everything that is stored of a person."""
+        return await asyncio.to_thread(self._tenant.store.users.export, user)
+
+

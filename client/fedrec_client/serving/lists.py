@@ -1,0 +1,262 @@
+"""A tenant's lists: who is asked for, which items may be shown, who fills the list, and in which order."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.recommend.arms import arm_of
+from fedrec.recommend.arrangement import Audience, Placed, arrange
+from fedrec.recommend.compiled_rules import CompiledRules
+from fedrec.recommend.cursor import EMPTY, Cursor, read_cursor, write_cursor
+from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec.recommend.shelf import Item
+from fedrec_client.serving.errors import NotFoundError
+from fedrec_client.serving.explaining import Explaining
+from fedrec_client.serving.people import Person
+from fedrec_client.serving.policy import Policy
+from fedrec_client.serving.ranking import Ranking
+from fedrec_client.serving.records import Answer, Query, Ranked, Shown, Source
+from fedrec_client.serving.sources import Sources
+from fedrec_client.serving.tenant import SESSION, Tenant
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, repr=False)
+class _Request:
+    """A query, and all that was looked up for it; it holds while the answer is made, whatever changes meanwhile."""
+
+    query: Query
+    person: Person
+    model: LiveModel
+    vector: Floats
+    arm: str
+    rules: CompiledRules
+    now: float
+    began: float
+    cursor: Cursor = field(default=EMPTY)
+
+
+class Lists:
+    """Answers queries of one tenant. Called on the event loop.
+
+    Args:
+        cursor_key: 32 secret bytes; cursors outlive a restart with the same ones.
+    """
+
+    def __init__(self, tenant: Tenant, policy: Policy, cursor_key: bytes) -> None:
+        self._tenant, self._policy, self._cursor_key = tenant, policy, cursor_key
+        self.sources = Sources(tenant)
+        self.ranking = Ranking(tenant)
+        self.explaining = Explaining(tenant)
+
+    async def recommend(self, query: Query) -> Answer:
+        """The best items for somebody, from the first of the sources that have any; the others fill up.
+
+        Raises: DataError: the cursor is none, or somebody else's. ConfigError: the filter is faulty.
+        """
+        request = await self._request(query)
+        blocked = self._blocked(request) | ~self._asked_for(request)
+        wanted = query.n + query.offset
+        ranked = self._chain(request, blocked, wanted)[query.offset :]
+        return self._answer(request, ranked)
+
+    async def rank(self, query: Query) -> Answer:
+        """The given candidates, all of them, best first; those that nobody knows come last, in their order.
+
+        Raises: as `recommend`.
+        """
+        assert query.candidates is not None
+        request = await self._request(query)
+        known = [code for item in query.candidates if (code := self._tenant.shelf.find(item)) is not None]
+        codes = np.array(list(dict.fromkeys(known)), np.int64)
+        scores = request.model.score_rows[codes] @ request.vector
+        everything = CompiledRules(
+            np.ones(len(self._tenant.shelf), bool), request.rules.boost, (), (), request.rules.acted
+        )
+        placed = self._arrange(request, codes, scores, len(codes), everything, None)
+        ranked = [self._ranked(one, "model" if request.person.codes else "popular") for one in placed]
+        there = set(codes.tolist())
+        lowest = min((one.score for one in ranked), default=0.0)
+        missing = [item for item in dict.fromkeys(query.candidates) if self._tenant.shelf.find(item) not in there]
+        ranked += [Ranked(Item(item), lowest - 1.0 - place, "given") for place, item in enumerate(missing)]
+        return self._answer(request, ranked)
+
+    async def similar(self, item: str, query: Query) -> Answer:
+        """Items like one. Where `query` names a user, without what they had. Raises NotFoundError: no such item."""
+        code = self._tenant.shelf.find(item)
+        if code is None or item not in self._tenant.shelf:
+            raise NotFoundError("item")
+        request = await self._request(query)
+        blocked = self._blocked(request) | ~self._asked_for(request)
+        blocked[code] = True
+        scores = self.sources.alike(request.model, [code])
+        return self._answer(request, self._plain(request, scores, blocked, query, "similar"))
+
+    async def from_source(self, source: Source, query: Query) -> Answer:
+        """What one of the sources has, without the others: trending, popular or latest."""
+        request = await self._request(query)
+        blocked = self._blocked(request) | ~self._asked_for(request)
+        scores = self.sources.scores(source, request.model, request.person)
+        if scores is None:
+            return self._answer(request, [])
+        return self._answer(request, self._plain(request, scores, blocked, query, source))
+
+    async def neighbours(self, user: str, n: int) -> list[tuple[str, float]]:
+        """People in memory whose vectors are most like somebody's, with the cosine; best first. Private."""
+        model, vector = await self._tenant.engine.user_vector(await self._tenant.person(user))
+        others = [p for p in self._tenant.people.everybody() if p.key[1] != user and not p.key[1].startswith(SESSION)]
+        slack = self._tenant.settings.model.window_slack
+        ready = [p for p in others if p.codes and p.is_read(model, slack) and p.read is not None]
+        if not ready:
+            return []
+        rows = np.stack([model.user_vector(p.user_window(p.read[1])) for p in ready if p.read])[:, :-1]
+        own = vector[:-1]
+        lengths = np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(own), 1e-9)
+        cosines = rows @ own / lengths
+        order = np.argsort(-cosines, kind="stable")[:n]
+        return [(ready[place].key[1], float(cosines[place])) for place in order]
+
+    async def _request(self, query: Query) -> _Request:
+        began, tenant = time.perf_counter(), self._tenant
+        now = time.time()
+        cursor = read_cursor(query.cursor, _owner(query), now, self._cursor_key) if query.cursor else EMPTY
+        key = query.user or (SESSION + query.session_id if query.session_id else "")
+        person = await tenant.person(key) if key else Person((tenant.name, ""))
+        if query.session:
+            person = person.with_session(self._session(query))
+        is_kept = bool(key) and not query.session
+        model, vector = await tenant.engine.user_vector(person, is_kept=is_kept)
+        arm = query.arm or arm_of(key or uuid.uuid4().hex, self._shares, "fedrec")
+        rules = self._policy.table.in_force(now, person.labels, arm)
+        return _Request(query, person, model, vector, arm, rules, now, began, cursor)
+
+    @property
+    def _shares(self) -> list[tuple[str, float]]:
+        return [(arm.name, arm.share) for arm in self._tenant.settings.arms]
+
+    def _session(self, query: Query) -> list[tuple[int, str, float]]:
+        feedback = self._tenant.feedback
+        return [
+            (code, feedback.meaning(event.type, event.value), feedback.weight(event.type))
+            for event in query.session
+            if (code := self._tenant.shelf.find(event.item)) is not None
+        ]
+
+    def _blocked(self, request: _Request) -> Mask:
+        """What this person is not to be shown again: seen, disliked, blocked by them, on an earlier page, excluded."""
+        person, shelf = request.person, self._tenant.shelf
+        blocked = self._policy.table.blocked(
+            [*request.query.exclude, *person.blocked_items], sorted(person.blocked_categories)
+        )
+        if not self._tenant.settings.feedback.repeats and person.seen:
+            blocked[list(person.seen)] = True
+        if person.negative:
+            blocked[person.negative] = True
+        if len(request.cursor.shown):
+            blocked |= request.cursor.is_shown(shelf)
+        return blocked
+
+    def _asked_for(self, request: _Request) -> Mask:
+        """What the query's categories and filter let through."""
+        mask = np.ones(len(self._tenant.shelf), bool)
+        for category in request.query.categories:
+            mask &= self._tenant.shelf.in_category(category)
+        if request.query.filter:
+            mask &= self._policy.filters.mask(request.query.filter, request.now)
+        return mask
+
+    def _chain(self, request: _Request, blocked: Mask, wanted: int) -> list[Ranked]:
+        """Sources in the order of `[fallback]`, until the list is full; rules and arrangement act on the first of them."""
+        ranked: list[Ranked] = []
+        blocked = blocked.copy()
+        for source in self._tenant.settings.fallback.chain:
+            if len(ranked) >= wanted:
+                break
+            if source in ("model", "session"):
+                if not _speaks(source, request):
+                    continue
+                scores: NDArray[np.floating] | None = self.sources.model_scores(request.model, request.vector)
+            else:
+                scores = self.sources.scores(source, request.model, request.person)
+            if scores is None:
+                continue
+            codes = self.ranking.candidates(request, scores, blocked, wanted - len(ranked))
+            placed = self._arrange(
+                request, codes, np.asarray(scores)[codes], wanted - len(ranked), request.rules, blocked, len(ranked)
+            )
+            ranked += [self._ranked(one, source) for one in placed]
+            blocked[[one.code for one in placed]] = True
+        return ranked
+
+    def _plain(
+        self, request: _Request, scores: NDArray[np.floating], blocked: Mask, query: Query, source: Source
+    ) -> list[Ranked]:
+        """By these scores alone; filters hold, but nothing is pinned or mixed in."""
+        wanted = query.n + query.offset
+        codes = self.ranking.best(scores, request.rules.open & ~blocked, wanted)[query.offset :]
+        return [self._ranked(Placed(int(code), float(scores[code])), source) for code in codes]
+
+    def _arrange(
+        self,
+        request: _Request,
+        codes: NDArray[np.int64],
+        scores: NDArray[np.floating],
+        n: int,
+        rules: CompiledRules,
+        blocked: Mask | None,
+        offset: int = 0,
+    ) -> list[Placed]:
+        vectors = self.sources.vectors(request.model)
+        unwanted = vectors[request.person.negative[-20:]] if request.person.negative else None
+        return arrange(
+            self._tenant.shelf,
+            codes.astype(np.int32),
+            scores.astype(np.float32),
+            lambda some: vectors[some],
+            n,
+            self.ranking.settings(request.arm),
+            rules,
+            self.ranking.popularity(),
+            Audience(np.array(request.person.codes, np.int32), blocked, unwanted),
+            request.now,
+            offset,
+        )
+
+    def _ranked(self, placed: Placed, source: Source) -> Ranked:
+        item = self._tenant.shelf.item(placed.code)
+        return Ranked(item, placed.score, "pinned" if placed.is_pinned else source, placed.rules)
+
+    def _answer(self, request: _Request, ranked: Sequence[Ranked]) -> Answer:
+        query, tenant = request.query, self._tenant
+        ranked = self.explaining.with_reasons(request.person, request.model, ranked) if query.explain else list(ranked)
+        ids = tuple(one.item.id for one in ranked)
+        cursor = ""
+        if ids and len(ids) == query.n and query.candidates is None:
+            cursor = write_cursor(request.cursor, ids, _owner(query), request.now, self._cursor_key)
+        name = query.ranking or uuid.uuid4().hex
+        if query.is_recorded and ids:
+            sources = tuple(one.source for one in ranked)
+            shown = Shown(
+                name, query.user, query.session_id, request.now, request.arm, request.model.version, ids, sources
+            )
+            tenant.note_shown(shown)
+        took_ms = 1000 * (time.perf_counter() - request.began)
+        return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms)
+
+
+def _speaks(source: str, request: _Request) -> bool:
+    """A model's list is that of a user's history, or of a session."""
+    is_session = bool(request.query.session or request.query.session_id)
+    return bool(request.person.codes) and is_session == (source == "session")
+
+
+def _owner(query: Query) -> str:
+    """Whose list, and of what: other filters make another list, in which a cursor of this one has no place."""
+    events = hashlib.sha256("\0".join(f"{e.type} {e.item}" for e in query.session).encode()).hexdigest()
+    return "\0".join([query.user, query.session_id, *query.categories, query.filter, query.arm, events])

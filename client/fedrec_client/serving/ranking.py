@@ -1,0 +1,80 @@
+"""From scores of all items to the candidates that are arranged, and how they are arranged in each arm."""
+
+import time
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.recommend.arrangement import ArrangementSettings
+from fedrec.recommend.compiled_rules import CompiledRules
+from fedrec.recommend.final import FinalWeights
+from fedrec.recommend.index import best
+from fedrec.recommend.popularity import Popularity
+from fedrec_client.serving.tenant import Tenant
+
+# How long counts stand before popularity is worked out anew.
+_STALE_S = 10.0
+
+
+class Ruled(Protocol):
+    """A request as far as candidates go."""
+
+    @property
+    def arm(self) -> str: ...
+    @property
+    def rules(self) -> CompiledRules: ...
+
+
+class Ranking:
+    """See the module."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._popularity: tuple[float, Popularity] | None = None
+        self.learned: dict[str, FinalWeights] = {}
+        self._settings: dict[str, ArrangementSettings] = {}
+
+    def settings(self, arm: str) -> ArrangementSettings:
+        """How an arm arranges."""
+        found = self._settings.get(arm)
+        if found is None:
+            found = self._settings[arm] = self._made(arm)
+        return found
+
+    def learn(self, arm: str, weights: FinalWeights) -> None:
+        """Weigh as clicks taught, from now on."""
+        self.learned[arm] = weights
+        self._settings.pop(arm, None)
+
+    def _made(self, arm: str) -> ArrangementSettings:
+        told = self._tenant.settings.ranking_of(arm)
+        weights = FinalWeights(told.model, told.recency, told.popularity, dict(told.fields))
+        return ArrangementSettings(
+            self.learned.get(arm, weights) if told.learned else weights,
+            told.diversity,
+            told.relevance,
+            told.calibration,
+        )
+
+    def candidates(
+        self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int
+    ) -> NDArray[np.int64]:
+        """Codes to be arranged: the best by score and boost, twice as many as are wanted at least."""
+        most = max(self._tenant.settings.ranking_of(request.arm).candidates, 2 * wanted)
+        return self.best(scores + request.rules.boost, request.rules.open & ~blocked, most)
+
+    def best(self, scores: NDArray[np.floating], is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+        """Codes of the k best that are open."""
+        return best(np.asarray(scores, np.float32), is_open, k)
+
+    def popularity(self) -> Popularity:
+        """By the counts of some seconds ago."""
+        n, now = len(self._tenant.shelf), time.monotonic()
+        if (
+            self._popularity is None
+            or now - self._popularity[0] > _STALE_S
+            or len(self._popularity[1].log) != n
+        ):
+            self._popularity = (now, Popularity.of(self._tenant.trends.popular(n)))
+        return self._popularity[1]

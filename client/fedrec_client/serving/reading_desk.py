@@ -1,0 +1,109 @@
+"""Between the event loop and the LLM: one thread reads what waits, several people in a pass."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from fedrec.recommend.live_model import Floats
+from fedrec.recommend.readings import HistoryReader, Wanted
+
+# So few whole histories in a pass, so that somebody with one new item does not wait long.
+_WHOLE_AT_ONCE = 4
+
+
+@dataclass
+class _Question:
+    wanted: Wanted
+    answer: "asyncio.Future[Floats]" = field(repr=False)
+    loop: asyncio.AbstractEventLoop = field(repr=False)
+
+    def reply(self, context: Floats) -> None:
+        self.loop.call_soon_threadsafe(lambda: None if self.answer.done() else self.answer.set_result(context))
+
+    def fail(self, error: Exception) -> None:
+        self.loop.call_soon_threadsafe(lambda: None if self.answer.done() else self.answer.set_exception(error))
+
+
+class ReadingDesk:
+    """Micro-batching over people. Extensions by one token go first; whole histories follow a few at a time.
+
+    Args:
+        reader: used by this desk's thread alone from now on.
+        batch_users: extensions in one pass.
+    """
+
+    def __init__(self, reader: HistoryReader, batch_users: int) -> None:
+        self._reader, self._batch_users = reader, batch_users
+        self._questions: queue.SimpleQueue[_Question | Hashable | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._work, name="readings", daemon=True)
+        self._thread.start()
+
+    @property
+    def reader(self) -> HistoryReader:
+        """For its figures."""
+        return self._reader
+
+    @property
+    def waiting(self) -> int:
+        """People whose reading is under way."""
+        return self._waiting
+
+    async def read(self, wanted: Wanted) -> Floats:
+        """The LLM's reading of a history, `[context_dim]`."""
+        loop = asyncio.get_running_loop()
+        question = _Question(wanted, loop.create_future(), loop)
+        self._waiting += 1
+        try:
+            self._questions.put(question)
+            return await question.answer
+        finally:
+            self._waiting -= 1
+
+    def forget(self, key: Hashable) -> None:
+        """Drop keys and values of a person, before anything that is asked later."""
+        self._questions.put((key,))
+
+    def close(self) -> None:
+        """Answer what waits, then end."""
+        self._questions.put(None)
+        self._thread.join(timeout=10.0)
+
+    def _work(self) -> None:
+        while (first := self._questions.get()) is not None:
+            todo, stop = self._take(first)
+            is_short = [self._reader.grows(question.wanted) for question in todo]
+            self._answer([q for q, short in zip(todo, is_short, strict=True) if short], self._batch_users)
+            self._answer([q for q, short in zip(todo, is_short, strict=True) if not short], _WHOLE_AT_ONCE)
+            if stop:
+                return
+
+    def _take(self, first: object) -> tuple[list[_Question], bool]:
+        """What waits now, up to a batch."""
+        todo: list[_Question] = []
+        found: object = first
+        while True:
+            if found is None:
+                return todo, True
+            if isinstance(found, _Question):
+                todo.append(found)
+            else:
+                self._reader.forget(found[0])  # type: ignore[index]  # a key in a tuple
+            if len(todo) >= self._batch_users:
+                return todo, False
+            try:
+                found = self._questions.get_nowait()
+            except queue.Empty:
+                return todo, False
+
+    def _answer(self, todo: Sequence[_Question], most: int) -> None:
+        for start in range(0, len(todo), most):
+            some = todo[start : start + most]
+            try:
+                for question, context in zip(some, self._reader.read([q.wanted for q in some]), strict=True):
+                    question.reply(context)
+            except Exception as error:  # noqa: BLE001  # whoever asked must hear of it; the thread goes on
+                for question in some:
+                    question.fail(error)

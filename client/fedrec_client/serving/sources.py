@@ -1,0 +1,61 @@
+"""Where items of a list come from: the model, what is like what somebody had, what is trending, popular or new here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.recommend.diversity import unit
+from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec_client.serving.people import Person
+from fedrec_client.serving.tenant import Tenant
+
+# Latest history items that "similar" goes by.
+_LATEST = 3
+# A day of age in `latest` is worth this: any, since only the order counts; so that scores are readable.
+_DAY_S = 86_400.0
+
+
+class Sources:
+    """Scores of every item of a tenant by source, `[items]`; None where a source has nothing to say."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._vectors: tuple[LiveModel | None, Floats] = (None, np.zeros((0, 1), np.float32))
+
+    def model_scores(self, model: LiveModel, vector: Floats) -> Floats:
+        """The adapter's, in nats."""
+        return model.scores(vector[None])[0]
+
+    def scores(self, source: str, model: LiveModel, person: Person) -> NDArray[np.floating] | None:
+        """Of the sources that need no model of the person."""
+        n, trends = len(self._tenant.shelf), self._tenant.trends
+        match source:
+            case "similar":
+                return self.alike(model, person.codes[-_LATEST:]) if person.codes else None
+            case "trending":
+                trending = trends.trending(n)
+                return np.log1p(trending / max(trending.mean(), 1e-9)) if trending.any() else None
+            case "popular":
+                return model.prior[:n] + np.log1p(trends.popular(n))
+            case "latest":
+                return self._tenant.shelf.timestamps() / _DAY_S
+        return None
+
+    def alike(self, model: LiveModel, codes: Sequence[int]) -> NDArray[np.floating]:
+        """The mean cosine of every item with these."""
+        vectors = self.vectors(model)
+        likeness: NDArray[np.floating] = vectors @ vectors[list(codes)].mean(0)
+        return likeness
+
+    def vectors(self, model: LiveModel) -> Floats:
+        """What items are compared by, of length 1: `[items, width]`; what the public did with them, text, and training."""
+        of, vectors = self._vectors
+        if of is not model:
+            vectors = unit(model.item_rows)
+        elif len(vectors) < model.n_items:
+            vectors = np.concatenate([vectors, unit(model.item_rows[len(vectors) :])])
+        else:
+            return vectors
+        self._vectors = (model, vectors)
+        return vectors

@@ -1,0 +1,251 @@
+"""One tenant's live state: items on the shelf, people in memory, trends, the engine, and the store behind them all."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedrec.data.catalog import ItemCatalog, item_text
+from fedrec.recommend.live_model import LiveModel
+from fedrec.recommend.shelf import Item, Shelf
+from fedrec_client.serving.engine import Encode, Engine
+from fedrec_client.serving.people import Feedback, People, Person, person_of
+from fedrec_client.serving.records import Event, Shown
+from fedrec_client.serving.settings import ServingSettings
+from fedrec_client.serving.store.reading_book import Reading
+from fedrec_client.serving.store.reading_book import put_readings
+from fedrec_client.serving.store.shown_book import add_shown
+from fedrec_client.serving.store.store import TenantStore
+from fedrec_client.serving.store.writer import BusyError, Writer
+from fedrec_client.serving.trends import Trends, looks_back
+
+_log = logging.getLogger(__name__)
+# Of a session's key, so that no user is taken for one: ids are printable text.
+SESSION = "\x00session "
+
+
+@dataclass
+class Tenant:
+    """See the module. Everything in memory is changed by the event loop's thread alone.
+
+    Attributes:
+        changing_items: held while items join, since their codes follow each other.
+    """
+
+    name: str
+    settings: ServingSettings
+    store: TenantStore = field(repr=False)
+    writer: Writer = field(repr=False)
+    shelf: Shelf = field(repr=False)
+    engine: Engine = field(repr=False)
+    trends: Trends = field(repr=False)
+    feedback: Feedback = field(repr=False)
+    people: People = field(repr=False)
+    changing_items: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    _loading: dict[str, "asyncio.Future[Person]"] = field(default_factory=dict, repr=False)
+    _touched: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self.engine.on_read = self._keep_reading
+
+    async def person(self, key: str) -> Person:
+        """A user, or a session by `SESSION` and its id, with all that the store knows of them."""
+        while (person := self.people.find(key)) is None:
+            loading = self._loading.get(key)
+            if loading is None:
+                loading = self._loading[key] = asyncio.ensure_future(asyncio.to_thread(self._load, key))
+                loading.add_done_callback(lambda done: self._loaded(key, done))
+            await asyncio.shield(loading)
+            await asyncio.sleep(0)  # `_loaded` runs first
+        person.asked_at = time.time()
+        return person
+
+    def _load(self, key: str) -> Person:
+        """In a thread."""
+        if key.startswith(SESSION):
+            past = self.store.events.session_history(key.removeprefix(SESSION))
+            return self._made(key, past)
+        person = self._made(key, self.store.events.history(key))
+        blocked, user = self.store.blocks.of(key), self.store.users.get(key)
+        person.blocked_items, person.blocked_categories = blocked.items, blocked.categories
+        person.labels = user.labels if user else None
+        reading = self.store.readings.get([key]).get(key)
+        if reading is not None and person.codes:
+            self._use_reading(person, reading)
+        return person
+
+    def _made(self, key: str, past: Sequence[Event | object]) -> Person:
+        return person_of((self.name, key), past, self.feedback, self.shelf.find)  # type: ignore[arg-type]
+
+    def _loaded(self, key: str, done: "asyncio.Future[Person]") -> None:
+        self._loading.pop(key, None)
+        is_stale = key in self._touched  # an event came while it was loaded, which it may lack
+        self._touched.discard(key)
+        if not done.cancelled() and done.exception() is None and not is_stale:
+            self.people.keep(key, done.result())
+
+    def apply(self, event: Event, *, is_new: bool = True) -> None:
+        """Let an event that is stored count, from the next answer on."""
+        code = self.shelf.find(event.item)
+        if code is None:
+            return
+        meaning = self.feedback.meaning(event.type, event.value)
+        weight = self.feedback.weight(event.type)
+        if is_new and meaning != "negative":
+            self.trends.note(code, event.timestamp, weight)
+        for key in filter(None, (event.user, event.session and SESSION + event.session)):
+            if key in self._loading:
+                self._touched.add(key)
+            person = self.people.find(key)
+            if person is not None and not person.note(code, meaning, weight, event.timestamp):
+                self.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Drop somebody from memory; they are loaded anew when they are asked for."""
+        if key in self._loading:
+            self._touched.add(key)
+        self.people.forget(key)
+        self.engine.forget((self.name, key))
+
+    def note_shown(self, shown: Shown) -> None:
+        """Have a list written down; where too much waits to be written, one list less does no harm."""
+        try:
+            self.writer.submit(lambda connection: add_shown(connection, self.name, [shown]))
+        except BusyError:
+            _log.warning("a shown list was not written down: too much waits", extra={"event": "shown_lost"})
+
+    def _keep_reading(self, person: Person) -> None:
+        """So that a restart need not read the history again."""
+        user = person.key[1]
+        if user.startswith(SESSION) or person.context is None or person.read is None:
+            return
+        reading_hash, start, end = person.read
+        reading = Reading(self._digest(person, start, end), reading_hash, person.context.astype("<f4").tobytes())
+        if self.people.find(user) is not person:  # deleted meanwhile, or loaded anew
+            return
+        try:
+            self.writer.submit(lambda connection: put_readings(connection, self.name, {user: reading}))
+        except BusyError:
+            _log.debug("a reading was not kept: too much waits to be written")
+
+    def _use_reading(self, person: Person, reading: Reading) -> None:
+        model = self.engine.model
+        start, codes = person.window(model, self.settings.model.window_slack)
+        end = start + len(codes)
+        if reading.reading_hash == model.reading and reading.digest == self._digest(person, start, end):
+            person.context = np.frombuffer(reading.content, "<f4").astype(np.float32)
+            person.read = (model.reading, start, end)
+
+    def _digest(self, person: Person, start: int, end: int) -> bytes:
+        """By ids, since codes of later items may be others after a restart."""
+        ids = "\0".join(self.shelf.item(code).id for code in person.codes[start:end])
+        return hashlib.sha256(f"{start}\0{ids}".encode()).digest()
+
+    def close(self) -> None:
+        """End the engine; what waits to be written is the writer's to finish."""
+        self.engine.close()
+
+
+def text_of(item: Item) -> str:
+    """What the LLM reads of an item; "" if nobody has described it."""
+    if item.text:
+        return item.text
+    if not item.title and not item.categories:
+        return ""
+    return item_text(item.title or item.id, item.categories)
+
+
+def seed_catalog(store: TenantStore, catalog: ItemCatalog) -> None:
+    """Put the federation's items into a store that has none; later on the store decides which of them there are."""
+    if store.items.count():
+        return
+    store.items.put([catalog_item(catalog, code) for code in range(len(catalog))])
+
+
+def catalog_item(catalog: ItemCatalog, code: int) -> Item:
+    """As the federation describes it."""
+    year = catalog.years[code]
+    return Item(
+        id=catalog.ids[code],
+        title=catalog.titles[code],
+        text=catalog.texts[code],
+        categories=catalog.categories[code],
+        fields={} if year is None else {"year": year},
+    )
+
+
+def open_shelf(store: TenantStore, catalog: ItemCatalog) -> tuple[Shelf, list[Item]]:
+    """The shelf, the catalogue's items first in its order, and the later items that follow them."""
+    stored = {item.id: item for item in store.items.every()}
+    shelf = Shelf(stored.get(item) or Item(item) for item in catalog.ids)
+    for item in catalog.ids:
+        if item not in stored:
+            shelf.remove(item)
+    later = [item for item in stored.values() if item.id not in catalog.codes]
+    for item in later:
+        shelf.put(item)
+    return shelf, later
+
+
+def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> Trends:
+    """Counts of stored events; types whose every event is negative are left out."""
+    half_life_s = settings.fallback.trending_half_life_h * 3600
+    trends = Trends(half_life_s)
+    trends.grow(len(shelf))
+    negative = [text for text in settings.feedback.negative if text.isidentifier()]
+    latest = max((row.latest for row in store.log.counts_by_item()), default=None)
+    if latest is None:
+        return trends
+    before: dict[str, int] = {}
+    for moment in [*looks_back(latest, half_life_s), None]:
+        counts = {row.item: row.events for row in store.log.counts_by_item(moment)}
+        disliked = {row.item: row.events for row in store.log.counts_by_item(moment, negative)} if negative else {}
+        at = latest if moment is None else moment + half_life_s / 2
+        for item, count in counts.items():
+            counts[item] = count - disliked.get(item, 0)
+            more = counts[item] - before.get(item, 0)
+            code = shelf.find(item)
+            if more > 0 and code is not None:
+                trends.note(code, at if moment is not None else latest - 20 * half_life_s, 1.0, more)
+        before = counts
+    return trends
+
+
+async def open_tenant(
+    name: str,
+    settings: ServingSettings,
+    store: TenantStore,
+    writer: Writer,
+    catalog: ItemCatalog,
+    model: LiveModel,
+    encode: Encode,
+    say: Callable[[str], None] = lambda _: None,
+) -> Tenant:
+    """Read a tenant from its store.
+
+    Args:
+        model: of the federation's adapter, which other tenants may share: a branch is taken.
+    """
+    await asyncio.to_thread(seed_catalog, store, catalog)
+    shelf, later = await asyncio.to_thread(open_shelf, store, catalog)
+    state_bytes = (settings.model.state_mb << 20) // len(settings.tenant_names)
+    engine = Engine(model.branch(), settings.model, encode, state_bytes)
+    if later:
+        say(f"{name}: {len(later)} items beyond the catalogue")
+        await engine.add_items([text_of(item) for item in later])
+    trends = await asyncio.to_thread(load_trends, store, shelf, settings)
+    return Tenant(
+        name=name,
+        settings=settings,
+        store=store,
+        writer=writer,
+        shelf=shelf,
+        engine=engine,
+        trends=trends,
+        feedback=Feedback(settings.feedback),
+        people=People(),
+    )

@@ -1,0 +1,99 @@
+"""Which items a user's vector scores highest: all of them looked at, or a graph that finds nearly the same.
+
+The graph (hierarchical navigable small world) finds nearest neighbours; largest inner products become these when each
+item gets one more coordinate that makes all as long as the longest.
+
+Reference: Malkov & Yashunin 2016, arXiv:1603.09320; Bachrach et al. 2014, "Speeding Up the Xbox Recommender System
+Using a Euclidean Transformation for Inner-Product Spaces".
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from usearch.index import Index
+
+from fedrec.files import replace_file, storage_errors
+from fedrec.recommend.live_model import Floats
+
+_CONNECTIVITY, _EFFORT_OF_ADDING = 32, 256
+# Items that join later may be longer than all before; how much longer they may be without a new graph.
+_ROOM = 1.2
+
+
+def best(scores: Floats, is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    """Codes of the k highest-scored open items, best first; equal scores by lower code. Fewer if fewer are open.
+
+    >>> best(np.array([1.0, 3.0, 3.0, 2.0]), np.array([True, True, True, False]), 2).tolist()
+    [1, 2]
+    """
+    codes = np.flatnonzero(is_open)
+    if len(codes) > k:
+        chosen = scores[codes]
+        # All that equal the k-th, too: which of them are taken must not hang on how the partition goes.
+        bound = np.partition(chosen, len(chosen) - k)[len(chosen) - k]
+        codes = codes[chosen >= bound]
+    return codes[np.argsort(-scores[codes], kind="stable")][:k]
+
+
+class GraphIndex:
+    """Approximate candidates by inner product.
+
+    Args:
+        rows: what is scored with, `[items, width]`.
+        folder: where a built graph is kept; found again by the rows' hash.
+        threads: for building.
+    """
+
+    def __init__(self, rows: Floats, folder: Path | None = None, threads: int = 0) -> None:
+        self._n, width = rows.shape
+        self._length = float(np.sqrt((rows.astype(np.float64) ** 2).sum(1).max())) * _ROOM
+        self._index = Index(
+            ndim=width + 1,
+            metric="ip",
+            dtype="f32",
+            connectivity=_CONNECTIVITY,
+            expansion_add=_EFFORT_OF_ADDING,
+        )
+        stored = folder / f"{_name(rows)}.usearch" if folder else None
+        if stored is not None and stored.is_file():
+            self._index.load(str(stored))
+            return
+        self._index.add(np.arange(self._n), self._augmented(rows), threads=threads)
+        if stored is not None:
+            with storage_errors(stored):
+                stored.parent.mkdir(parents=True, exist_ok=True)
+                for older in stored.parent.glob("*.usearch"):
+                    older.unlink()
+                replace_file(stored, bytes(self._index.save() or b""))
+
+    def __len__(self) -> int:
+        return int(self._n)
+
+    def fits(self, rows: Floats) -> bool:
+        """Whether these may still be added."""
+        return bool(np.sqrt((rows.astype(np.float64) ** 2).sum(1).max(initial=0.0)) <= self._length)
+
+    def add(self, rows: Floats) -> None:
+        """Items that joined, with the codes that follow. Raises ValueError: longer than `fits` allows."""
+        if not self.fits(rows):
+            raise ValueError("an item is longer than this index can take")
+        self._index.add(np.arange(self._n, self._n + len(rows)), self._augmented(rows))
+        self._n += len(rows)
+
+    def candidates(self, vector: Floats, k: int, effort: int) -> NDArray[np.int64]:
+        """Codes of about the k highest inner products, best first; more `effort` finds more of them."""
+        self._index.expansion_search = max(effort, k)  # type: ignore[misc]  # has a setter that its stub leaves out
+        found = self._index.search(np.append(vector, np.float32(0.0)), min(k, self._n), threads=1)
+        return np.asarray(found.keys, np.int64)
+
+    def _augmented(self, rows: Floats) -> Floats:
+        rest = self._length**2 - (rows.astype(np.float64) ** 2).sum(1, keepdims=True)
+        whole: Floats = np.concatenate([rows, np.sqrt(np.maximum(rest, 0.0)).astype(np.float32)], 1)
+        return whole
+
+
+def _name(rows: Floats) -> str:
+    made = f"{_CONNECTIVITY}|{_EFFORT_OF_ADDING}|{_ROOM}|{rows.shape}".encode()
+    return hashlib.sha256(made + np.ascontiguousarray(rows).tobytes()).hexdigest()[:32]
