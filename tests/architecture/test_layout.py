@@ -19,6 +19,7 @@ FILES = [path for folder in PACKAGES.values() for path in sorted(folder.rglob("*
 # What each place may import of ours. A place is a package, a folder of fedrec, or one module of it.
 BASE = {"fedrec", "fedrec.errors", "fedrec.config", "fedrec.files", "fedrec.rows", "fedrec.signing"}
 BASE |= {
+    "fedrec.database",
     "fedrec.defence",
     "fedrec.invitation",
     "fedrec.key_statements",

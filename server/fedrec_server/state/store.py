@@ -1,33 +1,25 @@
 """What the coordinator remembers between rounds and restarts: SQLite by default, PostgreSQL by one line."""
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fedrec.errors import ConfigError, StorageError
+from fedrec import database
 from fedrec_server.state.tables import AUDIT, SETTINGS
 
 # Settings: how often training was rolled back, plus one; whether rounds are paused.
 GENERATION, PAUSED = "generation", "paused"
-_MIGRATING = threading.Lock()
+SCHEMA = database.Schema(
+    "fedrec_server.state:migrations", whose="the coordinator's", key="state.database", file="server.toml"
+)
 
 
-class Database:
+class Database(database.Database):
     """The coordinator's tables; several processes may use one database."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -37,38 +29,7 @@ class Database:
             url: SQLAlchemy's, `sqlite:///…` or `postgresql+psycopg://…`.
         Raises: ConfigError: no such database, or no driver for it.
         """
-        try:
-            engine = create_engine(url, pool_pre_ping=True)
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise ConfigError(
-                "state.database is no usable address", "see server.toml; PostgreSQL needs psycopg"
-            ) from error
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
-        store = cls(engine)
-        try:
-            with store.begin() as connection:
-                _migrate(connection)
-        except BaseException:
-            store.close()
-            raise
-        return store
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._engine.dispose()
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """One transaction. Raises StorageError: the database does not answer or cannot be written."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DBAPIError as error:
-            # The driver's words may quote values: the class has to do.
-            raise StorageError(
-                f"the coordinator's database fails: {type(error.orig).__name__}", "mend it; nothing is half-written"
-            ) from error
+        return cls.connect(url, SCHEMA)
 
 
 class Office:
@@ -129,25 +90,3 @@ def at(moment: datetime) -> str:
 def write_audit(connection: Connection, who: str, what: str, detail: Mapping[str, Any]) -> None:
     """A line of the audit log, in the transaction that does what it says."""
     connection.execute(insert(AUDIT).values(at=now(), who=who, what=what, detail=dict(detail)))
-
-
-def _migrate(connection: Connection) -> None:
-    """Only if there is something to do: alembic keeps state of its own, which threads must not share."""
-    config = Config()
-    config.set_main_option("script_location", "fedrec_server.state:migrations")
-    config.attributes["connection"] = connection
-    with _MIGRATING:
-        found = MigrationContext.configure(connection).get_current_revision()
-        known = ScriptDirectory.from_config(config)
-        if found is not None and found not in {script.revision for script in known.walk_revisions()}:
-            raise ConfigError("the database is of a newer fedrec", "update this one")
-        if found != known.get_current_head():
-            command.upgrade(config, "head")
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Readers never wait for the writer; what is committed survives a power cut."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

@@ -1,0 +1,91 @@
+"""A tenant's events as drift, training and popularity read them: in order of arrival, by item, by user."""
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from sqlalchemy import func, select, tuple_
+
+from fedrec.database import Database
+from fedrec_client.serving.records import Event
+from fedrec_client.serving.store.event_book import event_of
+from fedrec_client.serving.store.tables import EVENTS
+
+_E = EVENTS.c
+_STEP = 5000
+
+
+class Arrived(NamedTuple):
+    """An event and its number; later ones have higher numbers, not always by one."""
+
+    seq: int
+    event: Event
+
+
+class ItemCount(NamedTuple):
+    """How many events an item has, and when the latest happened."""
+
+    item: str
+    events: int
+    latest: float
+
+    def __repr__(self) -> str:
+        return "ItemCount(…)"
+
+
+class TrainingRow(NamedTuple):
+    """An event as training reads it."""
+
+    user: str
+    item: str
+    timestamp: float
+    type: str
+    value: float
+
+    def __repr__(self) -> str:
+        return "TrainingRow(…)"
+
+
+class EventLog:
+    """The log, to be read. Every method is one transaction, except `every_by_user`, which takes many short ones.
+
+    Raises, in every method: StorageError.
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self._database, self._tenant = database, tenant
+
+    def since(self, seq: int, limit: int) -> list[Arrived]:
+        """Events after a number, 0 for all, in order of arrival. None that comes later has a lower one."""
+        wanted = select(EVENTS).where(_E.tenant == self._tenant, _E.seq > seq).order_by(_E.seq).limit(limit)
+        with self._database.begin() as connection:
+            return [Arrived(row.seq, event_of(row)) for row in connection.execute(wanted)]
+
+    def last_seq(self) -> int:
+        """The number of the latest event, 0 for none."""
+        wanted = select(_E.seq).where(_E.tenant == self._tenant).order_by(_E.seq.desc()).limit(1)
+        with self._database.begin() as connection:
+            return connection.execute(wanted).scalar() or 0
+
+    def counts_by_item(
+        self, since_timestamp: float | None = None, types: Collection[str] | None = None
+    ) -> list[ItemCount]:
+        """Items with events: all, or since a moment, or of some types alone."""
+        wanted = select(_E.item, func.count(), func.max(_E.timestamp)).where(_E.tenant == self._tenant)
+        wanted = wanted if since_timestamp is None else wanted.where(_E.timestamp >= since_timestamp)
+        wanted = wanted if types is None else wanted.where(_E.type.in_(types))
+        with self._database.begin() as connection:
+            return [ItemCount(*row) for row in connection.execute(wanted.group_by(_E.item).order_by(_E.item))]
+
+    def every_by_user(self) -> Iterator[TrainingRow]:
+        """All events of users, user by user, oldest first, read some at a time: what comes meanwhile may be there."""
+        place = (_E.user, _E.timestamp, _E.seq)
+        chosen = select(*place, _E.item, _E.type, _E.value).where(_E.tenant == self._tenant, _E.user != "")
+        chosen, wanted = chosen.order_by(*place).limit(_STEP), chosen.order_by(*place).limit(_STEP)
+        while True:
+            with self._database.begin() as connection:
+                rows = connection.execute(wanted).all()
+            for user, timestamp, _, item, kind, value in rows:
+                yield TrainingRow(user, item, timestamp, kind, value)
+            if len(rows) < _STEP:
+                return
+            wanted = chosen.where(tuple_(*place) > tuple_(*rows[-1][:3]))

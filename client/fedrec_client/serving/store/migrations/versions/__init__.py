@@ -1,0 +1,1 @@
+"""One file a change; a number never changes its meaning."""
