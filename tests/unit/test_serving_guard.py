@@ -1,6 +1,7 @@
 """Who gets through to the routes of the service, how often, how much, and what they are told otherwise."""
 
 import asyncio
+import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -475,3 +476,45 @@ def test_a_refusal_names_its_problem() -> None:
 
     with pytest.raises(RefusalError, match="too-often"):
         asyncio.run(guess())
+
+
+def test_what_was_asked_before_a_key_was_revoked_is_not_remembered_after() -> None:
+    begun, may_end, book = threading.Event(), threading.Event(), Book()
+
+    def slowly(secret: str) -> Key | None:
+        found = book.find(secret)
+        begun.set()
+        may_end.wait(5)
+        return found
+
+    async def revoke_meanwhile() -> tuple[Any, Any]:
+        ring = KeyRing(slowly, lambda: True)
+        first = asyncio.create_task(ring.find("r", "a"))
+        await asyncio.to_thread(begun.wait, 5)
+        del book.keys["r"]
+        ring.forget()
+        may_end.set()
+        return await first, await ring.find("r", "a")
+
+    assert asyncio.run(revoke_meanwhile()) == (KEYS["r"], None)
+
+
+def test_who_goes_away_ends_nobody_elses_look_up() -> None:
+    may_end = threading.Event()
+
+    def slowly(secret: str) -> Key | None:
+        may_end.wait(5)
+        return KEYS.get(secret)
+
+    async def leave() -> Any:
+        ring = KeyRing(slowly, lambda: True)
+        gone, stays = (asyncio.create_task(ring.find("r", "a")) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        found = await stays
+        assert not ring._looking
+        return found
+
+    assert asyncio.run(leave()) == KEYS["r"]

@@ -1,6 +1,5 @@
 """Around everything: each request's id, what every answer carries, and what is counted, logged and traced of it."""
 
-import logging
 import re
 import secrets
 import time
@@ -14,7 +13,6 @@ from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.problems import broken, family_of, respond
 from fedrec_client.serving.http.tracing import Tracing
 
-_log = logging.getLogger(__name__)
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ALWAYS = [(b"x-content-type-options", b"nosniff")]

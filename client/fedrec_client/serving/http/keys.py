@@ -1,6 +1,7 @@
 """API keys as the guard knows them: looked up in the store, remembered for some seconds, guessed only slowly."""
 
 import asyncio
+import math
 import time
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
@@ -58,7 +59,8 @@ class KeyRing:
         self._find, self._has_keys, self._kept_s, self._clock = find, has_keys, kept_s, clock
         self._kept: dict[bytes, tuple[ApiKey, float]] = {}
         self._looking: dict[bytes, asyncio.Task[ApiKey | None]] = {}
-        self._empty: tuple[bool, float] = (False, -kept_s)
+        self._empty: tuple[bool, float] = (False, -math.inf)
+        self._forgotten = 0  # how often; what was asked before is not remembered after
         self._guesses = Buckets(_GUESSES_PER_S, _GUESSES_AT_ONCE, clock)
 
     async def is_empty(self) -> bool:
@@ -66,8 +68,10 @@ class KeyRing:
         is_empty, since = self._empty
         now = self._clock()
         if now - since >= self._kept_s:
+            forgotten = self._forgotten
             is_empty = not await run_in_threadpool(self._has_keys)
-            self._empty = (is_empty, now)
+            if forgotten == self._forgotten:
+                self._empty = (is_empty, now)
         return is_empty
 
     async def find(self, secret: str, address: str) -> ApiKey | None:
@@ -93,23 +97,36 @@ class KeyRing:
 
     def forget(self) -> None:
         """Ask the store anew: a key was made or revoked."""
+        self._forgotten += 1
         self._kept.clear()
-        self._empty = (False, self._clock() - self._kept_s)
+        self._looking.clear()
+        self._empty = (False, -math.inf)
 
     async def _look_up(self, secret: str, digest: bytes) -> ApiKey | None:
         """Once for all who wait for the same one; who goes away stops nobody else's."""
-        task = self._looking.get(digest)
+        task, forgotten = self._looking.get(digest), self._forgotten
         if task is None:
             task = asyncio.create_task(run_in_threadpool(self._find, secret))
             self._looking[digest] = task
-            task.add_done_callback(lambda _: self._looking.pop(digest, None))
+            task.add_done_callback(lambda done: self._looked_up(digest, done))
         found = await asyncio.shield(task)
-        self._kept.pop(digest, None)
-        if found is not None:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[digest] = (found, self._clock())
+        if forgotten == self._forgotten:
+            self._keep(digest, found)
         return found
+
+    def _looked_up(self, digest: bytes, done: asyncio.Task[ApiKey | None]) -> None:
+        if self._looking.get(digest) is done:
+            del self._looking[digest]
+        if not done.cancelled():
+            done.exception()  # who waited has it; if nobody is left, it is nobody's
+
+    def _keep(self, digest: bytes, found: ApiKey | None) -> None:
+        self._kept.pop(digest, None)
+        if found is None:
+            return
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[digest] = (found, self._clock())
 
 
 def secret_in(heads: Mapping[bytes, bytes]) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Scope = Literal["open", "read", "write", "admin"]
@@ -104,6 +105,7 @@ def scope_needed(method: str, path: str) -> Scope:
     return "admin"
 
 
+@lru_cache(64)
 def granted(scopes: frozenset[str]) -> frozenset[str]:
     """All that a key with these scopes may do: "admin" may everything, "write" only write."""
     return frozenset().union(*(_GRANTED.get(scope, frozenset()) for scope in scopes))
