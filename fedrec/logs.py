@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 # Attributes of a record that a caller may give as `extra`; anything else is dropped, so that nothing slips in.
-FIELDS = ("event", "partner", "round", "attempt", "part", "request", "status", "path", "seconds", "bytes", "reason")
+FIELDS = (
+    *("event", "partner", "round", "attempt", "part", "request", "status", "path", "seconds", "bytes", "reason"),
+    *("method", "route"),  # a route is a template, where a path would hold ids
+)
 
 
 class JsonLines(logging.Formatter):
