@@ -50,7 +50,7 @@ class ArrangementSettings:
 
 
 @dataclass(frozen=True, repr=False)
-class Person:
+class Audience:
     """For whom a list is. Private.
 
     Attributes:
@@ -88,7 +88,7 @@ def arrange(
     settings: ArrangementSettings,
     rules: CompiledRules,
     popularity: Popularity,
-    person: Person,
+    person: Audience,
     now: float,
     offset: int = 0,
 ) -> list[Placed]:
@@ -137,17 +137,17 @@ def _places(rules: CompiledRules, is_open: NDArray[np.bool_], n: int, offset: in
     return dict(sorted(places.items()))
 
 
-def _has_unwanted(settings: ArrangementSettings, person: Person) -> bool:
+def _has_unwanted(settings: ArrangementSettings, person: Audience) -> bool:
     return person.unwanted is not None and len(person.unwanted) > 0 and settings.negative > 0
 
 
-def _vectors_of(codes: Codes, vectors: Vectors, settings: ArrangementSettings, person: Person) -> NDArray[np.float32]:
+def _vectors_of(codes: Codes, vectors: Vectors, settings: ArrangementSettings, person: Audience) -> NDArray[np.float32]:
     """Of each candidate, if anything asks for them: `[candidates, d]`."""
     is_asked = (settings.diversity != "none" and settings.relevance < 1) or _has_unwanted(settings, person)
     return vectors(codes) if len(codes) and is_asked else np.zeros((len(codes), 1), np.float32)
 
 
-def _likeness(found: NDArray[np.float32], settings: ArrangementSettings, person: Person) -> Floats:
+def _likeness(found: NDArray[np.float32], settings: ArrangementSettings, person: Audience) -> Floats:
     """Nats that candidates lose for being like unwanted things: `[candidates]`."""
     if person.unwanted is None or not len(found) or not _has_unwanted(settings, person):
         return np.zeros(len(found))
@@ -160,7 +160,7 @@ def _gains(
     vectors: NDArray[np.float32],
     settings: ArrangementSettings,
     popularity: Popularity,
-    person: Person,
+    person: Audience,
 ) -> list[Gain]:
     wanted = popularity.share_of(person.history) if settings.calibration > 0 else None
     relevance = max(settings.relevance, _LEAST)

@@ -64,6 +64,10 @@ class CompiledRules:
     limited: Mask = field(default_factory=lambda: np.zeros((0, 0), bool), repr=False)
     acted: tuple[tuple[str, Mask], ...] = field(default=(), repr=False)
 
+    def for_given(self) -> "CompiledRules":
+        """For candidates that somebody else chose: boosts hold, but none is taken away, added or limited."""
+        return CompiledRules(np.ones(len(self.open), bool), self.boost, acted=self.acted)
+
     def names_of(self, code: int) -> tuple[str, ...]:
         """Rules that boost, bury or pin an item; a filter acts on all that is not shown, a quota on none that is."""
         return (

@@ -1,4 +1,4 @@
-"""Why an item stands in a list: which of somebody's items raised its score, which words they share, which rule acted."""
+"""Why an item stands in a list: which of somebody's items raised its score, which words they share, which rules."""
 
 import re
 from collections.abc import Sequence
@@ -113,7 +113,9 @@ class Explaining:
             "given": "Nothing is known of it",
         }
         if why.because:
-            titles = [shelf.item(code).title or item for item, _ in why.because if (code := shelf.find(item)) is not None]
+            titles = [
+                shelf.item(code).title or item for item, _ in why.because if (code := shelf.find(item)) is not None
+            ]
             sentence = f"Because of {_listed(titles)}"
         else:
             sentence = plain.get(one.source, "Liked by people whose choices are like yours")

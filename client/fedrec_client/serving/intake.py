@@ -143,7 +143,7 @@ class Intake:
         return len(users)
 
     async def remove_user(self, user: str) -> dict[str, int]:
-        """Delete a person and all that was derived from them here; rows that went, by kind. docs/serving.md says what not.
+        """Delete a person and all that was derived from them here, by kind; docs/serving.md says what cannot be.
 
         It goes through the writer, behind what was written of them before.
         """
@@ -171,5 +171,3 @@ class Intake:
     async def export_user(self, user: str) -> dict[str, Json]:
         """Everything that is stored of a person."""
         return await asyncio.to_thread(self._tenant.store.users.export, user)
-
-

@@ -17,7 +17,7 @@ from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.explaining import Explaining
-from fedrec_client.serving.people import Person
+from fedrec_client.serving.people import Meaning, Person
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.ranking import Ranking
 from fedrec_client.serving.records import Answer, Query, Ranked, Shown, Source
@@ -76,10 +76,7 @@ class Lists:
         known = [code for item in query.candidates if (code := self._tenant.shelf.find(item)) is not None]
         codes = np.array(list(dict.fromkeys(known)), np.int64)
         scores = request.model.score_rows[codes] @ request.vector
-        everything = CompiledRules(
-            np.ones(len(self._tenant.shelf), bool), request.rules.boost, (), (), request.rules.acted
-        )
-        placed = self._arrange(request, codes, scores, len(codes), everything, None)
+        placed = self._arrange(request, codes, scores, len(codes), request.rules.for_given(), None)
         ranked = [self._ranked(one, "model" if request.person.codes else "popular") for one in placed]
         there = set(codes.tolist())
         lowest = min((one.score for one in ranked), default=0.0)
@@ -140,7 +137,7 @@ class Lists:
     def _shares(self) -> list[tuple[str, float]]:
         return [(arm.name, arm.share) for arm in self._tenant.settings.arms]
 
-    def _session(self, query: Query) -> list[tuple[int, str, float]]:
+    def _session(self, query: Query) -> list[tuple[int, Meaning, float]]:
         feedback = self._tenant.feedback
         return [
             (code, feedback.meaning(event.type, event.value), feedback.weight(event.type))
@@ -172,7 +169,7 @@ class Lists:
         return mask
 
     def _chain(self, request: _Request, blocked: Mask, wanted: int) -> list[Ranked]:
-        """Sources in the order of `[fallback]`, until the list is full; rules and arrangement act on the first of them."""
+        """Sources in the order of `[fallback]`, until the list is full."""
         ranked: list[Ranked] = []
         blocked = blocked.copy()
         for source in self._tenant.settings.fallback.chain:

@@ -76,5 +76,7 @@ def rule_of(values: Json) -> Rule:
     try:
         return Rule.model_validate(values)
     except ValidationError as error:
-        problems = [".".join(map(str, one["loc"])) + ": " + one["msg"].removeprefix("Value error, ") for one in error.errors()]
+        problems = [
+            ".".join(map(str, one["loc"])) + ": " + one["msg"].removeprefix("Value error, ") for one in error.errors()
+        ]
         raise ConfigError.of_all(problems, "mend the rule; nothing was changed", "rule") from error

@@ -71,10 +71,6 @@ class Ranking:
     def popularity(self) -> Popularity:
         """By the counts of some seconds ago."""
         n, now = len(self._tenant.shelf), time.monotonic()
-        if (
-            self._popularity is None
-            or now - self._popularity[0] > _STALE_S
-            or len(self._popularity[1].log) != n
-        ):
+        if self._popularity is None or now - self._popularity[0] > _STALE_S or len(self._popularity[1].log) != n:
             self._popularity = (now, Popularity.of(self._tenant.trends.popular(n)))
         return self._popularity[1]

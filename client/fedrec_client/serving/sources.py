@@ -25,7 +25,8 @@ class Sources:
 
     def model_scores(self, model: LiveModel, vector: Floats) -> Floats:
         """The adapter's, in nats."""
-        return model.scores(vector[None])[0]
+        scores: Floats = model.scores(vector[None])[0]
+        return scores
 
     def scores(self, source: str, model: LiveModel, person: Person) -> NDArray[np.floating] | None:
         """Of the sources that need no model of the person."""
@@ -49,7 +50,7 @@ class Sources:
         return likeness
 
     def vectors(self, model: LiveModel) -> Floats:
-        """What items are compared by, of length 1: `[items, width]`; what the public did with them, text, and training."""
+        """What items are compared by, of length 1: what the public did with them, their text, and training."""
         of, vectors = self._vectors
         if of is not model:
             vectors = unit(model.item_rows)

@@ -16,8 +16,7 @@ from fedrec_client.serving.engine import Encode, Engine
 from fedrec_client.serving.people import Feedback, People, Person, person_of
 from fedrec_client.serving.records import Event, Shown
 from fedrec_client.serving.settings import ServingSettings
-from fedrec_client.serving.store.reading_book import Reading
-from fedrec_client.serving.store.reading_book import put_readings
+from fedrec_client.serving.store.reading_book import Reading, put_readings
 from fedrec_client.serving.store.shown_book import add_shown
 from fedrec_client.serving.store.store import TenantStore
 from fedrec_client.serving.store.writer import BusyError, Writer
@@ -182,9 +181,9 @@ def open_shelf(store: TenantStore, catalog: ItemCatalog) -> tuple[Shelf, list[It
     """The shelf, the catalogue's items first in its order, and the later items that follow them."""
     stored = {item.id: item for item in store.items.every()}
     shelf = Shelf(stored.get(item) or Item(item) for item in catalog.ids)
-    for item in catalog.ids:
-        if item not in stored:
-            shelf.remove(item)
+    for name in catalog.ids:
+        if name not in stored:
+            shelf.remove(name)
     later = [item for item in stored.values() if item.id not in catalog.codes]
     for item in later:
         shelf.put(item)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from fedrec.database import Database
 from fedrec_client.serving.store.columns import chunks, identifier, upsert
@@ -47,14 +47,17 @@ class ReadingBook:
 
     def put(self, readings: Mapping[str, Reading]) -> None:
         """Keep readings by user, in place of earlier ones."""
-        rows = [
-            {"tenant": self._tenant, "user": identifier(user), **vars(reading)} for user, reading in readings.items()
-        ]
         with self._database.write() as connection:
-            upsert(connection, READINGS, rows)
+            put_readings(connection, self._tenant, readings)
 
     def forget_all_but(self, reading_hash: str) -> int:
         """Drop what something else read; how many went."""
         gone = delete(READINGS).where(_R.tenant == self._tenant, _R.reading_hash != reading_hash)
         with self._database.write() as connection:
             return connection.execute(gone).rowcount
+
+
+def put_readings(connection: Connection, tenant: str, readings: Mapping[str, Reading]) -> None:
+    """`ReadingBook.put` within a transaction."""
+    rows = [{"tenant": tenant, "user": identifier(user), **vars(reading)} for user, reading in readings.items()]
+    upsert(connection, READINGS, rows)

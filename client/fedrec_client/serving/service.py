@@ -1,0 +1,129 @@
+"""The whole service: store, tenants, and the adapter that all are served from; transport is in `http/` and `api/`."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrec.data.catalog import ItemCatalog
+from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec.signing import read_secret
+from fedrec_client.serving.errors import NotFoundError, NotReadyError
+from fedrec_client.serving.intake import Intake
+from fedrec_client.serving.lists import Lists
+from fedrec_client.serving.policy import Policy
+from fedrec_client.serving.settings import ServingSettings
+from fedrec_client.serving.store.store import ServingStore, store_url
+from fedrec_client.serving.store.writer import Writer
+from fedrec_client.serving.tenant import Tenant, open_tenant
+
+_log = logging.getLogger(__name__)
+_CURSOR_KEY = "cursor.key"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served from.
+
+    Attributes:
+        catalog: the federation's, public.
+        model: an adapter version over it.
+        encode: text features of items that came later.
+    """
+
+    catalog: ItemCatalog = field(repr=False)
+    model: LiveModel = field(repr=False)
+    encode: Callable[[Sequence[str]], Floats] = field(repr=False)
+
+
+@dataclass
+class TenantService:
+    """All that APIs and pages ask of one tenant."""
+
+    tenant: Tenant
+    policy: Policy = field(repr=False)
+    lists: Lists = field(repr=False)
+    intake: Intake = field(repr=False)
+
+
+class Service:
+    """Opened within the event loop that it is used in.
+
+    Args:
+        folder: of `serving.toml`; store, keys and indices lie there. Its owner alone should read it.
+    """
+
+    def __init__(self, folder: Path, settings: ServingSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.store = ServingStore.open(store_url(folder, settings.store.database))
+        self._writer: Writer = self.store.writer()
+        self._tenants: dict[str, TenantService] = {}
+        self._version = "none"
+
+    @property
+    def version(self) -> str:
+        """Of the adapter that is served; "none" before the first."""
+        return self._version
+
+    def is_ready(self) -> bool:
+        """Whether every tenant is there."""
+        return len(self._tenants) == len(self.settings.tenant_names)
+
+    def of(self, tenant: str) -> TenantService:
+        """Raises NotReadyError: still reading; NotFoundError: no such tenant."""
+        found = self._tenants.get(tenant)
+        if found is None:
+            if tenant in self.settings.tenant_names:
+                raise NotReadyError("the service is still reading items and events", "try again in a moment")
+            raise NotFoundError("tenant", "name one of [[tenants]]")
+        return found
+
+    def tenants(self) -> list[TenantService]:
+        """Those that are there."""
+        return list(self._tenants.values())
+
+    async def open(self, served: Served, say: Callable[[str], None] = lambda _: None) -> None:
+        """Read all tenants. Raises as the store and the rules do."""
+        key = await asyncio.to_thread(_cursor_key, self.folder)
+        for name in self.settings.tenant_names:
+            books = self.store.of(name)
+            tenant = await open_tenant(
+                name, self.settings, books, self._writer, served.catalog, served.model, served.encode, say
+            )
+            policy = Policy(self._rules_path(name), books, tenant.shelf)
+            self._tenants[name] = TenantService(tenant, policy, Lists(tenant, policy, key), Intake(tenant))
+        self._version = served.model.version
+
+    def _rules_path(self, tenant: str) -> Path:
+        """`rules.toml`; of a tenant that is named `rules-NAME.toml`."""
+        path = self.folder / self.settings.rules.file
+        return path if tenant == "default" else path.with_name(f"{path.stem}-{tenant}{path.suffix}")
+
+    async def swap(self, model: LiveModel) -> None:
+        """Serve another adapter of the same catalogue; no request fails meanwhile."""
+        for one in self.tenants():
+            async with one.tenant.changing_items:
+                await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
+        self._version = model.version
+        _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
+
+    def close(self) -> None:
+        """Write what waits, and let go of everything."""
+        for one in self.tenants():
+            one.tenant.close()
+        self._writer.close()
+        self.store.close()
+
+
+def _cursor_key(folder: Path) -> bytes:
+    """Made once."""
+    path = folder / _CURSOR_KEY
+    with storage_errors(folder):
+        make_folders(folder)
+        if not path.exists():
+            replace_file(path, os.urandom(32))
+            path.chmod(0o600)
+    return read_secret(path, 32)
