@@ -1,0 +1,220 @@
+"""Lists end to end on a tiny model: personal at once, never empty, never twice, the same after a restart."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fedrec.errors import DataError
+from fedrec.model.features import ItemFeatures
+from fedrec.recommend.live_model import as_window
+from fedrec.recommend.readings import HistoryReader, Wanted
+from fedrec.recommend.rules import Rule
+from fedrec.recommend.shelf import Item
+from fedrec_client.serving.errors import NotFoundError
+from fedrec_client.serving.records import Answer, Event, Query
+from fedrec_client.serving.service import Served, Service, TenantService
+from tests.serving.conftest import Place, live_model
+
+
+def ids(answer: Answer) -> list[str]:
+    return [one.item.id for one in answer.items]
+
+
+def liked(*items: str, user: str = "anna") -> list[Event]:
+    return [Event("like", item, user=user, timestamp=1000.0 + place) for place, item in enumerate(items)]
+
+
+def oracle(served: Served, codes: list[int], seen: list[int], k: int) -> list[str]:
+    """Everything read anew, every item scored, sorted."""
+    context = HistoryReader(served.model, 0).read([Wanted(None, np.array(codes))])[0]
+    scores = served.model.scores(served.model.user_vector(as_window(codes, [1.0] * len(codes), context))[None])[0]
+    order = [code for code in np.argsort(-scores, kind="stable") if code not in seen]
+    return [served.catalog.ids[code] for code in order[:k]]
+
+
+def test_an_event_is_in_the_next_answer_and_the_list_is_the_models(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        had: list[str] = []
+        for item in served.catalog.ids[:12:2]:
+            await one.intake.add_events([Event("like", item, user="anna")])
+            had.append(item)
+            codes = [served.catalog.codes[i] for i in had]
+            answer = await one.lists.recommend(Query("anna", n=10))
+            assert ids(answer) == oracle(served, codes, codes, 10)
+            assert {r.source for r in answer.items} == {"model"}
+        assert one.tenant.engine.desk.reader.n_extended == 5
+
+    place.with_tenant(work)
+
+
+def test_a_restart_changes_no_list_and_reads_no_history_again(place: Place, served: Served) -> None:
+    async def before(one: TenantService) -> list[str]:
+        await one.intake.add_events(liked(*served.catalog.ids[:5]))
+        await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
+        await one.intake.add_events(liked("new"))
+        return ids(await one.lists.recommend(Query("anna")))
+
+    async def after(one: TenantService) -> tuple[list[str], int]:
+        found = ids(await one.lists.recommend(Query("anna")))
+        return found, one.tenant.engine.desk.reader.n_read
+
+    expected = place.with_tenant(before)
+    assert place.with_tenant(after) == (expected, 0)
+
+
+def test_nobody_gets_an_empty_list(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        nothing_yet = await one.lists.recommend(Query("nobody"))
+        assert {r.source for r in nothing_yet.items} == {"popular"}
+        await one.intake.add_events(liked(*served.catalog.ids[:3]))
+        assert {r.source for r in (await one.lists.recommend(Query("nobody"))).items} == {"trending", "popular"}
+        session = await one.lists.recommend(Query(session=tuple(liked(served.catalog.ids[7], user="x"))))
+        assert {r.source for r in session.items} == {"session"}
+        everything = await one.lists.recommend(Query("anna", n=100))
+        assert len(everything.items) == len(set(ids(everything))) == 37
+
+    place.with_tenant(work)
+
+
+def test_pages_show_every_item_once_though_events_come_between(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(served.catalog.ids[0]))
+        shown: list[str] = []
+        cursor, turned = "", False
+        while cursor or not shown:
+            page = await one.lists.recommend(Query("anna", n=7, cursor=cursor))
+            shown += ids(page)
+            cursor = page.cursor
+            if not turned:
+                turned = True
+                await one.intake.add_events(liked(page.items[3].item.id))
+        assert len(shown) == len(set(shown)) == 39
+        first = await one.lists.recommend(Query("anna", n=7))
+        with pytest.raises(DataError):
+            await one.lists.recommend(Query("bert", n=7, cursor=first.cursor))
+
+    place.with_tenant(work)
+
+
+def test_what_somebody_did_not_like_stays_away_and_takes_its_like_along(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(*served.catalog.ids[:4]))
+        before = await one.lists.recommend(Query("anna", n=36))
+        bad = before.items[0].item.id
+        await one.intake.add_events([Event("dislike", bad, user="anna")])
+        after = await one.lists.recommend(Query("anna", n=36))
+        assert bad not in ids(after)
+        vectors = one.lists.sources.vectors(one.tenant.engine.model)
+        codes = [served.catalog.codes[item] for item in ids(after)]
+        near = vectors[codes] @ vectors[served.catalog.codes[bad]]
+        was = {r.item.id: r.score for r in before.items}
+        lost = np.array([was[r.item.id] - r.score for r in after.items])
+        np.testing.assert_allclose(lost, np.clip(near, 0, 1), atol=1e-3)
+
+    place.with_tenant(work)
+
+
+def test_block_lists_rules_filters_and_categories_hold(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(served.catalog.ids[0]))
+        first = ids(await one.lists.recommend(Query("anna")))
+        await one.intake.block("anna", "item", first[0], is_blocked=True)
+        assert first[0] not in ids(await one.lists.recommend(Query("anna", n=40)))
+        await one.intake.block("anna", "item", first[0], is_blocked=False)
+        await one.policy.put(Rule(name="week", action="pin", items=(first[5],), position=2))
+        pinned = await one.lists.recommend(Query("anna"))
+        assert (pinned.items[1].item.id, pinned.items[1].source, pinned.items[1].rules) == (
+            first[5],
+            "pinned",
+            ("week",),
+        )
+        await one.policy.remove("week")
+        assert ids(await one.lists.recommend(Query("anna"))) == first
+        wars = await one.lists.recommend(Query("anna", n=40, categories=("War",)))
+        assert wars.items
+        assert all("War" in r.item.categories for r in wars.items)
+        same = await one.lists.recommend(Query("anna", n=40, filter='"War" in categories'))
+        assert ids(same) == ids(wars)
+        assert not set(first[:3]) & set(ids(await one.lists.recommend(Query("anna", n=40, exclude=tuple(first[:3])))))
+
+    place.with_tenant(work)
+
+
+def test_given_candidates_all_come_back_with_unknown_ones_last(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(*served.catalog.ids[:2]))
+        given = (served.catalog.ids[9], "who?", served.catalog.ids[0], served.catalog.ids[9])
+        answer = await one.lists.rank(Query("anna", candidates=given))
+        assert sorted(ids(answer)) == sorted(set(given))
+        assert answer.items[-1].item.id == "who?"
+        scores = [one.score for one in answer.items]
+        assert scores == sorted(scores, reverse=True)
+
+    place.with_tenant(work)
+
+
+def test_reasons_name_what_raised_the_score_and_the_check_agrees(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(*served.catalog.ids[:6]))
+        answer = await one.lists.recommend(Query("anna", explain=True))
+        person = await one.tenant.person("anna")
+        n_held = 0
+        for ranked in answer.items:
+            assert ranked.why is not None
+            assert set(dict(ranked.why.because)) <= set(served.catalog.ids[:6])
+            checked = await one.lists.explaining.checked(person, one.tenant.engine.model, ranked)
+            n_held += checked.holds
+        assert n_held >= 9
+
+    place.with_tenant(work)
+
+
+def test_another_adapter_takes_over_between_two_answers(
+    place: Place, served: Served, tiny_llama: object, features: ItemFeatures
+) -> None:
+    async def work(service: Service) -> None:
+        one = service.of("default")
+        await one.intake.add_events(liked(*served.catalog.ids[:4]))
+        await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
+        before = await one.lists.recommend(Query("anna", n=36))
+        other = live_model(tiny_llama, features, "round-0002", seed=2)  # type: ignore[arg-type]
+        await service.swap(other)
+        after = await one.lists.recommend(Query("anna", n=36))
+        assert (before.adapter, after.adapter) == ("round-0001", "round-0002")
+        assert sorted(ids(after)) == sorted(ids(before))
+        assert ids(after) != ids(before)
+        codes = [0, 1, 2, 3]
+        assert [i for i in ids(after) if i != "new"] == oracle(
+            Served(served.catalog, other, served.encode), codes, codes, 36
+        )[:35] or "new" not in ids(after)
+        await service.swap(served.model)
+        assert ids(await one.lists.recommend(Query("anna", n=36))) == ids(before)
+
+    place.run(work)
+
+
+def test_a_deleted_user_is_gone_from_memory_and_disk(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(*served.catalog.ids[:3]))
+        await one.lists.recommend(Query("anna"))
+        gone = await one.intake.remove_user("anna")
+        assert gone["events"] == 3
+        assert one.tenant.people.find("anna") is None
+        assert not one.tenant.store.readings.get(["anna"])
+        fresh = await one.lists.recommend(Query("anna"))
+        assert "model" not in {r.source for r in fresh.items}
+
+    place.with_tenant(work)
+
+
+def test_tenants_see_nothing_of_each_other(make_place: Callable[..., Place], served: Served) -> None:
+    async def work(service: Service) -> None:
+        one, two = service.of("a"), service.of("b")
+        await one.intake.add_events(liked(*served.catalog.ids[:3]))
+        await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
+        assert "model" not in {r.source for r in (await two.lists.recommend(Query("anna"))).items}
+        with pytest.raises(NotFoundError):
+            await two.lists.similar("new", Query())
+
+    make_place(tenants=[{"name": "a"}, {"name": "b"}]).run(work)
