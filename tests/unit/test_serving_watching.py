@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -204,6 +206,13 @@ def test_a_request_continues_its_callers_trace() -> None:
     assert {f"{one.context.trace_id:032x}" for one in spans} == {trace}
 
 
+def test_without_a_collector_nothing_of_it_is_loaded() -> None:
+    code = "import sys, fedrec_client.serving.http.app, fedrec_client.serving.http.server as s; "
+    code += "print('opentelemetry' in sys.modules, 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]
+
+
 def test_without_a_collector_nothing_is_made() -> None:
     assert span("rank") is span("score")
     off = make_tracing(TracingSettings())
@@ -223,7 +232,7 @@ def test_a_collector_is_sent_spans_without_the_machines_name() -> None:
 
 
 def test_a_named_collector_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ConfigError, match=r"fedrec\[tracing\]"):
         make_tracing(TracingSettings(otlp="http://localhost:4318"))
 
