@@ -165,7 +165,7 @@ def test_reasons_name_what_raised_the_score_and_the_check_agrees(place: Place, s
             assert set(dict(ranked.why.because)) <= set(served.catalog.ids[:6])
             checked = await one.lists.explaining.checked(person, one.tenant.engine.model, ranked)
             n_held += checked.holds
-        assert n_held >= 9
+        assert n_held == len(answer.items)
 
     place.with_tenant(work)
 
@@ -177,19 +177,18 @@ def test_another_adapter_takes_over_between_two_answers(
         one = service.of("default")
         await one.intake.add_events(liked(*served.catalog.ids[:4]))
         await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
-        before = await one.lists.recommend(Query("anna", n=36))
+        before = await one.lists.recommend(Query("anna", n=40))
         other = live_model(tiny_llama, features, "round-0002", seed=2)  # type: ignore[arg-type]
         await service.swap(other)
-        after = await one.lists.recommend(Query("anna", n=36))
+        after = await one.lists.recommend(Query("anna", n=40))
         assert (before.adapter, after.adapter) == ("round-0001", "round-0002")
         assert sorted(ids(after)) == sorted(ids(before))
         assert ids(after) != ids(before)
         codes = [0, 1, 2, 3]
-        assert [i for i in ids(after) if i != "new"] == oracle(
-            Served(served.catalog, other, served.encode), codes, codes, 36
-        )[:35] or "new" not in ids(after)
+        expected = oracle(Served(served.catalog, other, served.encode), codes, codes, 36)
+        assert [item for item in ids(after) if item != "new"] == expected
         await service.swap(served.model)
-        assert ids(await one.lists.recommend(Query("anna", n=36))) == ids(before)
+        assert ids(await one.lists.recommend(Query("anna", n=40))) == ids(before)
 
     place.run(work)
 

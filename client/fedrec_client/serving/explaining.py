@@ -1,7 +1,8 @@
 """Why an item stands in a list: which of somebody's items raised its score, which words they share, which rules."""
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from fedrec_client.serving.records import Ranked, Why
 from fedrec_client.serving.tenant import Tenant, text_of
 
 _MOST_ITEMS, _MOST_WORDS = 3, 5
+# Latest history items that are left out one by one where the LLM has to read each time.
+_LATEST = 20
 _WORD = re.compile(r"[^\W\d_]{3,}")
 # A word of more than this share of all items says nothing of one.
 _COMMON = 0.25
@@ -56,22 +59,57 @@ class Explaining:
         return told
 
     async def checked(self, person: Person, model: LiveModel, one: Ranked) -> Checked:
-        """The reasons for one item, and what its score loses without them."""
+        """The reasons for one item, and what its score loses without them.
+
+        Where the head's reasons do not hold with the LLM reading what is left, each of the latest items is left out
+        with the LLM in turn; the strongest of these alone holds by the way it was found.
+        """
         (told,) = self.with_reasons(person, model, [one])
         code = self._tenant.shelf.find(one.item.id)
         assert told.why is not None
-        assert code is not None
+        if code is None or not told.why.because:
+            return Checked(told.why, 0.0, 0.0)
         before = self._centred(model, _own_window(person), code)
-        named = {self._tenant.shelf.find(item) for item, _ in told.why.because}
+        found = await self._without(person, model, code, {item for item, _ in told.why.because}, told.why, before)
+        if found.holds:
+            return found
+        gains = await self._gains_by_reading(person, model, code, before)
+        for most in (_MOST_ITEMS, 1):
+            why = self._why(one, code, gains, most)
+            found = await self._without(person, model, code, {item for item, _ in why.because}, why, before)
+            if found.holds:
+                break
+        return found
+
+    async def _without(
+        self, person: Person, model: LiveModel, code: int, items: Set[str], why: Why, before: float
+    ) -> Checked:
+        named = {self._tenant.shelf.find(item) for item in items}
         assert person.read is not None
-        start = person.read[1]
-        kept = [place for place in range(start, len(person.codes)) if person.codes[place] not in named]
+        kept = [place for place in range(person.read[1], len(person.codes)) if person.codes[place] not in named]
+        return Checked(why, before, await self._score_of(person, model, code, kept))
+
+    async def _score_of(self, person: Person, model: LiveModel, code: int, kept: Sequence[int]) -> float:
+        """As if only these places of the history had been."""
         if not kept:
-            return Checked(told.why, before, 0.0)
+            return 0.0
         codes = np.array([person.codes[place] for place in kept], np.int64)
-        context = await self._tenant.engine.desk.read(Wanted(None, codes))
         weights = np.array([person.weights[place] for place in kept], np.float32)
-        return Checked(told.why, before, self._centred(model, UserWindow(codes, weights, context), code))
+        context = await self._tenant.engine.desk.read(Wanted(None, codes))
+        return self._centred(model, UserWindow(codes, weights, context), code)
+
+    async def _gains_by_reading(self, person: Person, model: LiveModel, code: int, before: float) -> dict[int, float]:
+        """What each of the latest items adds to an item's score, the LLM reading all the others."""
+        assert person.read is not None
+        places = range(person.read[1], len(person.codes))
+        left_out = list(places)[-_LATEST:]
+        scores = await asyncio.gather(
+            *(self._score_of(person, model, code, [p for p in places if p != out]) for out in left_out)
+        )
+        gains: dict[int, float] = {}
+        for out, score in zip(left_out, scores, strict=True):
+            gains[person.codes[out]] = gains.get(person.codes[out], 0.0) + before - score
+        return gains
 
     def _centred(self, model: LiveModel, window: UserWindow, code: int) -> float:
         """A shift of all scores changes no rank."""
@@ -94,8 +132,8 @@ class Explaining:
                 gains[code][had] = gains[code].get(had, 0.0) + float(losses[place, column])
         return gains
 
-    def _why(self, one: Ranked, code: int | None, gains: dict[int, float]) -> Why:
-        strongest = sorted(((gain, had) for had, gain in gains.items() if gain > 0), reverse=True)[:_MOST_ITEMS]
+    def _why(self, one: Ranked, code: int | None, gains: dict[int, float], most: int = _MOST_ITEMS) -> Why:
+        strongest = sorted(((gain, had) for had, gain in gains.items() if gain > 0), reverse=True)[:most]
         shelf = self._tenant.shelf
         is_personal = one.source in ("model", "session", "similar")
         because = tuple((shelf.item(had).id, gain) for gain, had in strongest) if is_personal else ()

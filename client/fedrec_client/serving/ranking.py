@@ -66,7 +66,8 @@ class Ranking:
 
     def best(self, scores: NDArray[np.floating], is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
         """Codes of the k best that are open."""
-        return best(np.asarray(scores, np.float32), is_open, k)
+        column = np.asarray(scores, np.float32)
+        return best(column, is_open & (column > -np.inf), k)
 
     def popularity(self) -> Popularity:
         """By the counts of some seconds ago."""

@@ -17,7 +17,7 @@ _DAY_S = 86_400.0
 
 
 class Sources:
-    """Scores of every item of a tenant by source, `[items]`; None where a source has nothing to say."""
+    """Scores of every item of a tenant by source, `[items]`, -inf for those that it does not have; None where it has none."""
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
@@ -36,7 +36,10 @@ class Sources:
                 return self.alike(model, person.codes[-_LATEST:]) if person.codes else None
             case "trending":
                 trending = trends.trending(n)
-                return np.log1p(trending / max(trending.mean(), 1e-9)) if trending.any() else None
+                if not trending.any():
+                    return None
+                with np.errstate(divide="ignore"):
+                    return np.log(trending / trending.max())  # what nobody chose is not among them
             case "popular":
                 return model.prior[:n] + np.log1p(trends.popular(n))
             case "latest":
