@@ -97,7 +97,7 @@ def wilson(shown: int, clicked: int, level: float = 0.95) -> tuple[float, float]
     z, rate = float(norm.ppf(0.5 + level / 2)), clicked / shown
     middle = (rate + z * z / (2 * shown)) / (1 + z * z / shown)
     half = z / (1 + z * z / shown) * math.sqrt(rate * (1 - rate) / shown + z * z / (4 * shown * shown))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (middle - half if clicked else 0.0), (middle + half if clicked < shown else 1.0)
 
 
 def two_proportions(shown: int, clicked: int, other_shown: int, other_clicked: int) -> float:

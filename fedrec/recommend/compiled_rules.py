@@ -205,7 +205,10 @@ def _by_field(rule: Rule, shelf: Shelf) -> Mask:
 
 
 def _pins(rule: Rule, mask: Mask, shelf: Shelf) -> list[Pin]:
-    """Its items one after another; where one is not open the next moves up."""
+    """Its items one after another. Where one is open to nobody the next moves up.
+
+    Where one is closed to one person its place goes to what is not pinned, so that positions are the same on all pages.
+    """
     if rule.action != "pin" or rule.position is None:
         return []
     codes = [shelf.find(item) for item in dict.fromkeys(rule.items)]

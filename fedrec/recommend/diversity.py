@@ -129,20 +129,17 @@ def choose(
         may_take: which candidates may be taken now: `[candidates]`; asked before each.
         taken: stand in the list already, and are not chosen again.
     """
-    is_free: NDArray[np.bool_] | None = None
+    is_free = np.ones(len(gains[0].gain()), bool)
+    is_free[list(taken)] = False
     for candidate in taken:
         for gain in gains:
             gain.take(candidate)
     chosen: list[int] = []
     while len(chosen) < n:
-        is_open = may_take()
-        if is_free is None:
-            is_free = np.ones(len(is_open), bool)
-            is_free[list(taken)] = False
         total = gains[0].gain()
         for gain in gains[1:]:
             total = total + gain.gain()
-        total = np.where(is_open & is_free, total, -np.inf)
+        total = np.where(may_take() & is_free, total, -np.inf)
         best = int(total.argmax()) if len(total) else 0
         if not len(total) or total[best] == -np.inf:
             break

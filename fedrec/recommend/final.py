@@ -111,7 +111,7 @@ def propensities(places: int, eta: float = 1.0) -> Floats:
 
 
 def learn_weights(
-    shown: Sequence[ShownFeatures], prior: FinalWeights, *, eta: float = 1.0, strength: float = 20.0
+    shown: Sequence[ShownFeatures], prior: FinalWeights, *, eta: float = 1.0, strength: float = 100.0
 ) -> FinalWeights:
     """Weights under which what was clicked stands before what was not, as far as the data say so.
 
@@ -119,7 +119,7 @@ def learn_weights(
         shown: lists; those without a click, or with nothing else, say nothing.
         prior: where it begins, and stays with few data.
         eta: of `propensities`; a click far down counts for the many that were not seen there, up to tenfold.
-        strength: of the prior, in pairs of things.
+        strength: of the prior: about as many clicks outweigh it.
     Privacy: the weights tell of the partner's clicks: they stay with the partner.
     Reference: pairwise logistic loss of RankNet, with the inverse propensities of Joachims et al. 2017,
         arXiv:1608.04468.

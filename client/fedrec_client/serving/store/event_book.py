@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     select,
     text,
     tuple_,
@@ -111,13 +112,13 @@ class EventBook:
         Events of sessions without a user are not among them. `updated` is when the latest of them came.
         """
         after = from_cursor(cursor, str, str, str)
-        wanted: Select[Any] = (
-            select(*_KEY, func.sum(_E.value), func.max(_E.updated)).group_by(*_KEY).order_by(*_KEY).limit(n)
-        )
-        wanted = _only(wanted, self._tenant, type, user, item).where(_E.user != "")
-        wanted = wanted if after is None else wanted.where(tuple_(*_KEY) > tuple_(*after))
+        key = (_unordered(_E.item), *_KEY[1:]) if user else _KEY
+        wanted: Select[Any] = select(*key, func.sum(_E.value), func.max(_E.updated)).group_by(*key).order_by(*key)
+        wanted = _only(wanted, self._tenant, type, user, item)
+        wanted = wanted if user else wanted.where(_E.user != "")
+        wanted = wanted if after is None else wanted.where(tuple_(*key) > tuple_(*after))
         with self._database.begin() as connection:
-            groups = connection.execute(wanted).all()
+            groups = connection.execute(wanted.limit(n)).all()
             latest = _latest(connection, self._tenant, [(one[0], one[1], one[2]) for one in groups])
         found = [replace(latest[one[0], one[1], one[2]], value=one[3], updated=one[4]) for one in groups]
         return found, to_cursor(*groups[-1][:3]) if len(groups) == n and groups else ""
@@ -133,7 +134,8 @@ class EventBook:
     ) -> tuple[list[Event], str]:
         """Events as they came, newest first, and where to go on."""
         after = from_cursor(cursor, int)
-        wanted = _only(select(EVENTS), self._tenant, type, user, item).order_by(_E.seq.desc()).limit(n)
+        order = _E.seq + literal_column("0") if user or item else _E.seq  # as `_unordered`
+        wanted = _only(select(EVENTS), self._tenant, type, user, item).order_by(order.desc()).limit(n)
         wanted = wanted if after is None else wanted.where(_E.seq < after[0])
         with self._database.begin() as connection:
             rows = connection.execute(wanted).all()
@@ -258,6 +260,11 @@ def _only(
     return wanted
 
 
+def _unordered(column: ColumnElement[str]) -> ColumnElement[str]:
+    """The same value, but by no index: SQLite would go through a whole one that has the order that is wanted."""
+    return column.concat(literal_column("''"))
+
+
 def _latest(
     connection: Connection, tenant: str, keys: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], Event]:
@@ -265,7 +272,9 @@ def _latest(
     found = {}
     place = func.row_number().over(partition_by=_KEY, order_by=(_E.timestamp.desc(), _E.seq.desc())).label("place")
     for some in chunks(keys, 200):
-        ranked = select(EVENTS, place).where(_E.tenant == tenant, tuple_(*_KEY).in_(some)).subquery()
+        # Some more than the keys, of which SQLite would go through the whole table; a page has few items or few users.
+        items, users = {key[0] for key in some}, {key[1] for key in some}
+        ranked = select(EVENTS, place).where(_E.tenant == tenant, _E.item.in_(items), _E.user.in_(users)).subquery()
         for row in connection.execute(select(ranked).where(ranked.c.place == 1)):
             found[row.item, row.user, row.type] = event_of(row)
     return found

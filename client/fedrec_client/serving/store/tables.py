@@ -65,6 +65,7 @@ EVENTS = Table(
     _word("labels"),
     _word("comment"),
     Unique("tenant", "id"),
+    Index(None, "tenant", "seq"),
     Index(None, "tenant", "user", "timestamp"),
     Index(None, "tenant", "session", "timestamp"),
     Index(None, "tenant", "item", "user", "type"),

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, func, select
 
 from fedrec.database import Database
 from fedrec.recommend.shelf import Json
@@ -106,29 +106,34 @@ def _all_of(connection: Connection, tenant: str, user: str) -> Iterator[tuple[st
     """Where rows of a user are: one list for what is exported and what is deleted. In an order in which both work."""
     sessions = _own_sessions(connection, tenant, user)
     rankings = select(SHOWN.c.id).where(SHOWN.c.tenant == tenant, SHOWN.c.user == user)
-    nameless = and_(OPINIONS.c.tenant == tenant, OPINIONS.c.user == "", OPINIONS.c.ranking.in_(rankings))
-    yield "opinions", OPINIONS, nameless
+    yield (
+        "opinions",
+        OPINIONS,
+        and_(OPINIONS.c.tenant == tenant, OPINIONS.c.user == "", OPINIONS.c.ranking.in_(rankings)),
+    )
     yield "users", USERS, and_(USERS.c.tenant == tenant, USERS.c.id == user)
     tables = {"events": EVENTS, "shown": SHOWN, "blocks": BLOCKS, "opinions": OPINIONS, "readings": READINGS}
     for kind, table in tables.items():
         yield kind, table, and_(table.c.tenant == tenant, table.c.user == user)
     for some in chunks(sessions):
         for kind, table in (("events", EVENTS), ("shown", SHOWN)):
-            yield kind, table, and_(table.c.tenant == tenant, table.c.user == "", table.c.session.in_(some))
+            # Not `user = ""`, for which SQLite would go through everybody's nameless rows by the index of users.
+            nameless = table.c.user.concat("") == ""
+            yield kind, table, and_(table.c.tenant == tenant, table.c.session.in_(some), nameless)
 
 
 def _own_sessions(connection: Connection, tenant: str, user: str) -> list[str]:
     """Sessions in which this user was named, and nobody else."""
-    found: set[str] = set()
+    own: set[str] = set()
+    shared: set[str] = set()
     for table in (EVENTS, SHOWN):
-        of_user = (table.c.tenant == tenant, table.c.user == user, table.c.session != "")
-        wanted = select(table.c.session).where(*of_user).distinct()
-        for other in (EVENTS, SHOWN):
-            theirs = other.alias()
-            same = (theirs.c.tenant == tenant, theirs.c.session == table.c.session)
-            wanted = wanted.where(~exists().where(*same, theirs.c.user.not_in(["", user])))
-        found.update(connection.execute(wanted).scalars())
-    return sorted(found)
+        wanted = select(table.c.session).where(table.c.tenant == tenant, table.c.user == user)
+        own.update(session for session in connection.execute(wanted).scalars() if session)
+    for table in (EVENTS, SHOWN):
+        named = select(table.c.session).where(table.c.tenant == tenant, table.c.user.not_in(["", user])).distinct()
+        for some in chunks(sorted(own)):
+            shared.update(connection.execute(named.where(table.c.session.in_(some))).scalars())
+    return sorted(own - shared)
 
 
 def _row(tenant: str, user: User) -> dict[str, Any]:

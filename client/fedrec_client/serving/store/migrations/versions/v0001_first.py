@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_keys"),
         sa.UniqueConstraint("secret_hash", name="uq_keys_secret_hash"),
     )
+    op.create_index("ix_events_seq", "events", ["tenant", "seq"])
     op.create_index("ix_events_user", "events", ["tenant", "user", "timestamp"])
     op.create_index("ix_events_session", "events", ["tenant", "session", "timestamp"])
     op.create_index("ix_events_item", "events", ["tenant", "item", "user", "type"])
