@@ -1,5 +1,6 @@
 """A tenant's lists: who is asked for, which items may be shown, who fills the list, and in which order."""
 
+import asyncio
 import hashlib
 import time
 import uuid
@@ -122,6 +123,8 @@ class Lists:
     async def _request(self, query: Query) -> _Request:
         began, tenant = time.perf_counter(), self._tenant
         now = time.time()
+        if query.filter:  # a new expression takes its time over all items; then it is known
+            await asyncio.to_thread(self._policy.filters.mask, query.filter, now)
         cursor = read_cursor(query.cursor, _owner(query), now, self._cursor_key) if query.cursor else EMPTY
         key = query.user or (SESSION + query.session_id if query.session_id else "")
         person = await tenant.person(key) if key else Person((tenant.name, ""))
@@ -171,7 +174,7 @@ class Lists:
     def _chain(self, request: _Request, blocked: Mask, wanted: int) -> list[Ranked]:
         """Sources in the order of `[fallback]`, until the list is full."""
         ranked: list[Ranked] = []
-        blocked = blocked.copy()
+        blocked, before = blocked.copy(), len(request.cursor.shown)
         for source in self._tenant.settings.fallback.chain:
             if len(ranked) >= wanted:
                 break
@@ -185,7 +188,13 @@ class Lists:
                 continue
             codes = self.ranking.candidates(request, scores, blocked, wanted - len(ranked))
             placed = self._arrange(
-                request, codes, np.asarray(scores)[codes], wanted - len(ranked), request.rules, blocked, len(ranked)
+                request,
+                codes,
+                np.asarray(scores)[codes],
+                wanted - len(ranked),
+                request.rules,
+                blocked,
+                before + len(ranked),
             )
             ranked += [self._ranked(one, source) for one in placed]
             blocked[[one.code for one in placed]] = True

@@ -55,6 +55,7 @@ class Ranking:
             told.diversity,
             told.relevance,
             told.calibration,
+            told.negative,
         )
 
     def candidates(

@@ -78,6 +78,7 @@ class RankingSettings(Section):
     learned: bool = False
     diversity: Literal["none", "mmr", "dpp"] = "none"
     relevance: Share = 0.7
+    negative: Annotated[float, Field(ge=0)] = 1.0
     calibration: Share = 0.0
     fields: dict[str, float] = Field(default_factory=dict)
 

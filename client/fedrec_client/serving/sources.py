@@ -17,7 +17,7 @@ _DAY_S = 86_400.0
 
 
 class Sources:
-    """Scores of every item of a tenant by source, `[items]`, -inf for those that it does not have; None where it has none."""
+    """Scores of every item by source, `[items]`, -inf for those that it does not have; None where it has none."""
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
@@ -39,7 +39,8 @@ class Sources:
                 if not trending.any():
                     return None
                 with np.errstate(divide="ignore"):
-                    return np.log(trending / trending.max())  # what nobody chose is not among them
+                    logs: NDArray[np.floating] = np.log(trending / trending.max())
+                return logs  # what nobody chose is not among them
             case "popular":
                 return model.prior[:n] + np.log1p(trends.popular(n))
             case "latest":

@@ -1,0 +1,1 @@
+"""The APIs: our own under /v1, and those of Gorse and Metarank."""
