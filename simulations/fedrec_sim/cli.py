@@ -25,6 +25,7 @@ from fedrec_sim import (
     cli_rehearse,
     cli_robustness,
     cli_runs,
+    cli_serve,
     cli_tune,
 )
 from fedrec_sim.cli_output import (
@@ -61,6 +62,7 @@ app.command("cold-start")(cli_cold_start.cold_start)
 app.command()(cli_tune.tune)
 app.command()(cli_rehearse.rehearse)
 app.command()(cli_robustness.robustness)
+app.command()(cli_serve.serve)
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
 

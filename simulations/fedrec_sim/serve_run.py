@@ -1,22 +1,47 @@
 """`fedrec serve`: a run's adapter behind the partner's own service, with the run's interactions as its first events."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from fedrec.data.sources import cache_dir
 from fedrec.model.features import TextEncoder
 from fedrec.model.shared import encoder_folder
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.serving.records import Event
+from fedrec_client.serving.routes import ROUTES
 from fedrec_client.serving.service import Served
-from fedrec_client.serving.settings import ServingSettings
-from fedrec_client.serving.store.store import TenantStore
-from fedrec_sim.run import Run
+from fedrec_client.serving.settings import ServingSettings, read_serving
+from fedrec_client.serving.starting import Say, Starting
+from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
+from fedrec_sim.run import Run, read_run
 from fedrec_sim.serving import load_adapter
-from fedrec_sim.world import World
+from fedrec_sim.world import World, load_world, on_any_device
 
 _TOGETHER = 5000
 EVENT_TYPE = "rating"
+
+
+def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say) -> None:
+    """Serve a run until Ctrl-C. Raises RunError: no such run, or it has no adapter; as `Starting.run`."""
+    run = read_run(folder)
+    place = folder / "serving"
+    settings = read_serving(place)
+    if port is not None:
+        settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
+
+    def make(tell: Say) -> Served:
+        world = load_world(on_any_device(run.config), tell)
+        served = served_run(run, world, settings)
+        if with_events:
+            store = ServingStore.open(store_url(place, settings.store.database))
+            try:
+                seed_events(store.of(settings.tenant_names[0]), world, tell)
+            finally:
+                store.close()
+        return served
+
+    Starting(place, settings, make, ROUTES, say).run()
 
 
 def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
@@ -45,7 +70,7 @@ def text_encoder(world: World) -> TextEncoder:
     )
 
 
-def seed_events(store: TenantStore, world: World, say: Callable[[str], None] = lambda _: None) -> int:
+def seed_events(store: TenantStore, world: World, say: Say = lambda _: None) -> int:
     """Put the run's interactions into a store that has no event; how many were put."""
     if store.log.last_seq():
         return 0

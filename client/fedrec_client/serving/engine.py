@@ -47,7 +47,7 @@ class Engine:
 
     def _generation(self, model: LiveModel) -> _Generation:
         reader = HistoryReader(model, self._state_bytes, self._settings.batch_users)
-        return _Generation(model, ReadingDesk(reader, self._settings.batch_users))
+        return _Generation(model, ReadingDesk(reader, self._settings.batch_users, self._settings.threads))
 
     @property
     def model(self) -> LiveModel:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from fedrec.recommend.live_model import Floats
 from fedrec.recommend.readings import HistoryReader, Wanted
 
@@ -32,10 +34,11 @@ class ReadingDesk:
     Args:
         reader: used by this desk's thread alone from now on.
         batch_users: extensions in one pass.
+        threads: of a pass.
     """
 
-    def __init__(self, reader: HistoryReader, batch_users: int) -> None:
-        self._reader, self._batch_users = reader, batch_users
+    def __init__(self, reader: HistoryReader, batch_users: int, threads: int = 1) -> None:
+        self._reader, self._batch_users, self._threads = reader, batch_users, threads
         self._questions: queue.SimpleQueue[_Question | Hashable | None] = queue.SimpleQueue()
         self._waiting = 0
         self._thread = threading.Thread(target=self._work, name="readings", daemon=True)
@@ -72,6 +75,7 @@ class ReadingDesk:
         self._thread.join(timeout=10.0)
 
     def _work(self) -> None:
+        torch.set_num_threads(self._threads)
         while (first := self._questions.get()) is not None:
             todo, stop = self._take(first)
             is_short = [self._reader.grows(question.wanted) for question in todo]

@@ -46,6 +46,7 @@ class LiveSettings(Section):
     state_mb: Annotated[int, Field(ge=1)] = 512
     window_slack: Annotated[int, Field(ge=1)] = 50
     batch_users: Annotated[int, Field(ge=1)] = 32
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
     exact_items: Count = 20_000
     index_probe: Annotated[int, Field(ge=1)] = 128
     new_item_boost: float = 1.0

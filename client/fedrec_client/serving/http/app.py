@@ -1,6 +1,7 @@
 """The service's app: routes behind the guard, inside the frame."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ def make_app(
     metrics: ServingMetrics,
     is_ready: Callable[[], bool],
     on_stop: Callable[[], None],
+    on_start: Callable[[], Awaitable[None]] | None = None,
     tracing: Tracing | None = None,
     static: Path | None = None,
 ) -> ASGIApp:
@@ -47,6 +49,7 @@ def make_app(
         ring: the API keys; who makes or revokes one calls its `forget`.
         metrics: in which the routers count too.
         is_ready: whether the engine answers; must not block.
+        on_start: opens them, in the event loop, while health is answered already.
         on_stop: closes engine and store, once all requests have ended; may block.
         tracing: in place of what the settings say.
         static: folder of what the pages load, under `/static`.
@@ -60,7 +63,7 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
-        lifespan=_lifespan(on_stop, tracing),
+        lifespan=_lifespan(on_start, on_stop, tracing),
     )
     # Routers are searched in this order: the busy ones come first.
     for router in (*routers, _watching(metrics, is_ready), _reference(app)):
@@ -71,12 +74,16 @@ def make_app(
     return Frame(_with_cors(Guard(app, settings, ring, metrics), settings.http.cors_origins), metrics, tracing)
 
 
-def _lifespan(on_stop: Callable[[], None], tracing: Tracing) -> Any:
+def _lifespan(on_start: Callable[[], Awaitable[None]] | None, on_stop: Callable[[], None], tracing: Tracing) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.ensure_future(on_start()) if on_start else None
         try:
             yield
         finally:
+            if starting is not None:
+                starting.cancel()
+                await asyncio.wait([starting])
             await run_in_threadpool(on_stop)
             await run_in_threadpool(tracing.stop)
 

@@ -1,0 +1,97 @@
+"""From a folder with `serving.toml` to a process that answers: health at once, lists as soon as the model is read."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import APIRouter
+
+from fedrec_client.serving.http.app import make_app
+from fedrec_client.serving.http.keys import KeyRing
+from fedrec_client.serving.http.metrics import EngineFigures, ServingMetrics
+from fedrec_client.serving.http.server import listen, serve
+from fedrec_client.serving.service import Served, Service
+from fedrec_client.serving.settings import ServingSettings
+
+_log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+MakeRoutes = Callable[[Service, ServingMetrics], APIRouter]
+
+
+@dataclass
+class Starting:
+    """A service on its way up.
+
+    Args:
+        folder: of `serving.toml`.
+        make: reads what is served from; slow, called in a thread once the port is taken.
+        routes: of the APIs and pages, the busy ones first.
+        say: progress for people.
+        after: called in the event loop when the service is ready: what runs beside it is begun there.
+    """
+
+    folder: Path
+    settings: ServingSettings
+    make: Callable[[Say], Served]
+    routes: Sequence[MakeRoutes]
+    say: Say = lambda _: None
+    after: Callable[[Service], None] = lambda _: None
+    epsilon_remaining: Callable[[], float | None] = lambda: None
+    _failed: BaseException | None = field(default=None, repr=False)
+
+    def run(self, *, is_behind_proxy: bool = False) -> None:
+        """Answer until SIGTERM or Ctrl-C.
+
+        Raises: ConfigError: the port is taken, or strangers could listen or call. What `make` and the store raise.
+        """
+        listener = listen(self.settings.http)
+        try:
+            service = Service(self.folder, self.settings)
+        except BaseException:
+            listener.close()
+            raise
+        metrics = ServingMetrics(lambda: self._figures(service))
+        keys = service.store.keys
+        app = make_app(
+            self.settings,
+            [make(service, metrics) for make in self.routes],
+            ring=KeyRing(keys.find, lambda: bool(keys.every())),
+            metrics=metrics,
+            is_ready=service.is_ready,
+            on_start=lambda: self._open(service),
+            on_stop=service.close,
+        )
+        serve(app, self.settings, has_keys=bool(keys.every()), is_behind_proxy=is_behind_proxy, listener=listener)
+        if self._failed is not None:
+            raise self._failed
+
+    async def _open(self, service: Service) -> None:
+        """What fails here ends the process, with its words, instead of a service that is never ready."""
+        try:
+            served = await asyncio.to_thread(self.make, self.say)
+            await service.open(served, self.say)
+            self.after(service)
+        except Exception as error:  # noqa: BLE001  # raised again by `run`, after the server has ended
+            self._failed = error
+            _log.error("the service cannot start: %s", type(error).__name__, extra={"event": "serving_failed"})
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        http = self.settings.http
+        self.say(f"ready: {'https' if http.certificate else 'http'}://{http.host}:{http.port}")
+
+    def _figures(self, service: Service) -> EngineFigures | None:
+        if not service.is_ready():
+            return None
+        engines = [one.tenant.engine for one in service.tenants()]
+        digits = service.version.rpartition("-")[2]
+        return EngineFigures(
+            users_cached=sum(engine.desk.reader.n_kept for engine in engines),
+            queue_length=sum(engine.desk.waiting for engine in engines),
+            adapter_round=int(digits) if digits.isdigit() else None,
+            index_items=sum(engine.model.n_items for engine in engines),
+            epsilon_remaining=self.epsilon_remaining(),
+        )
