@@ -48,6 +48,11 @@ class ArrangementSettings:
     calibration: float = 0.0
     negative: float = 1.0
 
+    @property
+    def is_by_score(self) -> bool:
+        """Whether nothing but the score decides among candidates."""
+        return (self.diversity == "none" or self.relevance >= 1) and self.calibration == 0
+
 
 @dataclass(frozen=True, repr=False)
 class Audience:
@@ -107,20 +112,43 @@ def arrange(
     kept = is_open[codes]
     codes, model = codes[kept], scores[first][kept]
     pins = _places(rules, is_open, n, offset)
-    final = final_scores(feature_columns(settings.weights, shelf, codes, model, popularity, now), settings.weights)
+    final = _final(settings.weights, shelf, codes, model, popularity, now)
     extra = np.setdiff1d(np.array(list(pins.values()), codes.dtype), codes) if pins else codes[:0]
     final = np.append(final, np.full(len(extra), final.mean() if len(final) else 0.0))
     codes = np.append(codes, extra)
     found = _vectors_of(codes, vectors, settings, person)
     final = final + rules.boost[codes] - _likeness(found, settings, person)
-    limits = _Limits(rules, codes, n)
-    gains = [limits, *_gains(codes, final, found, settings, popularity, person)]
     at = {place: int((codes == code).argmax()) for place, code in pins.items()}
-    chosen = choose(n - len(pins), gains, limits.may_take, list(at.values()))
+    if settings.is_by_score and not rules.quotas:
+        chosen = _highest(final, n - len(pins), list(at.values()))
+    else:
+        limits = _Limits(rules, codes, n)
+        gains = [limits, *_gains(codes, final, found, settings, popularity, person)]
+        chosen = choose(n - len(pins), gains, limits.may_take, list(at.values()))
     return [
         Placed(int(codes[index]), float(final[index]), rules.names_of(int(codes[index])), is_pinned)
         for index, is_pinned in _merged(chosen, at, n)
     ]
+
+
+def _final(
+    weights: FinalWeights,
+    shelf: Shelf,
+    codes: Codes,
+    model: NDArray[np.float32],
+    popularity: Popularity,
+    now: float,
+) -> Floats:
+    """The final ranking, `[candidates]`; with the model's weight alone it is the model's score."""
+    if weights.is_model_alone and np.isfinite(model).all():
+        return model.astype(np.float64)
+    return final_scores(feature_columns(weights, shelf, codes, model, popularity, now), weights)
+
+
+def _highest(final: Floats, n: int, taken: list[int]) -> list[int]:
+    """What `choose` gives where the score alone decides: candidates are in the order of their codes."""
+    order = np.argsort(-final, kind="stable")[: n + len(taken)].tolist()
+    return [index for index in order if index not in taken][:n]
 
 
 def _places(rules: CompiledRules, is_open: NDArray[np.bool_], n: int, offset: int) -> dict[int, int]:

@@ -39,6 +39,11 @@ class FinalWeights:
         """`[features]`."""
         return np.array([self.model, self.recency, self.popularity, *self.fields.values()], np.float64)
 
+    @property
+    def is_model_alone(self) -> bool:
+        """Whether the final score is the model's."""
+        return self.model == 1 and not (self.recency or self.popularity or any(self.fields.values()))
+
     def with_row(self, row: Floats) -> "FinalWeights":
         """The same features with other weights, learnt ones."""
         model, recency, popularity, *others = (float(weight) for weight in row)

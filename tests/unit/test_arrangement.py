@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrec.errors import DataError
-from fedrec.recommend.arrangement import ArrangementSettings, Person, Placed, arrange
+from fedrec.recommend.arrangement import ArrangementSettings, Audience, Placed, arrange
 from fedrec.recommend.compiled_rules import RuleTable
 from fedrec.recommend.cursor import read_cursor, write_cursor
 from fedrec.recommend.filters import Filters
@@ -34,7 +34,7 @@ def listed(n: int, *rules: dict[str, Any], codes: np.ndarray = EVERY, **other: A
     book = RuleBook.model_validate({"rules": [{"name": f"r{at}", **rule} for at, rule in enumerate(rules)]})
     compiled = RuleTable(SHELF, FILTERS, book).in_force(0.0)
     settings = other.pop("settings", ArrangementSettings())
-    person = other.pop("person", Person())
+    person = other.pop("person", Audience())
     scores = other.pop("scores", SCORES[codes])
     return arrange(SHELF, codes, scores, VECTORS.__getitem__, n, settings, compiled, POPULARITY, person, 0.0, **other)
 
@@ -74,7 +74,7 @@ def test_a_list_holds_what_it_may(
     settings: ArrangementSettings, rules: list[dict[str, Any]], n: int, codes: list[int], offset: int
 ) -> None:
     blocked = np.arange(N) % 7 == 5
-    person = Person(EVERY[:9], blocked, VECTORS[:2])
+    person = Audience(EVERY[:9], blocked, VECTORS[:2])
     given_codes = np.array(codes, np.int32)
     request: dict[str, Any] = {"codes": given_codes, "settings": settings, "person": person, "offset": offset}
     places = listed(n, *rules, **request)
@@ -122,7 +122,7 @@ def test_pins_stand_at_their_places_or_not_at_all() -> None:
     assert [place.code for place in places if place.is_pinned] == codes_of(places)[1:3] == [3, 7]
     assert places[1].rules == ("r0",)
     blocked = np.arange(N) == 3
-    assert codes_of(listed(5, pin, person=Person(blocked=blocked)))[2] == 7
+    assert codes_of(listed(5, pin, person=Audience(blocked=blocked)))[2] == 7
     assert not any(place.is_pinned for place in listed(5, pin, {"action": "exclude", "items": ["i3", "i7"]}))
     far = {"action": "pin", "items": ["i3"], "position": 12}
     assert 3 not in codes_of(listed(5, far, codes=EVERY[10:30]))
@@ -152,7 +152,7 @@ def test_pages_cover_every_item_once() -> None:
     pin = {"action": "pin", "items": ["i12"], "position": 14}
     while True:
         before = read_cursor(cursor, "ann", 0.0, key)
-        person = Person(blocked=before.is_shown(SHELF))
+        person = Audience(blocked=before.is_shown(SHELF))
         page = listed(7, pin, settings=settings, person=person, offset=len(before.shown))
         if not page:
             break
@@ -165,22 +165,38 @@ def test_what_is_like_unwanted_things_loses_nats() -> None:
     unwanted = VECTORS[[5]] * 3
     settings = ArrangementSettings(negative=2.0)
     before = {place.code: place.score for place in listed(39)}
-    after = {place.code: place.score for place in listed(39, settings=settings, person=Person(unwanted=unwanted))}
+    after = {place.code: place.score for place in listed(39, settings=settings, person=Audience(unwanted=unwanted))}
     assert before[5] - after[5] == pytest.approx(2.0, abs=1e-5)
     assert all(before[code] - after[code] + 1e-6 >= 0 for code in before)
-    assert listed(39, settings=replace(settings, negative=0.0), person=Person(unwanted=unwanted)) == listed(39)
+    assert listed(39, settings=replace(settings, negative=0.0), person=Audience(unwanted=unwanted)) == listed(39)
 
 
 def test_calibration_pulls_towards_the_history() -> None:
     tail = np.flatnonzero(POPULARITY.classes == 2).astype(np.int32)
     settings = ArrangementSettings(FinalWeights(0.0, popularity=1.0), calibration=1.0)
-    plain = listed(10, settings=replace(settings, calibration=0.0), person=Person(tail))
-    pulled = listed(10, settings=settings, person=Person(tail))
+    plain = listed(10, settings=replace(settings, calibration=0.0), person=Audience(tail))
+    pulled = listed(10, settings=settings, person=Audience(tail))
     assert all(POPULARITY.classes[place.code] == 2 for place in pulled)
     assert not any(POPULARITY.classes[place.code] == 2 for place in plain)
-    assert listed(10, settings=settings, person=Person()) == plain
+    assert listed(10, settings=settings, person=Audience()) == plain
 
 
 def test_lengths_must_fit() -> None:
     with pytest.raises(DataError, match="different lengths"):
         listed(3, scores=SCORES[:2])
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=N, max_size=N),
+    st.integers(1, N),
+    st.lists(st.integers(0, N - 1), max_size=4, unique=True),
+)
+def test_by_score_alone_is_what_the_long_way_gives(scores: list[float], n: int, pinned: list[int]) -> None:
+    """A quota that limits nothing takes the long way."""
+    column = np.array(scores, np.float32)
+    pins: list[dict[str, Any]] = [{"action": "pin", "items": [f"i{code}" for code in pinned], "position": 2}]
+    pins = pins if pinned else []
+    short = listed(n, *pins, scores=column)
+    long = listed(n, *pins, {"action": "quota", "category": "a", "limit": N}, scores=column)
+    assert codes_of(short) == codes_of(long)
+    np.testing.assert_allclose([p.score for p in short], [p.score for p in long], atol=1e-6)

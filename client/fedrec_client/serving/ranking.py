@@ -11,6 +11,7 @@ from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.final import FinalWeights
 from fedrec.recommend.index import best
 from fedrec.recommend.popularity import Popularity
+from fedrec_client.serving.settings import RankingSettings
 from fedrec_client.serving.tenant import Tenant
 
 # How long counts stand before popularity is worked out anew.
@@ -34,6 +35,7 @@ class Ranking:
         self._popularity: tuple[float, Popularity] | None = None
         self.learned: dict[str, FinalWeights] = {}
         self._settings: dict[str, ArrangementSettings] = {}
+        self._of_arm: dict[str, RankingSettings] = {}
 
     def settings(self, arm: str) -> ArrangementSettings:
         """How an arm arranges."""
@@ -47,8 +49,14 @@ class Ranking:
         self.learned[arm] = weights
         self._settings.pop(arm, None)
 
+    def _told(self, arm: str) -> RankingSettings:
+        found = self._of_arm.get(arm)
+        if found is None:
+            found = self._of_arm[arm] = self._tenant.settings.ranking_of(arm)
+        return found
+
     def _made(self, arm: str) -> ArrangementSettings:
-        told = self._tenant.settings.ranking_of(arm)
+        told = self._told(arm)
         weights = FinalWeights(told.model, told.recency, told.popularity, dict(told.fields))
         return ArrangementSettings(
             self.learned.get(arm, weights) if told.learned else weights,
@@ -62,7 +70,7 @@ class Ranking:
         self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int
     ) -> NDArray[np.int64]:
         """Codes to be arranged: the best by score and boost, twice as many as are wanted at least."""
-        most = max(self._tenant.settings.ranking_of(request.arm).candidates, 2 * wanted)
+        most = max(self._told(request.arm).candidates, 2 * wanted)
         return self.best(scores + request.rules.boost, request.rules.open & ~blocked, most)
 
     def best(self, scores: NDArray[np.floating], is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
