@@ -158,7 +158,7 @@ class LiveModel:
 
     def scores(self, vectors: Floats) -> Floats:
         """`[users, width]` -> `[users, items]`."""
-        scores: Floats = vectors @ self._score_rows.rows.T
+        scores: Floats = (self._score_rows.rows @ vectors.T).T
         return scores
 
     def without_each(self, window: UserWindow) -> Floats:

@@ -217,3 +217,26 @@ def test_tenants_see_nothing_of_each_other(make_place: Callable[..., Place], ser
             await two.lists.similar("new", Query())
 
     make_place(tenants=[{"name": "a"}, {"name": "b"}]).run(work)
+
+
+def test_a_graph_index_gives_the_exact_list_and_new_items_are_in_it(
+    make_place: Callable[..., Place], served: Served
+) -> None:
+    async def work(one: TenantService) -> None:
+        await one.tenant.index.settle()
+        await one.intake.add_events(liked(*served.catalog.ids[:3]))
+        await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
+        index = one.tenant.index.of(one.tenant.engine.model)
+        assert index is not None
+        assert len(index) == 41
+        codes = [0, 1, 2]
+        answer = await one.lists.recommend(Query("anna", n=5))
+        known = [item for item in ids(answer) if item != "new"]
+        assert known == oracle(served, codes, codes, 5)[: len(known)]
+        boosted = served.catalog.ids[39]
+        await one.policy.put(Rule(name="up", action="boost", items=(boosted,), amount=50))
+        assert ids(await one.lists.recommend(Query("anna", n=5)))[0] == boosted
+        few = await one.lists.recommend(Query("anna", n=5, categories=("War",), filter='id == "new"'))
+        assert ids(few) == ["new"]
+
+    make_place(model={"exact_items": 10}, ranking={"candidates": 10}).with_tenant(work)

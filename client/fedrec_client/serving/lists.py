@@ -176,29 +176,29 @@ class Lists:
         ranked: list[Ranked] = []
         blocked, before = blocked.copy(), len(request.cursor.shown)
         for source in self._tenant.settings.fallback.chain:
-            if len(ranked) >= wanted:
-                break
-            if source in ("model", "session"):
-                if not _speaks(source, request):
-                    continue
-                scores: NDArray[np.floating] | None = self.sources.model_scores(request.model, request.vector)
-            else:
-                scores = self.sources.scores(source, request.model, request.person)
-            if scores is None:
+            n = wanted - len(ranked)
+            found = self._candidates(source, request, blocked, n) if n > 0 else None
+            if found is None:
                 continue
-            codes = self.ranking.candidates(request, scores, blocked, wanted - len(ranked))
-            placed = self._arrange(
-                request,
-                codes,
-                np.asarray(scores)[codes],
-                wanted - len(ranked),
-                request.rules,
-                blocked,
-                before + len(ranked),
-            )
+            codes, scores = found
+            placed = self._arrange(request, codes, scores, n, request.rules, blocked, before + len(ranked))
             ranked += [self._ranked(one, source) for one in placed]
             blocked[[one.code for one in placed]] = True
         return ranked
+
+    def _candidates(
+        self, source: Source, request: _Request, blocked: Mask, n: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+        """Codes of one source with their scores; None if it has nothing to say."""
+        if source in ("model", "session"):
+            if not _speaks(source, request):
+                return None
+            return self.ranking.of_model(request, request.model, request.vector, blocked, n)
+        scores = self.sources.scores(source, request.model, request.person)
+        if scores is None:
+            return None
+        codes = self.ranking.candidates(request, scores, blocked, n)
+        return codes, scores[codes]
 
     def _plain(
         self, request: _Request, scores: NDArray[np.floating], blocked: Mask, query: Query, source: Source

@@ -10,6 +10,7 @@ from fedrec.recommend.arrangement import ArrangementSettings
 from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.final import FinalWeights
 from fedrec.recommend.index import best
+from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.popularity import Popularity
 from fedrec_client.serving.settings import RankingSettings
 from fedrec_client.serving.tenant import Tenant
@@ -65,6 +66,26 @@ class Ranking:
             told.calibration,
             told.negative,
         )
+
+    def of_model(
+        self, request: Ruled, model: LiveModel, vector: Floats, blocked: NDArray[np.bool_], wanted: int
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Codes to be arranged, and their scores by the model: from the graph if there is one and it finds enough."""
+        most = max(self._told(request.arm).candidates, 2 * wanted)
+        index = self._tenant.index.of(model)
+        if index is not None:
+            is_open = request.rules.open & ~blocked
+            found = index.candidates(vector, 2 * most, self._tenant.settings.model.index_probe)
+            boosted = np.flatnonzero(request.rules.boost > 0)
+            codes = np.union1d(found[found < len(is_open)], boosted)
+            codes = codes[is_open[codes]]
+            if len(codes) >= most:
+                scores = model.score_rows[codes] @ vector
+                order = np.argsort(-(scores + request.rules.boost[codes]), kind="stable")[:most]
+                return codes[order], scores[order]
+        scores = model.scores(vector[None])[0]
+        codes = self.candidates(request, scores, blocked, wanted)
+        return codes, scores[codes]
 
     def candidates(
         self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int

@@ -91,7 +91,15 @@ class Service:
         for name in self.settings.tenant_names:
             books = self.store.of(name)
             tenant = await open_tenant(
-                name, self.settings, books, self._writer, served.catalog, served.model, served.encode, say
+                name,
+                self.settings,
+                books,
+                self._writer,
+                served.catalog,
+                served.model,
+                served.encode,
+                self.folder / "indices" / name,
+                say,
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
             self._tenants[name] = TenantService(tenant, policy, Lists(tenant, policy, key), Intake(tenant))
@@ -107,6 +115,7 @@ class Service:
         for one in self.tenants():
             async with one.tenant.changing_items:
                 await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
+                one.tenant.index.want(one.tenant.engine.model)
         self._version = model.version
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 

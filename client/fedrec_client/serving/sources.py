@@ -23,11 +23,6 @@ class Sources:
         self._tenant = tenant
         self._vectors: tuple[LiveModel | None, Floats] = (None, np.zeros((0, 1), np.float32))
 
-    def model_scores(self, model: LiveModel, vector: Floats) -> Floats:
-        """The adapter's, in nats."""
-        scores: Floats = model.scores(vector[None])[0]
-        return scores
-
     def scores(self, source: str, model: LiveModel, person: Person) -> NDArray[np.floating] | None:
         """Of the sources that need no model of the person."""
         n, trends = len(self._tenant.shelf), self._tenant.trends

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from fedrec.data.catalog import ItemCatalog, item_text
 from fedrec.recommend.live_model import LiveModel
 from fedrec.recommend.shelf import Item, Shelf
 from fedrec_client.serving.engine import Encode, Engine
+from fedrec_client.serving.item_index import ItemIndex
 from fedrec_client.serving.people import Feedback, People, Person, person_of
 from fedrec_client.serving.records import Event, Shown
 from fedrec_client.serving.settings import ServingSettings
@@ -44,6 +46,7 @@ class Tenant:
     trends: Trends = field(repr=False)
     feedback: Feedback = field(repr=False)
     people: People = field(repr=False)
+    index: ItemIndex = field(repr=False)
     changing_items: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _loading: dict[str, "asyncio.Future[Person]"] = field(default_factory=dict, repr=False)
     _touched: set[str] = field(default_factory=set, repr=False)
@@ -222,12 +225,14 @@ async def open_tenant(
     catalog: ItemCatalog,
     model: LiveModel,
     encode: Encode,
+    indices: Path,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tenant:
     """Read a tenant from its store.
 
     Args:
         model: of the federation's adapter, which other tenants may share: a branch is taken.
+        indices: folder of built graphs.
     """
     await asyncio.to_thread(seed_catalog, store, catalog)
     shelf, later = await asyncio.to_thread(open_shelf, store, catalog)
@@ -237,7 +242,7 @@ async def open_tenant(
         say(f"{name}: {len(later)} items beyond the catalogue")
         await engine.add_items([text_of(item) for item in later])
     trends = await asyncio.to_thread(load_trends, store, shelf, settings)
-    return Tenant(
+    tenant = Tenant(
         name=name,
         settings=settings,
         store=store,
@@ -247,4 +252,7 @@ async def open_tenant(
         trends=trends,
         feedback=Feedback(settings.feedback),
         people=People(),
+        index=ItemIndex(indices, settings.model.exact_items),
     )
+    tenant.index.want(engine.model)
+    return tenant
