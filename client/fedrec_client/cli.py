@@ -125,6 +125,26 @@ def start(folder: Folder = HERE) -> None:
 
 
 @app.command()
+def serve(
+    folder: Folder = HERE,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy of yours speaks TLS and passes requests on.")
+    ] = False,
+) -> None:
+    """Serve recommendations beside this partner's rows: three APIs, a storefront, the operator's page.
+
+    serving/serving.toml says how; it is written with its defaults at the first start. docs/serving.md has curl lines.
+    `start` does this too with `local.serve = true`.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are loaded: see serving.toml, model.threads
+    from fedrec.logs import log_json
+    from fedrec_client.serve_node import serve_node
+
+    log_json()
+    serve_node(_node(folder), lambda line: errors.print(line, markup=False), is_behind_proxy=behind_proxy)
+
+
+@app.command()
 def stop(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """End a node that runs on this machine."""
     number = _running(_node(folder))
@@ -158,7 +178,7 @@ def budget(folder: Folder = HERE, as_json: AsJson = False) -> None:
 @app.command()
 def pause(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Refuse rounds until `resume`."""
-    from fedrec_client.worker_process import PAUSED
+    from fedrec_client.settings import PAUSED
 
     (_node(folder).state / PAUSED).touch(mode=0o600)
     _say({"paused": True}, as_json, "paused")
@@ -167,7 +187,7 @@ def pause(folder: Folder = HERE, as_json: AsJson = False) -> None:
 @app.command()
 def resume(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Answer rounds again."""
-    from fedrec_client.worker_process import PAUSED
+    from fedrec_client.settings import PAUSED
 
     (_node(folder).state / PAUSED).unlink(missing_ok=True)
     _say({"paused": False}, as_json, "goes on")

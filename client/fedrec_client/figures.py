@@ -16,9 +16,8 @@ from fedrec.privacy.ledger_view import BudgetView, LedgerView
 from fedrec.terms import FederationTerms
 from fedrec_client.adapters import Adapters
 from fedrec_client.desk import SeenRounds
-from fedrec_client.settings import Node
+from fedrec_client.settings import PAUSED, Node
 from fedrec_client.socket_link import SocketDesk
-from fedrec_client.worker_process import PAUSED
 
 _T = TypeVar("_T")
 _ASK_EVERY_S = 2.0

@@ -74,6 +74,9 @@ class RunningNode:
                 Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),
                 Child("supernode", self._supernode(), self._log("supernode")),
             ]
+            if self.node.settings.local.serve:
+                serve = [sys.executable, "-m", "fedrec_client", "serve", str(self.node.folder)]
+                children.append(Child("serving", serve, self._log("serving")))
             with self._metrics(agreement, children[1]):
                 threads = [
                     threading.Thread(target=self._execute, name="executor", daemon=True),
@@ -102,7 +105,7 @@ class RunningNode:
 
         Who is connected is asked, and an attempt that fails for want of this answer was paid for by all others.
         """
-        worker, supernode = children
+        worker, supernode, *others = children
         is_ready = False
         try:
             while not self.stop.wait(_LOOK_S):
@@ -110,6 +113,8 @@ class RunningNode:
                     self._has_new_authorities.clear()
                     stop_process(supernode.process)  # it is started anew below
                 worker.look()
+                for other in others:
+                    other.look()
                 is_ready = is_ready or self._is_worker_up()
                 if is_ready:
                     supernode.look()

@@ -21,6 +21,8 @@ from fedrec_client.node_key import make_node_key, public_part
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
 _ENROLLED = "enrolled"
+# A file of the state folder, while rounds are refused.
+PAUSED = "paused"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -59,6 +61,7 @@ class LocalSettings(Section):
     supernode_port: Port = 9094
     adapter_every_s: Annotated[float, Field(ge=0.5)] = 10.0
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    serve: bool = False
 
 
 class RehearsalSettings(Section):
@@ -121,6 +124,11 @@ class Node:
     def ledger(self) -> Path:
         """What the data have paid; made when rows were first imported."""
         return self.state / "ledger.sqlite"
+
+    @property
+    def serving(self) -> Path:
+        """`serving.toml` and the event store of the partner's service. Private."""
+        return self.folder / "serving"
 
     @property
     def logs(self) -> Path:

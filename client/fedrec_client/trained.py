@@ -1,13 +1,15 @@
 """A partner's worker from its folder: agreed model, imported rows, own ledger and keys. Loads torch."""
 
 import hmac
+import logging
+from collections.abc import Callable
 
 import numpy as np
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import read_stored_interactions
 from fedrec.data.sequences import build_sequences
-from fedrec.errors import ModelError
+from fedrec.errors import ModelError, PrivacyError
 from fedrec.model.shared import SharedModel, load_shared
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
@@ -15,8 +17,13 @@ from fedrec.terms import FederationTerms
 from fedrec.training.local import PlainSettings
 from fedrec_client.agreement import Agreement
 from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
-from fedrec_client.settings import Node
+from fedrec_client.serving.settings import read_serving
+from fedrec_client.serving.store.store import ServingStore, store_url
+from fedrec_client.serving.training_rows import is_seeded, training_histories
+from fedrec_client.settings import PAUSED, Node
 from fedrec_client.worker import PartnerData, Worker
+
+_log = logging.getLogger(__name__)
 
 
 def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tuple[Worker, int]:
@@ -27,22 +34,52 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     terms, machine = agreement.terms, node.settings.model
     catalog = read_catalog_bytes(agreement.catalog)
     rows = read_stored_interactions(node.data / INTERACTIONS, catalog)
+    renew = renewing(node, catalog)
     config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
     shared = load_shared(config, catalog, rows)
     _refuse_other_model(shared, catalog, terms)
-    histories = [sequence.items for sequence in build_sequences(rows, _tie_break(node))]
+    if renew is None:
+        data = PartnerData.of([np.asarray(s.items) for s in build_sequences(rows, _tie_break(node))])
+    else:
+        data = renew()
     work = terms.work
     settings = PlainSettings(1e-3, work.weight_decay, work.batch_users, work.max_history)
     worker = Worker(
         partner=node.settings.name,
         model=shared.with_adapter(terms.model.shape, terms.seed),
-        data=PartnerData.of([np.asarray(items) for items in histories]),
+        data=data,
         plan=terms.plan,
         ledger=ledger if terms.plan else None,
         noise_root=read_secret(node.keys / "noise.key", 32),
         plain=settings,
+        renew=renew,
     )
-    return worker, len(histories)
+    return worker, len(data.histories)
+
+
+def renewing(node: Node, catalog: ItemCatalog) -> Callable[[], PartnerData] | None:
+    """Reads the partner's data from the store of its service; None where it serves nothing, and the file decides.
+
+    With fewer users than the policy wants, the node pauses: its people are told in the log, the coordinator no more
+    than that it is paused.
+    """
+    if not is_seeded(node.serving):
+        return None
+    settings, policy = read_serving(node.serving), node.settings.policy
+
+    def renew() -> PartnerData:
+        store = ServingStore.open(store_url(node.serving, settings.store.database))
+        try:
+            data = PartnerData.of(training_histories(store, settings, catalog))
+        finally:
+            store.close()
+        if len(data.histories) < policy.min_users:
+            (node.state / PAUSED).touch(mode=0o600)
+            _log.error("fewer users than policy.min_users: paused", extra={"event": "too_few_users"})
+            raise PrivacyError("comes while this node is paused", "the partner's client.toml says what it allows")
+        return data
+
+    return renew
 
 
 def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: FederationTerms) -> None:

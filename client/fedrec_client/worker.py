@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,6 +65,8 @@ class Worker:
         most_users: as in `PrivateStep`; public.
         is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
             need not be looked at again.
+        renew: reads the partner's data as they are now, once for each round and not for its further attempts: who was
+            deleted is in no later round, and what changes between two attempts is no reason to pay twice.
     """
 
     partner: str
@@ -76,6 +78,8 @@ class Worker:
     plain: PlainSettings
     most_users: int = 0
     is_vetted: bool = False
+    renew: Callable[[], PartnerData] | None = field(default=None, repr=False)
+    _renewed_for: tuple[str, int] = ("", -1)
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
 
     def __post_init__(self) -> None:
@@ -144,9 +148,19 @@ class Worker:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
         if not state.is_finite:
             raise ProtocolError(f"round {plan.round}: the adapter is not finite")
+        self._renew(plan)
         write_state(self.model, state)
         if plan.part == "head":  # which alone reads them
             self._forget_stale_contexts(state)
+
+    def _renew(self, plan: RoundPlan) -> None:
+        """Contexts are kept by a user's place among all, which other data change."""
+        if self.renew is None or self._renewed_for == (plan.run, plan.round):
+            return
+        data = self.renew()
+        if data.fingerprint != self.data.fingerprint:
+            self.data, self._cache = data, ContextCache()
+        self._renewed_for = (plan.run, plan.round)
 
     def _private_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         part, _ = self.agreed(plan)

@@ -21,12 +21,11 @@ from fedrec_client.coordinator_link import CoordinatorLink, UnreachableError
 from fedrec_client.desk import NodeDesk, SeenRounds
 from fedrec_client.peers import Peers, refuse_too_few
 from fedrec_client.rehearsing import Nonsense, PowerOfTwo
-from fedrec_client.settings import Node
+from fedrec_client.settings import PAUSED, Node
 from fedrec_client.socket_link import SECRET, SOCKET, pack, unpack
 from fedrec_client.sums import IntegerSource, RoundWorker, SumDesk, SumRules, numbers_of
 
 _log = logging.getLogger(__name__)
-PAUSED = "paused"
 
 
 def run_worker(node: Node) -> None:

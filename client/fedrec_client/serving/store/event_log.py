@@ -76,10 +76,15 @@ class EventLog:
         with self._database.begin() as connection:
             return [ItemCount(*row) for row in connection.execute(wanted.group_by(_E.item).order_by(_E.item))]
 
-    def every_by_user(self) -> Iterator[TrainingRow]:
-        """All events of users, user by user, oldest first, read some at a time: what comes meanwhile may be there."""
+    def every_by_user(self, id_prefix: str | None = None) -> Iterator[TrainingRow]:
+        """Events of users, user by user, oldest first, read some at a time: what comes meanwhile may be there.
+
+        Args:
+            id_prefix: of those whose id begins so alone.
+        """
         place = (_E.user, _E.timestamp, _E.seq)
         chosen = select(*place, _E.item, _E.type, _E.value).where(_E.tenant == self._tenant, _E.user != "")
+        chosen = chosen if id_prefix is None else chosen.where(_E.id.startswith(id_prefix, autoescape=True))
         chosen, wanted = chosen.order_by(*place).limit(_STEP), chosen.order_by(*place).limit(_STEP)
         while True:
             with self._database.begin() as connection:

@@ -1,0 +1,92 @@
+"""Rows between file, store and training: seeded once, gone when deleted, new ones only where they are wanted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrec.data.catalog import ItemCatalog
+from fedrec.data.interactions import Interaction, InteractionTable
+from fedrec_client.serving.records import Event
+from fedrec_client.serving.settings import ServingSettings
+from fedrec_client.serving.store.store import ServingStore
+from fedrec_client.serving.training_rows import is_seeded, seed_imported, training_histories
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ServingStore:
+    return ServingStore.open(f"sqlite:///{tmp_path / 'serving.sqlite'}")
+
+
+@pytest.fixture
+def table(catalog: ItemCatalog) -> InteractionTable:
+    rows = [("anna", 3, 10.0), ("anna", 1, 20.0), ("bert", 2, 5.0)]
+    return InteractionTable.from_rows(
+        [Interaction(u, catalog.ids[i], None, t, n + 1) for n, (u, i, t) in enumerate(rows)], catalog
+    )
+
+
+def settings(**tables: object) -> ServingSettings:
+    return ServingSettings.model_validate({"format": 1, **tables})
+
+
+def codes(histories: list[np.ndarray]) -> list[list[int]]:
+    return [history.tolist() for history in histories]
+
+
+def test_rows_are_seeded_once_and_who_was_deleted_stays_deleted(
+    store: ServingStore, table: InteractionTable, catalog: ItemCatalog, tmp_path: Path
+) -> None:
+    assert not is_seeded(tmp_path)
+    assert seed_imported(tmp_path, store.of("default"), table) == 3
+    assert codes(training_histories(store, settings(), catalog)) == [[3, 1], [2]]
+    store.of("default").users.remove("anna")
+    assert seed_imported(tmp_path, store.of("default"), table) == 0
+    assert codes(training_histories(store, settings(), catalog)) == [[2]]
+    store.close()
+
+
+def test_a_seeding_that_was_cut_off_is_gone_on_with(
+    store: ServingStore, table: InteractionTable, catalog: ItemCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrec_client.serving.training_rows._TOGETHER", 1)
+    books = store.of("default")
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seed_imported(tmp_path, books, table, stop)
+    seed_imported(tmp_path, books, table)
+    assert codes(training_histories(store, settings(), catalog)) == [[3, 1], [2]]
+    store.close()
+
+
+def test_new_events_train_only_where_they_are_wanted(
+    store: ServingStore, table: InteractionTable, catalog: ItemCatalog, tmp_path: Path
+) -> None:
+    books = store.of("default")
+    seed_imported(tmp_path, books, table)
+    ids = catalog.ids
+    books.events.add(
+        [
+            Event("like", ids[7], user="anna", timestamp=30.0),
+            Event("like", ids[7], user="anna", timestamp=31.0),
+            Event("dislike", ids[8], user="anna", timestamp=32.0),
+            Event("like", "not in the federation", user="anna", timestamp=33.0),
+            Event("like", ids[9], session="somebody", timestamp=34.0),
+            Event("like", ids[4], user="carl", timestamp=35.0),
+        ]
+    )
+    assert codes(training_histories(store, settings(), catalog)) == [[3, 1], [2]]
+    wanted = settings(learning={"rounds": True})
+    assert codes(training_histories(store, wanted, catalog)) == [[3, 1, 7], [2], [4]]
+    store.close()
+
+
+def test_people_of_two_tenants_are_two_people(store: ServingStore, catalog: ItemCatalog) -> None:
+    for tenant, code in (("a", 1), ("b", 2)):
+        store.of(tenant).events.add([Event("like", catalog.ids[code], user="anna", timestamp=1.0)])
+    both = settings(tenants=[{"name": "a"}, {"name": "b"}], learning={"rounds": True})
+    assert codes(training_histories(store, both, catalog)) == [[1], [2]]
+    store.close()
