@@ -88,7 +88,7 @@ class NodeModels:
         encoder = TextEncoder(
             catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
         )
-        return Served(catalog, self.newest(), encoder.encode)
+        return Served(catalog, self.newest(), encoder.encode, self._shared.features.hash)
 
     def newest(self) -> LiveModel:
         """The newest adapter that is held, made ready. Raises RunError: damaged."""

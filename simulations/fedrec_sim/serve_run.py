@@ -53,7 +53,7 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    return Served(world.catalog, live, text_encoder(world).encode)
+    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash)
 
 
 def text_encoder(world: World) -> TextEncoder:

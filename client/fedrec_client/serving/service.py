@@ -17,6 +17,7 @@ from fedrec_client.serving.lists import Lists
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, store_url
+from fedrec_client.serving.store.vector_book import remembering
 from fedrec_client.serving.store.writer import Writer
 from fedrec_client.serving.tenant import Tenant, open_tenant
 
@@ -32,11 +33,13 @@ class Served:
         catalog: the federation's, public.
         model: an adapter version over it.
         encode: text features of items that came later.
+        encoder: identity of what encodes, recipe and catalogue included.
     """
 
     catalog: ItemCatalog = field(repr=False)
     model: LiveModel = field(repr=False)
     encode: Callable[[Sequence[str]], Floats] = field(repr=False)
+    encoder: str = ""
 
 
 @dataclass
@@ -97,7 +100,7 @@ class Service:
                 self._writer,
                 served.catalog,
                 served.model,
-                served.encode,
+                remembering(books.vectors, served.encoder, served.encode),
                 self.folder / "indices" / name,
                 say,
             )

@@ -15,6 +15,7 @@ from fedrec_client.serving.store.reading_book import ReadingBook
 from fedrec_client.serving.store.rule_book import RuleBook
 from fedrec_client.serving.store.shown_book import ShownBook
 from fedrec_client.serving.store.user_book import UserBook
+from fedrec_client.serving.store.vector_book import VectorBook
 from fedrec_client.serving.store.writer import Writer
 
 SCHEMA = Schema(
@@ -41,6 +42,7 @@ class TenantStore:
     blocks: BlockBook
     opinions: OpinionBook
     readings: ReadingBook
+    vectors: VectorBook
 
 
 class ServingStore:
@@ -74,6 +76,7 @@ class ServingStore:
             blocks=BlockBook(d, tenant),
             opinions=OpinionBook(d, tenant),
             readings=ReadingBook(d, tenant),
+            vectors=VectorBook(d, tenant),
         )
 
     def writer(self, waiting: int = 4096) -> Writer:

@@ -138,6 +138,14 @@ READINGS = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
+VECTORS = Table(
+    "vectors",
+    METADATA,
+    _word("tenant", primary_key=True),
+    Column("key", LargeBinary, primary_key=True, nullable=False),  # of a text and of what read it
+    Column("content", LargeBinary, nullable=False),
+)
+
 KEYS = Table(
     "keys",
     METADATA,

@@ -36,6 +36,12 @@ def upgrade() -> None:
     _make("opinions", ["tenant", "user", "ranking", "item"], "comment", is_helpful=sa.Boolean, at=sa.Float(53))
     _make("readings", ["tenant", "user"], "reading_hash", digest=sa.LargeBinary, content=sa.LargeBinary)
     op.create_table(
+        "vectors",
+        *_words(["tenant"]),
+        *_others(key=sa.LargeBinary, content=sa.LargeBinary),
+        sa.PrimaryKeyConstraint("tenant", "key", name="pk_vectors"),
+    )
+    op.create_table(
         "keys",
         *_words(["name", "tenant", "secret_hash", "scopes"]),
         *_others(created_at=sa.Float(53)),
@@ -56,7 +62,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Unmake them."""
-    names = "keys readings opinions blocks rule_versions rules shown events users items"
+    names = "keys vectors readings opinions blocks rule_versions rules shown events users items"
     for name in names.split():
         op.drop_table(name)
 
