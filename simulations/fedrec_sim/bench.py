@@ -10,9 +10,11 @@ import typer
 from rich.table import Table
 
 from fedrec.config import load_config
+from fedrec_sim import cli_bench_serve
 from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
+bench.command("serve")(cli_bench_serve.serve)
 
 
 @bench.command("dp-step")

@@ -22,10 +22,16 @@ _TOGETHER = 5000
 EVENT_TYPE = "rating"
 
 
-def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say) -> None:
-    """Serve a run until Ctrl-C. Raises RunError: no such run, or it has no adapter; as `Starting.run`."""
+def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, place: Path | None = None) -> None:
+    """Serve a run until Ctrl-C.
+
+    Args:
+        port: in place of the one of `serving.toml`.
+        with_events: the run's interactions become the first events.
+        place: folder of the service; RUN/serving otherwise.
+    Raises RunError: no such run, or it has no adapter; as `Starting.run`."""
     run = read_run(folder)
-    place = folder / "serving"
+    place = place or folder / "serving"
     settings = read_serving(place)
     if port is not None:
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
