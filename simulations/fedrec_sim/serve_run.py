@@ -1,21 +1,27 @@
 """`fedrec serve`: a run's adapter behind the partner's own service, with the run's interactions as its first events."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from fedrec.data.sources import cache_dir
+from fedrec.errors import RunError
 from fedrec.model.features import TextEncoder
+from fedrec.model.recommender import write_state
 from fedrec.model.shared import encoder_folder
 from fedrec.recommend.live_model import LiveModel
+from fedrec.registry.registry import Registry
+from fedrec.rows import is_private
+from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.routes import ROUTES
-from fedrec_client.serving.service import Served
+from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_sim.run import Run, read_run
-from fedrec_sim.serving import load_adapter
+from fedrec_sim.serving import load_adapter, row_handed_on
 from fedrec_sim.world import World, load_world, on_any_device
 
 _TOGETHER = 5000
@@ -29,15 +35,16 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
         port: in place of the one of `serving.toml`.
         with_events: the run's interactions become the first events.
         place: folder of the service; RUN/serving otherwise.
-    Raises RunError: no such run, or it has no adapter; as `Starting.run`."""
+    Raises: RunError: no such run, or it has no adapter; as `Starting.run`.
+    """
     run = read_run(folder)
     place = place or folder / "serving"
     settings = read_serving(place)
     if port is not None:
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
 
-    def make(tell: Say) -> Served:
-        world = load_world(on_any_device(run.config), tell)
+    def make(tell: Say, versions: RunVersions) -> Served:
+        world = versions.world = load_world(on_any_device(run.config), tell)
         served = served_run(run, world, settings)
         if with_events:
             store = ServingStore.open(store_url(place, settings.store.database))
@@ -47,7 +54,41 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
                 store.close()
         return served
 
-    Starting(place, settings, make, ROUTES, say).run()
+    versions = RunVersions(run, settings)
+
+    def offer(service: Service) -> None:
+        service.versions = versions
+
+    Starting(place, settings, lambda tell: make(tell, versions), ROUTES, say, after=offer).run()
+
+
+@dataclass
+class RunVersions:
+    """Every round of a run's adapter."""
+
+    run: Run
+    settings: ServingSettings
+    world: World | None = None
+
+    def _of(self) -> tuple[str, Registry]:
+        row = row_handed_on(self.run)
+        if row is None:
+            raise RunError(f"{self.run.folder}: no row of it has an adapter", "add federated or federated_dp to rows")
+        return row, Registry(self.run.folder / "registry" / f"{row}-{self.run.config.seeds[0]}")
+
+    def names(self) -> list[str]:
+        """Oldest first."""
+        return [f"round-{number:04d}" for number in range(1, self._of()[1].head_round() + 1)]
+
+    def load(self, name: str) -> LiveModel:
+        """Raises NotFoundError."""
+        if self.world is None or name not in self.names():
+            raise NotFoundError("adapter", "GET /v1/adapters names them")
+        row, registry = self._of()
+        config = self.run.config.for_row(row)
+        model = self.world.model(config.private.shape if is_private(row) else config.plain.shape, config.seeds[0])
+        write_state(model, registry.load(int(name.removeprefix("round-"))))
+        return LiveModel(model, name, config.data.max_history, self.settings.model.new_item_boost)
 
 
 def served_run(run: Run, world: World, settings: ServingSettings) -> Served:

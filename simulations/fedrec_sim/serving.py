@@ -38,7 +38,7 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     Where the protocol cuts a user's items by what others have, what a private row promises does not hold for them, and
     it is not handed on.
     """
-    row = _handed_on(run)
+    row = row_handed_on(run)
     if row is None:
         return None
     config = run.config.for_row(row)
@@ -71,7 +71,8 @@ def hand_on(run: Run, world: World) -> LoadedAdapter | None:
     return LoadedAdapter(ModelRecommender(model, config.data.max_history), card)
 
 
-def _handed_on(run: Run) -> str | None:
+def row_handed_on(run: Run) -> str | None:
+    """The row whose adapter a run hands on; None if it has none."""
     rows = [row for row in run.config.rows if not (is_private(row) and run.config.evaluation.protocol in CUT_BY_ALL)]
     return handed_on_row(rows)
 
@@ -79,7 +80,7 @@ def _handed_on(run: Run) -> str | None:
 def load_adapter(run: Run, world: World) -> LoadedAdapter:
     """The adapter of a finished run. Raises RunError if the run has none, ModelError if it fits other data or model."""
     folder = run.folder / "adapter"
-    row = _handed_on(run)
+    row = row_handed_on(run)
     if row is None or not folder.is_dir():
         remedy = "finish it with `fedrec simulate --resume`; only a run with a federated row hands an adapter on"
         raise RunError(f"{run.folder}: no adapter yet", remedy)

@@ -20,6 +20,7 @@ from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
 from fedrec_client.serving.store.writer import Writer
 from fedrec_client.serving.tenant import Tenant, open_tenant
+from fedrec_client.serving.versions import Versions
 
 _log = logging.getLogger(__name__)
 _CURSOR_KEY = "cursor.key"
@@ -57,6 +58,8 @@ class Service:
 
     Args:
         folder: of `serving.toml`; store, keys and indices lie there. Its owner alone should read it.
+    Attributes:
+        versions: adapters that can be served in place of this one; None: there are no others.
     """
 
     def __init__(self, folder: Path, settings: ServingSettings) -> None:
@@ -65,6 +68,8 @@ class Service:
         self._writer: Writer = self.store.writer()
         self._tenants: dict[str, TenantService] = {}
         self._version = "none"
+        self.versions: Versions | None = None
+        self._swapping = asyncio.Lock()
 
     @property
     def version(self) -> str:
@@ -115,11 +120,12 @@ class Service:
 
     async def swap(self, model: LiveModel) -> None:
         """Serve another adapter of the same catalogue; no request fails meanwhile."""
-        for one in self.tenants():
-            async with one.tenant.changing_items:
-                await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
-                one.tenant.index.want(one.tenant.engine.model)
-        self._version = model.version
+        async with self._swapping:
+            for one in self.tenants():
+                async with one.tenant.changing_items:
+                    await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
+                    one.tenant.index.want(one.tenant.engine.model)
+            self._version = model.version
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ def sasrec_forward_ms(n_items: int, history: int, repeats: int = 200) -> float:
         model, random = SASRec([], n_items, settings, seed=0), np.random.default_rng(0)
         seconds = []
         for _ in range(repeats + 5):
-            codes = random.integers(0, n_items, history)
+            codes = random.integers(0, n_items, history, dtype=np.int32)
             began = time.perf_counter()
             scores = model.score([codes])[0]
             np.argpartition(-scores, 10)[:10]

@@ -46,7 +46,7 @@ class Server:
         """Whether it answers lists."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2) as answer:
-                return answer.status == 200
+                return int(answer.status) == 200
         except (urllib.error.URLError, OSError):
             return False
 
