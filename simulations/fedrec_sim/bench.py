@@ -15,6 +15,8 @@ from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, 
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 bench.command("serve")(cli_bench_serve.serve)
+bench.command("serve-scale")(cli_bench_serve.serve_scale)
+bench.command("soak")(cli_bench_serve.soak)
 
 
 @bench.command("dp-step")
