@@ -23,6 +23,7 @@ def serve(
     Example: `fedrec serve --run demo`, then http://127.0.0.1:8088/shop
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are loaded: see serving.toml, model.threads
+    os.environ.setdefault("FEDREC_LOG_LEVEL", "WARNING")  # no line for each request: somebody watches
     from fedrec.logs import log_json
     from fedrec_sim.serve_run import serve_run
 

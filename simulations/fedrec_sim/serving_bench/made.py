@@ -56,9 +56,7 @@ def _made_items(world: World, n: int, random: np.random.Generator) -> list[tuple
         one, other = random.integers(0, len(catalog), 2)
         share = random.uniform(0.3, 0.7)
         mixed = share * vectors[one] + (1 - share) * vectors[other] + 0.1 * random.normal(size=vectors.shape[1])
-        title = (
-            f"{catalog.titles[one].split('(')[0].strip()} and {catalog.titles[other].split('(')[0].strip()} {number}"
-        )
+        words = " and ".join(catalog.titles[code].split("(")[0].strip() for code in (one, other))
         categories = tuple(dict.fromkeys((*catalog.categories[one], *catalog.categories[other])))
         made.append((Item(f"made-{number}", f"{words} {number}", categories=categories), mixed.astype(np.float32)))
     return made
