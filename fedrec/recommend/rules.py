@@ -19,6 +19,7 @@ Action = Literal["pin", "boost", "bury", "filter", "exclude", "quota"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MAX_NATS = 100.0
+MAX_RULES = 1000
 EACH = "*"  # a quota of every category
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 # What an action says beside what, for whom and when.
@@ -148,7 +149,7 @@ class RuleBook(Section):
     """All of `rules.toml`."""
 
     format: Literal[1] = 1
-    rules: Annotated[tuple[Rule, ...], Field(max_length=1000)] = ()
+    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> Self:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -51,13 +52,12 @@ class Intake:
         if tenant.settings.http.auto_insert:
             await self._insert_unknown(taken)
         added: AddedEvents = await asyncio.wrap_future(tenant.writer.add_events(tenant.name, taken, mode))
-        repeated = set(added.duplicates)
-        for event in taken:
-            if mode == "set":
+        if mode == "set":
+            for event in taken:
                 self._forget(event)
-            if not event.id or event.id not in repeated:
-                tenant.apply(event)
-        return Told(added.accepted, len(repeated), len(dated) - len(taken))
+        for event in _accepted(taken, added.duplicates):
+            tenant.apply(event)
+        return Told(added.accepted, len(added.duplicates), len(dated) - len(taken))
 
     def _forget(self, event: Event) -> None:
         for key in filter(None, (event.user, event.session and SESSION + event.session)):
@@ -162,12 +162,22 @@ class Intake:
         self._tenant.forget(user)
         return n
 
-    async def block(self, user: str, kind: Kind, value: str, *, is_blocked: bool) -> None:
-        """Never show somebody an item or a category again, or allow it again."""
+    async def block(self, user: str, kind: Kind, value: str, *, is_blocked: bool) -> bool:
+        """Never show somebody an item or a category again, or allow it again; whether `unblock` found it."""
         blocks = self._tenant.store.blocks
-        await asyncio.to_thread(blocks.block if is_blocked else blocks.unblock, user, kind, value)
+        was_there = await asyncio.to_thread(blocks.block if is_blocked else blocks.unblock, user, kind, value)
         self._tenant.forget(user)
+        return bool(was_there)
 
     async def export_user(self, user: str) -> dict[str, Json]:
         """Everything that is stored of a person."""
         return await asyncio.to_thread(self._tenant.store.users.export, user)
+
+
+def _accepted(events: Sequence[Event], duplicates: Sequence[str]) -> Iterator[Event]:
+    """Those that were stored: of an id that comes several times the first, unless it was there before."""
+    left = Counter(event.id for event in events) - Counter(duplicates)
+    for event in events:
+        if not event.id or left[event.id] > 0:
+            left[event.id] -= 1
+            yield event

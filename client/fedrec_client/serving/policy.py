@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from fedrec.errors import ConfigError
 from fedrec.recommend.compiled_rules import RuleTable
 from fedrec.recommend.filters import Filters
-from fedrec.recommend.rules import Rule, RuleBook, read_rules
+from fedrec.recommend.rules import MAX_RULES, Rule, RuleBook, read_rules
 from fedrec.recommend.shelf import Json, Shelf
 from fedrec_client.serving.errors import ConflictError, NotFoundError
 from fedrec_client.serving.store.store import TenantStore
@@ -53,6 +53,8 @@ class Policy:
         """Have a rule from now on. Raises ConflictError: the file has one of that name."""
         if any(rule.name == other.name for other in self._in_file.rules):
             raise ConflictError("the rules file has a rule of that name", f"change it in {self._path.name}")
+        if rule.name not in self._made and len(self.every()) >= MAX_RULES:
+            raise ConflictError(f"there are {MAX_RULES} rules already", "remove one")
         stored: Json = rule.model_dump(mode="json", exclude_defaults=True)
         await asyncio.to_thread(self._store.rules.put, rule.name, stored)
         self._made[rule.name] = rule

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedrec.errors import FedrecError
 from fedrec_client.serving.http.keys import KeyRing, secret_in, too_often
 from fedrec_client.serving.http.metrics import ServingMetrics
+from fedrec_client.serving.http.paths import routed_path
 from fedrec_client.serving.http.problems import Problem, RefusalError, problem_of, respond
 from fedrec_client.serving.http.rates import Buckets
 from fedrec_client.serving.http.scopes import EVERY_SCOPE, granted, scope_needed
@@ -67,7 +68,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = str(scope["path"])
+        path = scope["path"] = routed_path(scope)  # the same for the table of scopes as for the routes
         try:
             if path in _WATCHED:
                 await self._admitted(scope, path)

@@ -57,11 +57,18 @@ def from_cursor(cursor: str, *kinds: type) -> tuple[Any, ...] | None:
         return None
     try:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         place = None
-    if not isinstance(place, list) or [type(value) for value in place] != list(kinds):
+    if not isinstance(place, list) or [type(value) for value in place] != list(kinds) or not all(map(_fits, place)):
         raise DataError("the cursor is not one that this list gave", "begin without one")
     return tuple(place)
+
+
+def _fits(value: object) -> bool:
+    """Whether every database can compare with it."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return not isinstance(value, str) or value.isprintable()
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, replace: bool = True) -> int:

@@ -1,0 +1,43 @@
+"""All of our own API."""
+
+from fastapi import APIRouter
+
+from fedrec_client.serving.api.native.events import event_routes
+from fedrec_client.serving.api.native.explanations import explanation_routes
+from fedrec_client.serving.api.native.figures import Epsilon, figure_routes
+from fedrec_client.serving.api.native.forms import Desk
+from fedrec_client.serving.api.native.items import item_routes
+from fedrec_client.serving.api.native.keys import key_routes
+from fedrec_client.serving.api.native.lists import list_routes
+from fedrec_client.serving.api.native.rules import rule_routes
+from fedrec_client.serving.api.native.users import user_routes
+from fedrec_client.serving.http.keys import KeyRing
+from fedrec_client.serving.http.metrics import ServingMetrics
+from fedrec_client.serving.service import Service
+
+
+def routes(
+    service: Service,
+    metrics: ServingMetrics,
+    ring: KeyRing | None = None,
+    epsilon_remaining: Epsilon = lambda: None,
+) -> APIRouter:
+    """Everything under `/v1`, the busy ones first.
+
+    Args:
+        service: need not be open yet.
+        metrics: where lists and events are counted.
+        ring: told when a key is made or revoked; without one it takes the ring some seconds to notice.
+        epsilon_remaining: of the privacy budget, None where there is no ledger; may block.
+    """
+    desk = Desk(service)
+    router = APIRouter(prefix="/v1")
+    router.include_router(list_routes(desk, metrics))
+    router.include_router(event_routes(desk, metrics))
+    router.include_router(explanation_routes(desk))
+    router.include_router(item_routes(desk))
+    router.include_router(user_routes(desk))
+    router.include_router(rule_routes(desk))
+    router.include_router(figure_routes(desk, epsilon_remaining))
+    router.include_router(key_routes(service, ring))
+    return router
