@@ -253,6 +253,7 @@ def test_containers_may_do_little_and_hold_no_secret_in_the_environment() -> Non
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"google": "protobuf", "prometheus_client": "prometheus-client", "dp_accounting": "dp-accounting"}
+DISTRIBUTIONS |= {"dateutil": "python-dateutil"}
 # Loaded only where a setting asks for it; named in an extra of its own.
 OPTIONAL = {"opentelemetry": "tracing"}
 PLACES = {"server": "server/fedrec_server", "client": "client/fedrec_client"}

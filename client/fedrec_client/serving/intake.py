@@ -11,7 +11,7 @@ from fedrec.recommend.shelf import Item, Json
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.records import Event, User
 from fedrec_client.serving.store.block_book import Kind
-from fedrec_client.serving.store.event_book import AddedEvents
+from fedrec_client.serving.store.event_book import AddedEvents, remove_events_of_item
 from fedrec_client.serving.store.user_book import remove_user
 from fedrec_client.serving.tenant import SESSION, Tenant, text_of
 
@@ -128,10 +128,20 @@ class Intake:
         await self.put_items([after])
         return after
 
-    async def remove_item(self, item: str) -> bool:
-        """Take an item off the lists; its events stay. Whether it was there."""
-        was_there = await asyncio.to_thread(self._tenant.store.items.remove, item)
-        return self._tenant.shelf.remove(item) or was_there
+    async def remove_item(self, item: str, *, with_events: bool = False) -> bool:
+        """Take an item off the lists; its events stay, unless they shall go too. Whether it was there."""
+        tenant = self._tenant
+        was_there = await asyncio.to_thread(tenant.store.items.remove, item)
+        was_there = tenant.shelf.remove(item) or was_there
+        if with_events:
+            await asyncio.wrap_future(
+                tenant.writer.submit(lambda connection: remove_events_of_item(connection, tenant.name, item))
+            )
+            code = tenant.shelf.find(item)
+            for person in tenant.people.everybody():
+                if code in person.seen:
+                    tenant.forget(person.key[1])
+        return was_there
 
     async def put_users(self, users: Sequence[User]) -> int:
         """Add people, or describe them anew."""

@@ -97,17 +97,20 @@ class Lists:
         return self._answer(request, self._plain(request, scores, blocked, query, "similar"))
 
     async def from_source(self, source: Source, query: Query) -> Answer:
-        """What one of the sources has, without the others: trending, popular or latest."""
+        """What one of the sources has, without the others; nothing, if it does not speak for this user."""
         request = await self._request(query)
         blocked = self._blocked(request) | ~self._asked_for(request)
-        scores = self.sources.scores(source, request.model, request.person)
+        scores = self._scores(source, request)
         if scores is None:
             return self._answer(request, [])
         return self._answer(request, self._plain(request, scores, blocked, query, source))
 
     async def neighbours(self, user: str, n: int) -> list[tuple[str, float]]:
         """People in memory whose vectors are most like somebody's, with the cosine; best first. Private."""
-        model, vector = await self._tenant.engine.user_vector(await self._tenant.person(user))
+        person = await self._tenant.person(user)
+        if not person.codes:
+            return []
+        model, vector = await self._tenant.engine.user_vector(person)
         others = [p for p in self._tenant.people.everybody() if p.key[1] != user and not p.key[1].startswith(SESSION)]
         slack = self._tenant.settings.model.window_slack
         ready = [p for p in others if p.codes and p.is_read(model, slack) and p.read is not None]

@@ -1,5 +1,6 @@
 """What is known of the people who are asked for now: in memory, loaded from the store, told of every event."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from fedrec.recommend.live_model import Floats, LiveModel, UserWindow, window_st
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.settings import FeedbackSettings
 
+# Of clocks that differ: what is dated further ahead has not happened yet.
+CLOCK_ERROR_S = 5.0
 Meaning = Literal["positive", "read", "negative"]
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": lambda value, bound: value >= bound,
@@ -96,6 +99,7 @@ class Person:
         blocked_items, blocked_categories: what they asked not to be shown.
         context: the LLM's reading, of what `read` says: reading hash, first place and number of the codes.
         ahead: the same by an adapter that is about to take over.
+        later: what is dated ahead, and counts from then on: moment, code, meaning and weight.
     """
 
     key: tuple[str, str]
@@ -111,6 +115,7 @@ class Person:
     read: tuple[str, int, int] | None = None
     ahead: tuple[Floats, tuple[str, int, int]] | None = None
     asked_at: float = 0.0
+    later: list[tuple[float, int, Meaning, float]] = field(default_factory=list)
 
     def note(self, code: int, meaning: Meaning, weight: float, timestamp: float) -> bool:
         """Take in an event. False if it is older than what is known, so that all must be loaded anew."""
@@ -127,6 +132,21 @@ class Person:
                 self.codes.append(code)
                 self.weights.append(weight)
         return True
+
+    def note_in_time(self, code: int, meaning: Meaning, weight: float, timestamp: float, now: float) -> bool:
+        """`note`, unless it is dated ahead; then it waits for `catch_up`."""
+        if timestamp > now + CLOCK_ERROR_S:
+            self.later.append((timestamp, code, meaning, weight))
+            return True
+        return self.note(code, meaning, weight, timestamp)
+
+    def catch_up(self, now: float) -> bool:
+        """Take in what was dated ahead and is due. False as `note`."""
+        if not self.later:
+            return True
+        due = sorted(one for one in self.later if one[0] <= now)
+        self.later = [one for one in self.later if one[0] > now]
+        return all(self.note(code, meaning, weight, timestamp) for timestamp, code, meaning, weight in due)
 
     def window(self, model: LiveModel, slack: int) -> tuple[int, NDArray[np.int64]]:
         """Where what is read of the history begins, and its codes."""
@@ -157,14 +177,18 @@ class Person:
 
 
 def person_of(
-    key: tuple[str, str], events: Sequence[Event], feedback: Feedback, find: Callable[[str], int | None]
+    key: tuple[str, str],
+    events: Sequence[Event],
+    feedback: Feedback,
+    find: Callable[[str], int | None],
+    now: float = math.inf,
 ) -> Person:
     """From stored events in the order of time; those with items that nobody knows any more are left out."""
     person = Person(key)
     for event in events:
         if (code := find(event.item)) is not None:
             meaning = feedback.meaning(event.type, event.value)
-            person.note(code, meaning, feedback.weight(event.type), event.timestamp)
+            person.note_in_time(code, meaning, feedback.weight(event.type), event.timestamp, now)
     return person
 
 

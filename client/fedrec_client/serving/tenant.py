@@ -56,7 +56,7 @@ class Tenant:
 
     async def person(self, key: str) -> Person:
         """A user, or a session by `SESSION` and its id, with all that the store knows of them."""
-        while (person := self.people.find(key)) is None:
+        while (person := self._in_memory(key)) is None:
             loading = self._loading.get(key)
             if loading is None:
                 loading = self._loading[key] = asyncio.ensure_future(asyncio.to_thread(self._load, key))
@@ -64,6 +64,14 @@ class Tenant:
             await asyncio.shield(loading)
             await asyncio.sleep(0)  # `_loaded` runs first
         person.asked_at = time.time()
+        return person
+
+    def _in_memory(self, key: str) -> Person | None:
+        """With all that is due by now."""
+        person = self.people.find(key)
+        if person is not None and not person.catch_up(time.time()):
+            self.forget(key)
+            return None
         return person
 
     def _load(self, key: str) -> Person:
@@ -81,7 +89,7 @@ class Tenant:
         return person
 
     def _made(self, key: str, past: Sequence[Event | object]) -> Person:
-        return person_of((self.name, key), past, self.feedback, self.shelf.find)  # type: ignore[arg-type]
+        return person_of((self.name, key), past, self.feedback, self.shelf.find, time.time())  # type: ignore[arg-type]
 
     def _loaded(self, key: str, done: "asyncio.Future[Person]") -> None:
         self._loading.pop(key, None)
@@ -97,13 +105,14 @@ class Tenant:
             return
         meaning = self.feedback.meaning(event.type, event.value)
         weight = self.feedback.weight(event.type)
-        if is_new and meaning != "negative":
+        if is_new and meaning == "positive":  # what was merely shown would make itself popular
             self.trends.note(code, event.timestamp, weight)
+        now = time.time()
         for key in filter(None, (event.user, event.session and SESSION + event.session)):
             if key in self._loading:
                 self._touched.add(key)
             person = self.people.find(key)
-            if person is not None and not person.note(code, meaning, weight, event.timestamp):
+            if person is not None and not person.note_in_time(code, meaning, weight, event.timestamp, now):
                 self.forget(key)
 
     def forget(self, key: str) -> None:
@@ -194,21 +203,21 @@ def open_shelf(store: TenantStore, catalog: ItemCatalog) -> tuple[Shelf, list[It
 
 
 def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> Trends:
-    """Counts of stored events; types whose every event is negative are left out."""
+    """Counts of stored events; types whose every event is negative, or read and no more, are left out."""
     half_life_s = settings.fallback.trending_half_life_h * 3600
     trends = Trends(half_life_s)
     trends.grow(len(shelf))
-    negative = [text for text in settings.feedback.negative if text.isidentifier()]
+    unwanted = [text for text in (*settings.feedback.negative, *settings.feedback.read) if text.isidentifier()]
     latest = max((row.latest for row in store.log.counts_by_item()), default=None)
     if latest is None:
         return trends
     before: dict[str, int] = {}
     for moment in [*looks_back(latest, half_life_s), None]:
         counts = {row.item: row.events for row in store.log.counts_by_item(moment)}
-        disliked = {row.item: row.events for row in store.log.counts_by_item(moment, negative)} if negative else {}
+        others = {row.item: row.events for row in store.log.counts_by_item(moment, unwanted)} if unwanted else {}
         at = latest if moment is None else moment + half_life_s / 2
         for item, count in counts.items():
-            counts[item] = count - disliked.get(item, 0)
+            counts[item] = count - others.get(item, 0)
             more = counts[item] - before.get(item, 0)
             code = shelf.find(item)
             if more > 0 and code is not None:

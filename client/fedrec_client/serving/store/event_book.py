@@ -106,21 +106,30 @@ class EventBook:
         type: str | None = None,  # noqa: A002
         user: str | None = None,
         item: str | None = None,
+        until: float | None = None,
     ) -> tuple[list[Event], str]:
-        """One row for a type, user and item: values added up, all else of the latest event; then where to go on.
+        """One row for a type, user and item, and where to go on: values added up, since the first, else of the latest.
 
-        Events of sessions without a user are not among them. `updated` is when the latest of them came.
+        Events of sessions without a user are not among them. `updated` is when the last of them came.
+
+        Args:
+            until: only events that are not dated later.
         """
         after = from_cursor(cursor, str, str, str)
         key = (_unordered(_E.item), *_KEY[1:]) if user else _KEY
-        wanted: Select[Any] = select(*key, func.sum(_E.value), func.max(_E.updated)).group_by(*key).order_by(*key)
+        sums = (func.sum(_E.value), func.min(_E.timestamp), func.max(_E.updated))
+        wanted: Select[Any] = select(*key, *sums).group_by(*key).order_by(*key)
         wanted = _only(wanted, self._tenant, type, user, item)
         wanted = wanted if user else wanted.where(_E.user != "")
+        wanted = wanted if until is None else wanted.where(_E.timestamp <= until)
         wanted = wanted if after is None else wanted.where(tuple_(*key) > tuple_(*after))
         with self._database.begin() as connection:
             groups = connection.execute(wanted.limit(n)).all()
-            latest = _latest(connection, self._tenant, [(one[0], one[1], one[2]) for one in groups])
-        found = [replace(latest[one[0], one[1], one[2]], value=one[3], updated=one[4]) for one in groups]
+            latest = _latest(connection, self._tenant, [(one[0], one[1], one[2]) for one in groups], until)
+        found = [
+            replace(latest[one_item, one_user, kind], value=value, timestamp=first, updated=updated)
+            for one_item, one_user, kind, value, first, updated in groups
+        ]
         return found, to_cursor(*groups[-1][:3]) if len(groups) == n and groups else ""
 
     def find_raw(
@@ -188,6 +197,11 @@ def remove_events(connection: Connection, tenant: str, user: str, item: str, typ
     """`EventBook.remove` in a transaction that has begun."""
     gone = delete(EVENTS).where(_E.tenant == tenant, _E.user == user, _E.item == item)
     return connection.execute(gone if type is None else gone.where(_E.type == type)).rowcount
+
+
+def remove_events_of_item(connection: Connection, tenant: str, item: str) -> int:
+    """Delete what anybody did with an item, in a transaction that has begun; how many rows went."""
+    return connection.execute(delete(EVENTS).where(_E.tenant == tenant, _E.item == item)).rowcount
 
 
 def event_of(row: Row[Any]) -> Event:
@@ -266,7 +280,7 @@ def _unordered(column: ColumnElement[str]) -> ColumnElement[str]:
 
 
 def _latest(
-    connection: Connection, tenant: str, keys: Sequence[tuple[str, str, str]]
+    connection: Connection, tenant: str, keys: Sequence[tuple[str, str, str]], until: float | None
 ) -> dict[tuple[str, str, str], Event]:
     """Of each item, user and type the latest event."""
     found = {}
@@ -274,7 +288,8 @@ def _latest(
     for some in chunks(keys, 200):
         # Some more than the keys, of which SQLite would go through the whole table; a page has few items or few users.
         items, users = {key[0] for key in some}, {key[1] for key in some}
-        ranked = select(EVENTS, place).where(_E.tenant == tenant, _E.item.in_(items), _E.user.in_(users)).subquery()
+        chosen = select(EVENTS, place).where(_E.tenant == tenant, _E.item.in_(items), _E.user.in_(users))
+        ranked = (chosen if until is None else chosen.where(_E.timestamp <= until)).subquery()
         for row in connection.execute(select(ranked).where(ranked.c.place == 1)):
             found[row.item, row.user, row.type] = event_of(row)
     return found
