@@ -1,6 +1,8 @@
 """From scores of all items to the candidates that are arranged, and how they are arranged in each arm."""
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -8,9 +10,10 @@ from numpy.typing import NDArray
 
 from fedrec.recommend.arrangement import ArrangementSettings
 from fedrec.recommend.compiled_rules import CompiledRules
-from fedrec.recommend.final import FinalWeights
+from fedrec.recommend.final import FinalWeights, feature_columns
 from fedrec.recommend.index import best
 from fedrec.recommend.popularity import Popularity
+from fedrec_client.serving.settings import RankingSettings
 from fedrec_client.serving.tenant import Tenant
 
 # How long counts stand before popularity is worked out anew.
@@ -49,7 +52,7 @@ class Ranking:
 
     def _made(self, arm: str) -> ArrangementSettings:
         told = self._tenant.settings.ranking_of(arm)
-        weights = FinalWeights(told.model, told.recency, told.popularity, dict(told.fields))
+        weights = _told(told)
         return ArrangementSettings(
             self.learned.get(arm, weights) if told.learned else weights,
             told.diversity,
@@ -57,6 +60,30 @@ class Ranking:
             told.calibration,
             told.negative,
         )
+
+    def learns(self, arm: str) -> bool:
+        """Whether clicks teach its weights."""
+        return self._tenant.settings.ranking_of(arm).learned
+
+    def start(self, arm: str) -> FinalWeights:
+        """The weights that the settings name, where learning begins."""
+        return _told(self._tenant.settings.ranking_of(arm))
+
+    def features(
+        self, arm: str, codes: Sequence[int], scores: Sequence[float], now: float
+    ) -> list[dict[str, float | None]]:
+        """What an arm's final ranking weighs of each item, by name; None where it is not known.
+
+        Args:
+            scores: the model's, nats; NaN where another source put the item in the list.
+        """
+        weights, popularity = self.settings(arm).weights, self.popularity()
+        columns = feature_columns(
+            weights, self._tenant.shelf, np.array(codes, np.int64), np.array(scores, np.float64), popularity, now
+        )
+        return [
+            {name: _rounded(value) for name, value in zip(weights.names, row, strict=True)} for row in columns.tolist()
+        ]
 
     def candidates(
         self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int
@@ -76,3 +103,12 @@ class Ranking:
         if self._popularity is None or now - self._popularity[0] > _STALE_S or len(self._popularity[1].log) != n:
             self._popularity = (now, Popularity.of(self._tenant.trends.popular(n)))
         return self._popularity[1]
+
+
+def _told(settings: RankingSettings) -> FinalWeights:
+    return FinalWeights(settings.model, settings.recency, settings.popularity, dict(settings.fields))
+
+
+def _rounded(value: float) -> float | None:
+    """Six digits, so that a stored list stays small."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
