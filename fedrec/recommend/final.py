@@ -4,6 +4,7 @@ Each feature is counted in standard deviations over the candidates. The sum is g
 that a rule's nats mean the same whatever the weights; with the model's weight alone it is the model's score.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -139,6 +140,27 @@ def learn_weights(
         return value, slope
 
     return prior.with_row(minimize(loss, start, jac=True, method="L-BFGS-B").x) if len(pairs) else prior
+
+
+def click_ndcg(shown: Sequence[ShownFeatures], weights: FinalWeights, eta: float = 1.0) -> float:
+    """NDCG of clicks if these weights had ordered the lists; NaN without a list that has a click.
+
+    Args:
+        eta: as of `learn_weights`: a click far down counts for the many that were not seen there, so that the order in
+            which the lists were shown is not the best for that alone.
+    Reference: Joachims et al. 2017, arXiv:1608.04468, section 4; the gain of a click is its inverse propensity.
+    """
+    found = [_ndcg_of(one, weights, eta) for one in shown if one.is_clicked.any()]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _ndcg_of(one: ShownFeatures, weights: FinalWeights, eta: float) -> float:
+    places = len(one.is_clicked)
+    gains = np.where(one.is_clicked, np.minimum(1 / propensities(places, eta), MAX_INVERSE_PROPENSITY), 0)
+    discounts = 1 / np.log2(np.arange(2.0, places + 2.0))
+    # Backwards first, so that equal scores do not stand in the order that was shown, which knows the clicks.
+    order = np.argsort(-final_scores(one.features, weights)[::-1], kind="stable")
+    return float((gains[::-1][order] * discounts).sum() / (np.sort(gains)[::-1] * discounts).sum())
 
 
 def _pairs(shown: Sequence[ShownFeatures], n_features: int, eta: float) -> tuple[Floats, Floats]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
+import math
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,7 +79,8 @@ class Lists:
         codes = np.array(list(dict.fromkeys(known)), np.int64)
         scores = request.model.score_rows[codes] @ request.vector
         placed = self._arrange(request, codes, scores, len(codes), request.rules.for_given(), None)
-        ranked = [self._ranked(one, "model" if request.person.codes else "popular") for one in placed]
+        source: Source = "model" if request.person.codes else "popular"
+        ranked = self._listed(request, placed, _by_code(codes, scores), source)
         there = set(codes.tolist())
         lowest = min((one.score for one in ranked), default=0.0)
         missing = [item for item in dict.fromkeys(query.candidates) if self._tenant.shelf.find(item) not in there]
@@ -100,7 +102,10 @@ class Lists:
         """What one of the sources has, without the others; nothing, if it does not speak for this user."""
         request = await self._request(query)
         blocked = self._blocked(request) | ~self._asked_for(request)
-        scores = self._scores(source, request)
+        if source in ("model", "session"):
+            scores = request.model.scores(request.vector[None])[0] if _speaks(source, request) else None
+        else:
+            scores = self.sources.scores(source, request.model, request.person)
         if scores is None:
             return self._answer(request, [])
         return self._answer(request, self._plain(request, scores, blocked, query, source))
@@ -185,7 +190,8 @@ class Lists:
                 continue
             codes, scores = found
             placed = self._arrange(request, codes, scores, n, request.rules, blocked, before + len(ranked))
-            ranked += [self._ranked(one, source) for one in placed]
+            of_model = _by_code(codes, scores) if source in ("model", "session") else {}
+            ranked += self._listed(request, placed, of_model, source)
             blocked[[one.code for one in placed]] = True
         return ranked
 
@@ -209,7 +215,8 @@ class Lists:
         """By these scores alone; filters hold, but nothing is pinned or mixed in."""
         wanted = query.n + query.offset
         codes = self.ranking.best(scores, request.rules.open & ~blocked, wanted)[query.offset :]
-        return [self._ranked(Placed(int(code), float(scores[code])), source) for code in codes]
+        placed = [Placed(int(code), float(scores[code])) for code in codes]
+        return self._listed(request, placed, {}, source)
 
     def _arrange(
         self,
@@ -237,9 +244,20 @@ class Lists:
             offset,
         )
 
-    def _ranked(self, placed: Placed, source: Source) -> Ranked:
-        item = self._tenant.shelf.item(placed.code)
-        return Ranked(item, placed.score, "pinned" if placed.is_pinned else source, placed.rules)
+    def _listed(
+        self, request: _Request, placed: Sequence[Placed], scores: Mapping[int, float], source: Source
+    ) -> list[Ranked]:
+        """With features, where somebody will want them. `scores`: the model's, by code."""
+        shelf = self._tenant.shelf
+        features: list[dict[str, float | None]] = [{} for _ in placed]
+        if request.query.explain or self.ranking.learns(request.arm):
+            codes = [one.code for one in placed]
+            told = [scores.get(code, math.nan) for code in codes]
+            features = self.ranking.features(request.arm, codes, told, request.now)
+        return [
+            Ranked(shelf.item(one.code), one.score, "pinned" if one.is_pinned else source, one.rules, None, known)
+            for one, known in zip(placed, features, strict=True)
+        ]
 
     def _answer(self, request: _Request, ranked: Sequence[Ranked]) -> Answer:
         query, tenant = request.query, self._tenant
@@ -251,12 +269,31 @@ class Lists:
         name = query.ranking or uuid.uuid4().hex
         if query.is_recorded and ids:
             sources = tuple(one.source for one in ranked)
+            features = _columns(ranked) if self.ranking.learns(request.arm) else {}
             shown = Shown(
-                name, query.user, query.session_id, request.now, request.arm, request.model.version, ids, sources
+                name,
+                query.user,
+                query.session_id,
+                request.now,
+                request.arm,
+                request.model.version,
+                ids,
+                sources,
+                features,
             )
             tenant.note_shown(shown)
         took_ms = 1000 * (time.perf_counter() - request.began)
         return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms)
+
+
+def _columns(ranked: Sequence[Ranked]) -> dict[str, tuple[float | None, ...]]:
+    """Features by name, in the order of the list."""
+    names = next((one.features for one in ranked if one.features), {})
+    return {name: tuple(one.features.get(name) for one in ranked) for name in names}
+
+
+def _by_code(codes: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[int, float]:
+    return dict(zip(codes.tolist(), scores.tolist(), strict=True))
 
 
 def _speaks(source: str, request: _Request) -> bool:

@@ -81,6 +81,10 @@ class Feedback:
                 return meaning
         return "read"
 
+    def is_positive(self, event_type: str, value: float) -> bool:
+        """Whether an event makes a history."""
+        return self.meaning(event_type, value) == "positive"
+
     def weight(self, event_type: str) -> float:
         """How much it says, beside 1."""
         return self._weights.get(event_type, 1.0)

@@ -1,6 +1,8 @@
 """From scores of all items to the candidates that are arranged, and how they are arranged in each arm."""
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedrec.recommend.arrangement import ArrangementSettings
 from fedrec.recommend.compiled_rules import CompiledRules
-from fedrec.recommend.final import FinalWeights
+from fedrec.recommend.final import FinalWeights, feature_columns
 from fedrec.recommend.index import best
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.popularity import Popularity
@@ -58,7 +60,7 @@ class Ranking:
 
     def _made(self, arm: str) -> ArrangementSettings:
         told = self._told(arm)
-        weights = FinalWeights(told.model, told.recency, told.popularity, dict(told.fields))
+        weights = _weights(told)
         return ArrangementSettings(
             self.learned.get(arm, weights) if told.learned else weights,
             told.diversity,
@@ -87,6 +89,30 @@ class Ranking:
         codes = self.candidates(request, scores, blocked, wanted)
         return codes, scores[codes]
 
+    def learns(self, arm: str) -> bool:
+        """Whether clicks teach its weights."""
+        return self._told(arm).learned
+
+    def start(self, arm: str) -> FinalWeights:
+        """The weights that the settings name, where learning begins."""
+        return _weights(self._told(arm))
+
+    def features(
+        self, arm: str, codes: Sequence[int], scores: Sequence[float], now: float
+    ) -> list[dict[str, float | None]]:
+        """What an arm's final ranking weighs of each item, by name; None where it is not known.
+
+        Args:
+            scores: the model's, nats; NaN where another source put the item in the list.
+        """
+        weights, popularity = self.settings(arm).weights, self.popularity()
+        columns = feature_columns(
+            weights, self._tenant.shelf, np.array(codes, np.int64), np.array(scores, np.float64), popularity, now
+        )
+        return [
+            {name: _rounded(value) for name, value in zip(weights.names, row, strict=True)} for row in columns.tolist()
+        ]
+
     def candidates(
         self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int
     ) -> NDArray[np.int64]:
@@ -105,3 +131,12 @@ class Ranking:
         if self._popularity is None or now - self._popularity[0] > _STALE_S or len(self._popularity[1].log) != n:
             self._popularity = (now, Popularity.of(self._tenant.trends.popular(n)))
         return self._popularity[1]
+
+
+def _weights(settings: RankingSettings) -> FinalWeights:
+    return FinalWeights(settings.model, settings.recency, settings.popularity, dict(settings.fields))
+
+
+def _rounded(value: float) -> float | None:
+    """Six digits, so that a stored list stays small."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

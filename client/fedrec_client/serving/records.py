@@ -116,13 +116,19 @@ class Why:
 
 @dataclass(frozen=True, repr=False)
 class Ranked:
-    """A place of a list."""
+    """A place of a list.
+
+    Attributes:
+        features: what the final ranking weighed, by name, None where it is not known; empty unless it is asked for or
+            the arm learns.
+    """
 
     item: Item
     score: float
     source: Source
     rules: tuple[str, ...] = ()
     why: Why | None = None
+    features: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,6 +158,8 @@ class Shown:
     Attributes:
         items: ids in their order.
         sources: of each.
+        features: of the final ranking by name, of each item as it was then; None where it was not known. Empty unless
+            the arm learns.
     """
 
     id: str
@@ -162,6 +170,7 @@ class Shown:
     adapter: str
     items: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    features: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

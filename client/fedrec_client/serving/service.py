@@ -13,6 +13,7 @@ from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
 from fedrec_client.serving.intake import Intake
+from fedrec_client.serving.learning_to_rank import LearningToRank
 from fedrec_client.serving.lists import Lists
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.settings import ServingSettings
@@ -51,6 +52,7 @@ class TenantService:
     policy: Policy = field(repr=False)
     lists: Lists = field(repr=False)
     intake: Intake = field(repr=False)
+    learning_to_rank: LearningToRank = field(repr=False)
 
 
 class Service:
@@ -70,11 +72,18 @@ class Service:
         self._version = "none"
         self.versions: Versions | None = None
         self._swapping = asyncio.Lock()
+        self._encode: Callable[[Sequence[str]], Floats] | None = None
 
     @property
     def version(self) -> str:
         """Of the adapter that is served; "none" before the first."""
         return self._version
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Text features, `[texts, feature_dim]`; slow, for a thread. Raises NotReadyError; ModelError: no token."""
+        if self._encode is None:
+            raise NotReadyError("the service is still reading items and events", "try again in a moment")
+        return self._encode(texts)
 
     def is_ready(self) -> bool:
         """Whether every tenant is there."""
@@ -110,7 +119,11 @@ class Service:
                 say,
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
-            self._tenants[name] = TenantService(tenant, policy, Lists(tenant, policy, key), Intake(tenant))
+            lists = Lists(tenant, policy, key)
+            learning = LearningToRank(tenant, lists.ranking)
+            await learning.restore()
+            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning)
+        self._encode = served.encode
         self._version = served.model.version
 
     def _rules_path(self, tenant: str) -> Path:

@@ -1,7 +1,7 @@
 """What people did with the lists that they were shown: results of an A/B test, and rows to learn ranking from."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, tuple_
@@ -14,6 +14,8 @@ from fedrec_client.serving.store.tables import EVENTS, SHOWN
 
 # An event that names no ranking answers lists of the same person that are not older.
 ANSWER_S = 1800.0
+# Whether an event of a type and value is a click.
+Counts = Callable[[str, float], bool]
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,23 @@ class ClickBook:
             found.append(Impression(one.id, one.arm, one.at, one.items, clicked))
         return found
 
-    def _every(self, since: float, types: Collection[str] | None) -> Iterator[tuple[Shown, frozenset[str]]]:
+    def clicked(self, arm: str, counts: Counts) -> Iterator[tuple[Shown, frozenset[str]]]:
+        """Lists of an arm that have a click and features, with the items that were clicked, oldest first."""
+        for one, clicked in self._every(0.0, None, arm, counts):
+            if clicked and one.features:
+                yield one, clicked
+
+    def _every(
+        self, since: float, types: Collection[str] | None, arm: str | None = None, counts: Counts | None = None
+    ) -> Iterator[tuple[Shown, frozenset[str]]]:
         place = (SHOWN.c.at, SHOWN.c.id)
         chosen = select(SHOWN).where(SHOWN.c.tenant == self._tenant).order_by(*place).limit(CHUNK)
+        chosen = chosen if arm is None else chosen.where(SHOWN.c.arm == arm)
         wanted = chosen.where(SHOWN.c.at >= since)
         while True:
             with self._database.begin() as connection:
                 lists = [shown_of(row) for row in connection.execute(wanted).mappings()]
-                clicked = _clicked(connection, self._tenant, [one.id for one in lists], types)
+                clicked = _clicked(connection, self._tenant, [one.id for one in lists], types, counts)
             for one in lists:
                 yield one, frozenset(clicked[one.id].intersection(one.items))
             if len(lists) < CHUNK:
@@ -91,17 +102,22 @@ class ClickBook:
 
 
 def _clicked(
-    connection: Connection, tenant: str, ids: Sequence[str], types: Collection[str] | None
+    connection: Connection,
+    tenant: str,
+    ids: Sequence[str],
+    types: Collection[str] | None,
+    counts: Counts | None = None,
 ) -> defaultdict[str, set[str]]:
     """Items of events that answer lists, shown there or not."""
     e, s, found = EVENTS.c, SHOWN.c, defaultdict[str, set[str]](set)
-    chosen = select(s.id, e.item, e.ranking).where(s.tenant == tenant, s.id.in_(ids), e.tenant == tenant)
+    chosen = select(s.id, e.item, e.ranking, e.type, e.value)
+    chosen = chosen.where(s.tenant == tenant, s.id.in_(ids), e.tenant == tenant)
     chosen = chosen if types is None else chosen.where(e.type.in_(types))
     soon = e.timestamp.between(s.at, s.at + ANSWER_S)
     of_user = chosen.where(e.user == s.user, s.user != "", soon)
     of_session = chosen.where(e.session == s.session, s.session != "", soon, (e.user == "") | (s.user == ""))
     for wanted, is_named in ((chosen.where(e.ranking == s.id), True), (of_user, False), (of_session, False)):
-        for ranking, item, named in connection.execute(wanted) if ids else ():
-            if is_named or not named:
+        for ranking, item, named, kind, value in connection.execute(wanted) if ids else ():
+            if (is_named or not named) and (counts is None or counts(kind, value)):
                 found[ranking].add(item)
     return found

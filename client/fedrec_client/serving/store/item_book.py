@@ -1,6 +1,6 @@
 """The items of a tenant."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, select
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, select
 from fedrec.database import Database
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.store.columns import (
+    chunks,
     from_cursor,
     from_json,
     identifier,
@@ -39,6 +40,15 @@ class ItemBook:
         with self._database.begin() as connection:
             found = connection.execute(wanted).mappings().first()
         return None if found is None else _item(found)
+
+    def several(self, ids: Iterable[str]) -> dict[str, Item]:
+        """Those of them that there are, by id."""
+        found: dict[str, Item] = {}
+        with self._database.begin() as connection:
+            for some in chunks(ids):
+                wanted = select(ITEMS).where(ITEMS.c.tenant == self._tenant, ITEMS.c.id.in_(some))
+                found |= {row["id"]: _item(row) for row in connection.execute(wanted).mappings()}
+        return found
 
     def remove(self, item: str) -> bool:
         """Forget one; whether it was there. Events that name it stay."""

@@ -1,13 +1,14 @@
 """The lists that a tenant's people were shown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, select
 
 from fedrec.database import Database
 from fedrec_client.serving.records import Shown
-from fedrec_client.serving.store.columns import from_json, to_json, upsert
+from fedrec_client.serving.store.columns import chunks, from_json, to_json, upsert
 from fedrec_client.serving.store.tables import SHOWN
 
 
@@ -51,12 +52,39 @@ def add_shown(connection: Connection, tenant: str, lists: Sequence[Shown]) -> No
     upsert(connection, SHOWN, [_row(tenant, one) for one in lists], replace=False)
 
 
+def confirm_shown(connection: Connection, tenant: str, lists: Sequence[Shown]) -> None:
+    """Note what was really displayed: of a list that is there already items and order alone change, a new one is added.
+
+    What is known of an item that the list had keeps to it; one that was not in it comes without.
+    """
+    once = {one.id: one for one in lists}
+    known: dict[str, Shown] = {}
+    for some in chunks(once):
+        wanted = select(SHOWN).where(SHOWN.c.tenant == tenant, SHOWN.c.id.in_(some))
+        known |= {row["id"]: shown_of(row) for row in connection.execute(wanted).mappings()}
+    rows = [_row(tenant, _reordered(known[name], one) if name in known else one) for name, one in once.items()]
+    upsert(connection, SHOWN, rows)
+
+
+def _reordered(before: Shown, displayed: Shown) -> Shown:
+    places = {item: place for place, item in enumerate(before.items)}
+    found = [places.get(item) for item in displayed.items]
+    sources = tuple(own if at is None else before.sources[at] for own, at in zip(displayed.sources, found, strict=True))
+    features = {
+        name: tuple(None if at is None else values[at] for at in found) for name, values in before.features.items()
+    }
+    return replace(before, items=displayed.items, sources=sources, features=features)
+
+
 def shown_of(row: RowMapping) -> Shown:
     """A row of `SHOWN` as a list."""
     plain = {name: row[name] for name in ("id", "user", "session", "at", "arm", "adapter")}
-    return Shown(**plain, items=tuple(from_json(row["items"])), sources=tuple(from_json(row["sources"])))
+    items, sources = (tuple(from_json(row[name])) for name in ("items", "sources"))
+    features = {name: tuple(values) for name, values in from_json(row["features"]).items()}
+    return Shown(**plain, items=items, sources=sources, features=features)
 
 
 def _row(tenant: str, one: Shown) -> dict[str, Any]:
     plain = {name: getattr(one, name) for name in ("id", "user", "session", "at", "arm", "adapter")}
-    return {"tenant": tenant, **plain, "items": to_json(list(one.items)), "sources": to_json(list(one.sources))}
+    lists = {name: to_json(list(getattr(one, name))) for name in ("items", "sources")}
+    return {"tenant": tenant, **plain, **lists, "features": to_json(dict(one.features))}

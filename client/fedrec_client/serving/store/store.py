@@ -10,6 +10,7 @@ from fedrec_client.serving.store.event_book import EventBook
 from fedrec_client.serving.store.event_log import EventLog
 from fedrec_client.serving.store.item_book import ItemBook
 from fedrec_client.serving.store.key_book import KeyBook
+from fedrec_client.serving.store.learned_book import LearnedBook
 from fedrec_client.serving.store.opinion_book import OpinionBook
 from fedrec_client.serving.store.reading_book import ReadingBook
 from fedrec_client.serving.store.rule_book import RuleBook
@@ -43,6 +44,7 @@ class TenantStore:
     opinions: OpinionBook
     readings: ReadingBook
     vectors: VectorBook
+    learned: LearnedBook
 
 
 class ServingStore:
@@ -77,6 +79,7 @@ class ServingStore:
             opinions=OpinionBook(d, tenant),
             readings=ReadingBook(d, tenant),
             vectors=VectorBook(d, tenant),
+            learned=LearnedBook(d, tenant),
         )
 
     def writer(self, waiting: int = 4096) -> Writer:

@@ -85,6 +85,7 @@ SHOWN = Table(
     _word("adapter"),
     _word("items"),
     _word("sources"),
+    _word("features"),  # of the final ranking where it learns; else empty
     Index(None, "tenant", "at"),
     Index(None, "tenant", "user"),
     Index(None, "tenant", "session"),
@@ -103,6 +104,15 @@ RULE_VERSIONS = Table(
     METADATA,
     _word("tenant", primary_key=True),
     Column("version", BigInteger, nullable=False),
+)
+
+LEARNED = Table(
+    "learned",
+    METADATA,
+    _word("tenant", primary_key=True),
+    _word("arm", primary_key=True),
+    _word("weights"),
+    Column("at", Float(53), nullable=False),
 )
 
 BLOCKS = Table(

@@ -21,7 +21,7 @@ from fedrec_client.serving.store.columns import (
 )
 from fedrec_client.serving.store.tables import BLOCKS, EVENTS, OPINIONS, READINGS, SHOWN, USERS
 
-_NESTED = {"labels", "subscribe", "items", "sources"}
+_NESTED = {"labels", "subscribe", "items", "sources", "features"}
 _HIDDEN = {"tenant", "seq"}
 
 
