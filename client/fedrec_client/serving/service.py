@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,12 +62,17 @@ class Service:
         self.store = ServingStore.open(store_url(folder, settings.store.database))
         self._writer: Writer = self.store.writer()
         self._tenants: dict[str, TenantService] = {}
-        self._version = "none"
+        self._version, self._since = "none", 0.0
 
     @property
     def version(self) -> str:
         """Of the adapter that is served; "none" before the first."""
         return self._version
+
+    @property
+    def since(self) -> float:
+        """Unix seconds from which on this process serves that version; 0 before the first."""
+        return self._since
 
     def is_ready(self) -> bool:
         """Whether every tenant is there."""
@@ -95,7 +101,7 @@ class Service:
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
             self._tenants[name] = TenantService(tenant, policy, Lists(tenant, policy, key), Intake(tenant))
-        self._version = served.model.version
+        self._version, self._since = served.model.version, time.time()
 
     def _rules_path(self, tenant: str) -> Path:
         """`rules.toml`; of a tenant that is named `rules-NAME.toml`."""
@@ -107,7 +113,7 @@ class Service:
         for one in self.tenants():
             async with one.tenant.changing_items:
                 await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
-        self._version = model.version
+        self._version, self._since = model.version, time.time()
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:
