@@ -28,11 +28,12 @@ BASE |= {
     "fedrec.toml",
 }
 SERVER = BASE | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
-SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code"}
+SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code", "fedrec.web"}
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
     "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
+    "fedrec.web": BASE,
     "fedrec.wire": BASE,
     "fedrec.terms": BASE | {"fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.data": BASE,
@@ -58,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web"},
 }
 
 

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from starlette.routing import Route
 
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.invitation import Invitation
+from fedrec.web.assets import SHARED
 from fedrec_server.admin.administration import invite
 from fedrec_server.admin.api import api_routes
 from fedrec_server.admin.app import admin_app
@@ -38,7 +38,6 @@ from fedrec_server.state.store import Office, at
 from fedrec_sim.rehearsal.federations import sums_federation
 
 PORTS = {"GATEWAY_PORT": 8443, "SUPERLINK_PORT": 9191, "ADMIN_PORT": 8444}
-STATIC = files("fedrec_server.admin") / "static"
 PASSWORD = "correct horse battery"
 
 
@@ -340,13 +339,11 @@ def test_a_page_invites_once_and_shows_the_token_once(world: World) -> None:
 
 
 def test_what_is_shipped_is_what_its_list_says() -> None:
-    text = (STATIC / "THIRD-PARTY.txt").read_text()
+    text = (SHARED / "THIRD-PARTY.txt").read_text()
     listed = re.findall(r"^(\S+\.js) .*?SHA-256 ([0-9a-f]{64})$", text, re.MULTILINE | re.DOTALL)
-    assert {name for name, _ in listed} == {f.name for f in STATIC.iterdir()} - {
-        "admin.js", "admin.css", "icon.svg", "THIRD-PARTY.txt",
-    }  # fmt: skip
+    assert {name for name, _ in listed} == {f.name for f in SHARED.iterdir()} - {"icon.svg", "THIRD-PARTY.txt"}
     for name, digest in listed:
-        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((SHARED / name).read_bytes()).hexdigest() == digest
 
 
 def test_pages_load_nothing_from_elsewhere(world: World) -> None:

@@ -113,8 +113,12 @@ class Engine:
         features = np.zeros((len(texts), self.model.texts.shape[1]), np.float32)
         told = [place for place, text in enumerate(texts) if text]
         if told:
-            features[told] = await asyncio.to_thread(self._encode, [texts[place] for place in told])
+            features[told] = await self.encode([texts[place] for place in told])
         self.model.add_items(features)
+
+    async def encode(self, texts: Sequence[str]) -> Floats:
+        """Text features, `[texts, feature_dim]`, as items have them."""
+        return await asyncio.to_thread(self._encode, texts)
 
     async def swap(self, model: LiveModel, people: Callable[[], Sequence[Person]]) -> None:
         """Serve another adapter from now on. Whoever asks meanwhile is answered by the one before.

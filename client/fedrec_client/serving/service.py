@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ class Service:
         self.store = ServingStore.open(store_url(folder, settings.store.database))
         self._writer: Writer = self.store.writer()
         self._tenants: dict[str, TenantService] = {}
-        self._version = "none"
+        self._version, self._since = "none", 0.0
         self.versions: Versions | None = None
         self._swapping = asyncio.Lock()
         self._encode: Callable[[Sequence[str]], Floats] | None = None
@@ -78,6 +79,11 @@ class Service:
     def version(self) -> str:
         """Of the adapter that is served; "none" before the first."""
         return self._version
+
+    @property
+    def since(self) -> float:
+        """Unix seconds from which on this process serves that version; 0 before the first."""
+        return self._since
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Text features, `[texts, feature_dim]`; slow, for a thread. Raises NotReadyError; ModelError: no token."""
@@ -124,7 +130,7 @@ class Service:
             await learning.restore()
             self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning)
         self._encode = served.encode
-        self._version = served.model.version
+        self._version, self._since = served.model.version, time.time()
 
     def _rules_path(self, tenant: str) -> Path:
         """`rules.toml`; of a tenant that is named `rules-NAME.toml`."""
@@ -138,7 +144,7 @@ class Service:
                 async with one.tenant.changing_items:
                     await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
                     one.tenant.index.want(one.tenant.engine.model)
-            self._version = model.version
+            self._version, self._since = model.version, time.time()
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 
 from fedrec.errors import ConfigError
-from fedrec.files import sha256
+from fedrec.web.assets import SHARED, addresses, static_files
 from fedrec_server.admin import administration, progress
 from fedrec_server.admin.guard import COOKIE
 from fedrec_server.admin.overview import overview, partners_told
@@ -27,6 +27,7 @@ from fedrec_server.state.store import Office
 
 _log = logging.getLogger(__name__)
 _PLACE = files("fedrec_server.admin")
+_ASSETS = addresses(static_files(_PLACE / "static", SHARED))
 _ON_A_PAGE = 50
 # Guesses at the door: ten, then one in five seconds, from wherever they come; tokens of programs are not among them.
 _GUESSES_PER_S, _GUESSES = 0.2, 10
@@ -64,7 +65,7 @@ class Pages:
             loader=FileSystemLoader(str(_PLACE / "templates")), autoescape=True, undefined=StrictUndefined
         )
         self._jinja.filters |= {"ago": ago, "size": size}
-        self._jinja.globals |= {"asset": _assets(), "federation": self.coordinator.federation().terms.name}
+        self._jinja.globals |= {"asset": _ASSETS, "federation": self.coordinator.federation().terms.name}
 
     def page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
         """A whole page."""
@@ -228,15 +229,6 @@ def _hours(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError("the hours are no number", "72, say") from error
-
-
-def _assets() -> dict[str, str]:
-    """Addresses of the files that pages load, with their content's hash, so that a browser keeps no old one."""
-    found = {}
-    for file in (_PLACE / "static").iterdir():
-        if file.is_file():
-            found[file.name] = f"/static/{file.name}?{sha256(file.read_bytes())[:12]}"
-    return found
 
 
 def ago(moment: str) -> str:

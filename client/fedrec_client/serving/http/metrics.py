@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -45,6 +46,16 @@ _FIGURES = {
 }
 
 
+class Observer(Protocol):
+    """Told of what is counted, as it is counted; must be quick."""
+
+    def note_answer(self, route: str, status: int, seconds: float) -> None:
+        """An answer went out."""
+
+    def note_events(self, n: int) -> None:
+        """Events were stored."""
+
+
 class ServingMetrics:
     """Counts in a registry of its own.
 
@@ -67,6 +78,7 @@ class ServingMetrics:
         registry.register(_EngineCollector(engine_figures))
         ProcessCollector(namespace=PREFIX.rstrip("_"), registry=registry)
         self._children: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
+        self._observers: list[Observer] = []
 
     def observe(self, api: Family, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer. `route` is a template, `method` one of HTTP's."""
@@ -77,6 +89,8 @@ class ServingMetrics:
             self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)
+        for observer in self._observers:
+            observer.note_answer(route, status, seconds)
 
     def refuse(self, reason: str) -> None:
         """Count a request that was not let in."""
@@ -91,12 +105,18 @@ class ServingMetrics:
     def count_events(self, api: Family, n: int) -> None:
         """Count events that were stored."""
         self._events.labels(api).inc(n)
+        for observer in self._observers:
+            observer.note_events(n)
         if api == "metarank":
             self._metarank.events.inc(n)
 
     def count_rank(self, model: str, seconds: float) -> None:
         """Count a call of Metarank's `/rank/{model}`; beyond some models they are "other"."""
         self._metarank.count(model, seconds)
+
+    def tell(self, observer: Observer) -> None:
+        """Have somebody told of each answer and event from now on."""
+        self._observers.append(observer)
 
     def watch_under_way(self, count: Callable[[], int]) -> None:
         """Ask this at each scrape."""

@@ -16,6 +16,9 @@ _TABLE: tuple[tuple[str, str, Scope], ...] = (
     ("GET", "/ready", "open"),
     ("GET", "/metrics", "read"),
     ("GET", "/static/**", "open"),
+    # Pages; what the operator sees needs "admin", so no line names it
+    ("GET", "/shop/**", "read"),
+    ("POST", "/shop/**", "write"),
     # Our own API
     ("GET", "/v1/docs", "open"),
     ("GET", "/v1/openapi.json", "open"),

@@ -1,0 +1,1 @@
+"""Pages for people: the storefront at `/shop`, the operator's page at `/operate`."""
