@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.evaluation.metrics"},
 }
 
 
