@@ -19,11 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.errors import RunError
 from fedrec.evaluation.metrics import hit_rate, ndcg, target_ranks
 from fedrec.recommend.live_model import LiveModel, UserWindow, window_start
 from fedrec.recommend.readings import HistoryReader, Wanted
@@ -253,19 +255,24 @@ def paired_interval(users: NDArray[np.int64], differences: Floats64, seed: int =
     return float(low), float(high)
 
 
-def replay(tenant: Tenant, old: LiveModel, new: LiveModel, after: int = 0) -> Verdict:
+def replay(
+    tenant: Tenant, old: LiveModel, new: LiveModel, after: int = 0, stop: threading.Event | None = None
+) -> Verdict:
     """Both adapters over the latest events. Slow; in a thread of its own, at low priority.
 
     Args:
         old, new: branches that nobody else adds items to, with the tenant's later items; see `branches`.
         after: as of `latest_cases`.
+        stop: set to give it up.
+    Raises: StorageError. RunError: it was given up.
     """
+    rest = partial(_rest, stop or threading.Event())
     began, settings = time.perf_counter(), tenant.settings
     step_back()
     cases = latest_cases(tenant, settings.learning.replay_events, after)
     cases = [case for case in cases if case.target < old.n_items and case.codes.max() < old.n_items]
     hidden, slack = ~tenant.shelf.recommendable(), settings.model.window_slack
-    ranks_old, ranks_new = (ranks_of(model, cases, hidden, slack, _rest) for model in (old, new))
+    ranks_old, ranks_new = (ranks_of(model, cases, hidden, slack, rest) for model in (old, new))
     users = np.array([case.user for case in cases], np.int64)
     verdict = judge(old.version, new.version, users, ranks_old, ranks_new, settings.learning.replay_tolerance)
     verdict = replace(verdict, took_s=round(time.perf_counter() - began, 3))
@@ -286,5 +293,6 @@ def step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
-def _rest(took_s: float) -> None:
-    time.sleep(took_s * (1 - _BUSY_SHARE) / _BUSY_SHARE)
+def _rest(stop: threading.Event, took_s: float) -> None:
+    if stop.wait(took_s * (1 - _BUSY_SHARE) / _BUSY_SHARE):
+        raise RunError("a replay was given up: the service ends")

@@ -96,7 +96,7 @@ class Watch:
         return self._tenant.name
 
     def click_types(self) -> list[str]:
-        """Types of events that count as clicks: of those that came, what is not by its type negative or mere reading."""
+        """Types of events that count as clicks: those that came, less negative ones and mere reading."""
         counts = (self._measures.reference, self._measures.current)
         seen = {name for one in counts for name in one.get("events by type", {})}
         return _click_types(self._tenant.settings.feedback, seen)
