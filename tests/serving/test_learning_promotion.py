@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedrec.errors import RunError
+from fedrec.errors import ModelError, RunError
 from fedrec.model.features import ItemFeatures
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.serving.learning import promotion as under_test
@@ -234,5 +234,47 @@ def test_nobody_promotes_twice_at_once(place: Place, world: World, says: Callabl
         world.newest = candidate_of(2)
         assert sorted(await asyncio.gather(promotion.look(), promotion.look())) == ["nothing newer", "served"]
         assert replayed == ["round-0002"]
+
+    place.run(work)
+
+
+def test_one_that_cannot_be_loaded_is_left_alone_for_an_hour(place: Place, world: World) -> None:
+    tries: list[float] = []
+
+    def make(_: Candidate) -> LiveModel:
+        tries.append(world.now)
+        raise ModelError("does not fit")
+
+    async def work(service: Service) -> None:
+        sources = Sources(lambda: world.newest, make)
+        promotion = Promotion(service, sources, Alerts(""), clock=lambda: world.now)
+        await promotion.began(candidate_of(1))
+        world.newest = candidate_of(2)
+        with pytest.raises(ModelError):
+            await promotion.look()
+        assert await promotion.look() == "nothing newer"
+        world.now += 3601
+        with pytest.raises(ModelError):
+            await promotion.look()
+        assert len(tries) == 2
+        assert service.version == "round-0001"
+
+    place.run(work)
+
+
+def test_without_the_earlier_adapter_there_is_no_way_back_but_one_forward(
+    place: Place, world: World, says: Callable[[str], list[str]]
+) -> None:
+    says("helps")
+
+    async def work(service: Service) -> None:
+        promotion = world.promotion(service)
+        await promotion.began(candidate_of(1))
+        world.newest = candidate_of(2)
+        assert await promotion.look() == "served"
+        (place.folder / "adapters" / f"{1:064x}.safetensors").unlink()
+        world.asked = (1000, 900)
+        world.newest = candidate_of(3)
+        assert await promotion.look() == "served"
 
     place.run(work)

@@ -30,6 +30,8 @@ _WATCH_S = 14 * 86_400.0
 _P_VALUE = 1e-3
 _FEWEST_LISTS, _FEWEST_FAILURES = 200, 20
 _CLICKS_EVERY_S = 3600.0
+# An adapter that could not be loaded or replayed is not tried again sooner: that takes a lot of the machine.
+_AGAIN_S = 3600.0
 
 Outcome = Literal["nothing newer", "served", "kept", "rolled back"]
 
@@ -71,6 +73,7 @@ class Promotion:
         self._changing = asyncio.Lock()
         self._asked_before = (0, 0)  # of this process, when the adapter of now took over
         self._clicks_at = float("-inf")
+        self._tried: tuple[str, float] = ("", float("-inf"))
         self.record: PromotionRecord = self._book.read()
 
     async def began(self, candidate: Candidate) -> None:
@@ -116,6 +119,10 @@ class Promotion:
         return self.record.serving is not None and self.record.serving.adapter_hash == candidate.adapter_hash
 
     async def _try(self, candidate: Candidate) -> Outcome:
+        before, now = self._tried, self._clock()
+        if before[0] == candidate.adapter_hash and now - before[1] < _AGAIN_S:
+            return "nothing newer"
+        self._tried = (candidate.adapter_hash, now)
         model = await asyncio.to_thread(self._sources.make, candidate)
         verdicts = await self._replayed(model)
         figures = {tenant: verdict.to_dict() for tenant, verdict in verdicts.items()}
@@ -158,6 +165,8 @@ class Promotion:
         serving, before = self.record.serving, self.record.before
         now = self._clock()
         if serving is None or before is None or now - serving.since > _WATCH_S:
+            return None
+        if await asyncio.to_thread(self._book.kept, before) is None:  # somebody removed it: there is no way back
             return None
         if (found := self._errors_rose(serving)) is not None:
             return "errors", found
