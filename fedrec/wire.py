@@ -225,6 +225,8 @@ FIELD_DISCLOSURE: Final[Mapping[str, Disclosure]] = {
     "Rotation.time": "public",
     "Rotation.old_signature": "public",
     "Rotation.new_signature": "public",
+    # A wish for a round is these headers alone. Its time is public by declaration: `serving/learning/scheduler.py` says
+    # what it may tell, and lets the hour show at most.
     "fedrec-partner": "public",
     "fedrec-time": "public",
     "fedrec-signature": "public",

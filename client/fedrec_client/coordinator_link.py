@@ -130,6 +130,10 @@ class CoordinatorLink:
             raise ProtocolError("the adapter is not the one that was named", "try again")
         return content
 
+    def wish(self) -> dict[str, Any]:
+        """Wish for a round. It says who and when, no more: not why, and not how much there is to learn from."""
+        return self._json("POST", "/fedrec/v1/wish")
+
     def leave(self) -> dict[str, Any]:
         """Take no further part."""
         return self._json("POST", "/fedrec/v1/leave")

@@ -69,6 +69,7 @@ class RoundSettings(Defence):
     attempts: Annotated[int, Field(ge=1)] = 3
     pause_s: Annotated[float, Field(ge=0)] = 30.0
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
+    on_wish: bool = False
 
 
 class ServerSettings(Section):

@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
 }
 
 

@@ -75,7 +75,8 @@ def test_flowers_node_hands_over_nothing_else() -> None:
     assert set(PushMessagesRequest.DESCRIPTOR.fields_by_name) == PUSHED
 
 
-def test_a_call_of_a_partners_node_carries_no_other_header() -> None:
+@pytest.mark.parametrize("call", ["me", "wish"])
+def test_a_call_of_a_partners_node_carries_no_other_header(call: str) -> None:
     seen: list[httpx.Request] = []
     link = CoordinatorLink.__new__(CoordinatorLink)
     link._name, link._address, link._key = "shop", "gateway:1", SigningKey(bytes(32))
@@ -85,10 +86,11 @@ def test_a_call_of_a_partners_node_carries_no_other_header() -> None:
         return httpx.Response(200, json={})
 
     link._client = httpx.Client(transport=httpx.MockTransport(answer), base_url="https://gateway")
-    link.me()
-    usual = set(link._client.headers) | {"host"}
+    getattr(link, call)()
+    usual = set(link._client.headers) | {"host"} | ({"content-length"} if call == "wish" else set())
     link.close()
     assert set(seen[0].headers) - usual == HEADERS
+    assert seen[0].content == b""
 
 
 def test_what_is_charged() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedrec.errors import ConfigError, ProtocolError, StorageError
 from fedrec.signing import fingerprint
 from fedrec_server.admin.figures import CommittedFigures, read_state
 from fedrec_server.admin.readiness import try_to_write
+from fedrec_server.rounds.driver import is_wished
 from fedrec_server.state.key_book import KeyBook
 from fedrec_server.state.partner_book import PartnerBook
 from fedrec_server.state.round_book import RoundBook
@@ -111,6 +113,21 @@ def test_a_reason_is_cut_and_seen_does_not_wipe_it(database: Database) -> None:
     book.see("shop")
     partner = book.partner("shop")
     assert (partner.reason, bool(partner.last_seen)) == ("x" * 300, True)
+
+
+def test_a_wish_counts_until_a_round_began_after_it(database: Database) -> None:
+    book, rounds = PartnerBook(database), RoundBook(database)
+    enrol(book, "shop")
+    assert not is_wished(book.partners(), "")
+    book.wish("shop")
+    assert is_wished(book.partners(), "")
+    time.sleep(0.002)
+    rounds.begin("run/1", 1, 1, "lm")
+    began = rounds.latest(1)[0]["started_at"]
+    assert not is_wished(book.partners(), began)
+    time.sleep(0.002)
+    book.wish("shop")  # while the round is under way: its data are not in it
+    assert is_wished(book.partners(), began)
 
 
 def test_an_attempt_is_on_record_before_it_ends_and_its_number_is_not_used_again(database: Database) -> None:

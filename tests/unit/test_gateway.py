@@ -232,6 +232,22 @@ def test_what_is_ours_needs_a_partners_fresh_signature(world: World, path: str) 
     assert len({answer.text for answer in refused}) == 1
 
 
+def test_an_approved_partner_wishes_for_a_round_and_nobody_else(world: World) -> None:
+    path = "/fedrec/v1/wish"
+    assert world.book.partner("shop").wished_at == ""
+    headers = world.headers("POST", path)
+    assert world.call("POST", path, headers=headers, content=b"what nobody reads").status_code == 200
+    wished_at = world.book.partner("shop").wished_at
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(wished_at)).total_seconds()) < 60
+    assert world.call("POST", path, headers=headers).status_code == 409
+    assert world.call("POST", path).status_code == 401
+    assert world.call("POST", path, headers=world.headers("POST", path, name="nobody")).status_code == 401
+    world.book.set_status("shop", "suspended", who="anna")
+    time.sleep(1.1)  # a status is remembered for a second
+    assert world.call("POST", path, headers=world.headers("POST", path)).status_code == 403
+    assert world.book.partner("shop").wished_at == wished_at
+
+
 @pytest.mark.parametrize(
     "body",
     [

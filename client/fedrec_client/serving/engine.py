@@ -128,14 +128,14 @@ class Engine:
             people: in memory, who was asked for last first.
         """
         before = self._now
-        _join_later_items(model, before.model)
+        join_later_items(model, before.model)
         if model.reading == before.model.reading:
             before.desk.reader.rebind(model)
             self._now = _Generation(model, before.desk)
             return
         after = self._generation(model)
         await self._read_ahead(after, people())
-        _join_later_items(model, before.model)  # those that came while it read
+        join_later_items(model, before.model)  # those that came while it read
         self._now = after
         await asyncio.to_thread(before.desk.close)
 
@@ -155,7 +155,7 @@ class Engine:
         _log.info("%d histories read ahead", n_read, extra={"event": "read_ahead"})
 
 
-def _join_later_items(model: LiveModel, before: LiveModel) -> None:
+def join_later_items(model: LiveModel, before: LiveModel) -> None:
     """Items that joined the model before join this one, with the same codes."""
     if model.n_items < before.n_items:
         model.add_items(before.texts[model.n_items :])

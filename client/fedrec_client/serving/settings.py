@@ -97,7 +97,10 @@ class LearningSettings(Section):
     every_hours: Annotated[float, Field(ge=0)] = 24.0
     new_events: Count = 10_000
     on_drift: bool = True
+    min_hours: Annotated[float, Field(ge=1)] = 6.0
     psi: Positive = 0.2
+    window_hours: Positive = 24.0
+    window_events: Annotated[int, Field(ge=1)] = 1000
     replay_events: Count = 2000
     replay_tolerance: Share = 0.02
     webhook: str = ""

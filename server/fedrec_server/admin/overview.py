@@ -29,7 +29,7 @@ def overview(coordinator: Coordinator) -> dict[str, Any]:
 
 def partners_told(coordinator: Coordinator) -> list[dict[str, Any]]:
     """Every partner, with the fingerprint of its key."""
-    kept = ("name", "status", "enrolled_at", "last_seen", "reason")
+    kept = ("name", "status", "enrolled_at", "last_seen", "wished_at", "reason")
     return [
         {**{name: getattr(p, name) for name in kept}, "fingerprint": fingerprint(bytes.fromhex(p.signing_key))}
         for p in PartnerBook(coordinator.database).partners()

@@ -94,6 +94,7 @@ class Gateway:
             ("GET", "/fedrec/v1/me"): self._me,
             ("GET", "/fedrec/v1/keys"): self._keys,
             ("POST", "/fedrec/v1/leave"): self._leave,
+            ("POST", "/fedrec/v1/wish"): self._wish,
             ("GET", "/fedrec/v1/terms"): self._terms,
             ("GET", "/fedrec/v1/catalog"): self._catalog,
             ("GET", "/fedrec/v1/adapter"): self._adapter,
@@ -183,6 +184,11 @@ class Gateway:
     async def _leave(self, request: Request) -> Response:
         partner = await self._signed(request, also_pending=True)
         return JSONResponse(await run_in_threadpool(self.desk.leave, partner))
+
+    async def _wish(self, request: Request) -> Response:
+        """Whatever body comes is not read: a wish says who and when, no more."""
+        partner = await self._signed(request)
+        return JSONResponse(await run_in_threadpool(self.desk.wish, partner))
 
     async def _terms(self, request: Request) -> Response:
         await self._signed(request)

@@ -114,6 +114,11 @@ class PartnerDesk:
         self._forget()
         return self.tell(gone)
 
+    def wish(self, partner: Partner) -> dict[str, Any]:
+        """A partner would like a round; the driver heeds it where `rounds.on_wish` says so."""
+        self.book.wish(partner.name)
+        return self.tell(partner)
+
     def terms(self) -> dict[str, Any]:
         """Terms, signed, and the hash of the catalogue's file."""
         federation = self.federation

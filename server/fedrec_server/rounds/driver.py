@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,15 @@ from fedrec_server.state.store import GENERATION, PAUSED, Database, Office
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.5
+
+
+def is_wished(partners: Sequence[Partner], since: str) -> bool:
+    """Whether one of them wished for a round after the last committed one began: its data then are not in that one.
+
+    Args:
+        since: as `now` writes it; "" before the first.
+    """
+    return any(partner.wished_at > since for partner in partners)
 
 
 @dataclass
@@ -61,7 +70,7 @@ class Driver:
         if not self._is_done():
             self._grid()  # before the first round needs it
         while not self.stop.is_set():
-            if self._is_done() or self._is_paused() or not self._is_quorum_there():
+            if self._is_done() or self._is_paused() or not self._is_quorum_there() or not self._is_wished():
                 self.stop.wait(_LOOK_S)
                 continue
             try:
@@ -175,6 +184,13 @@ class Driver:
     def _is_quorum_there(self) -> bool:
         least = LEAST_PARTNERS if self._federation.terms.mode == "secagg" else 1
         return len(self._asked()) >= max(self._quorum(), least)
+
+    def _is_wished(self) -> bool:
+        """Whether somebody who takes part wishes for a round, where rounds wait for that."""
+        if not self.coordinator.settings.rounds.on_wish:
+            return True
+        latest = self._rounds.committed(1)
+        return is_wished(self._asked(), latest[-1]["started_at"] if latest else "")
 
     def _is_done(self) -> bool:
         head = self.coordinator.registry.head()

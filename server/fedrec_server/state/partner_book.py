@@ -29,6 +29,7 @@ class Partner:
         node_id: Flower's, once approved.
         reason: why its last answer did not count; empty if it did.
         answered_at: when that was; empty before the first.
+        wished_at: when it last wished for a round; empty before the first.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Partner:
     last_seen: str
     reason: str
     answered_at: str = ""
+    wished_at: str = ""
 
 
 class PartnerBook:
@@ -152,6 +154,11 @@ class PartnerBook:
                 raise ConfigError(f"partner {name!r} changed at the same moment", "look at it, and try again")
             write_audit(connection, who, f"partner {status}", {"partner": name})
         return self.partner(name)
+
+    def wish(self, name: str) -> None:
+        """A partner wishes for a round."""
+        with self.database.begin() as connection:
+            connection.execute(update(PARTNERS).where(PARTNERS.c.name == name).values(wished_at=now()))
 
     def see(self, name: str, reason: str | None = None) -> None:
         """A partner was heard of; with a reason, its answer did not count, with an empty one it did."""

@@ -17,6 +17,7 @@ PARTNERS = Table(
     Column("last_seen", String(32), nullable=False),  # empty: never
     Column("reason", String(300), nullable=False),  # why the last answer did not count; public
     Column("answered_at", String(32), nullable=False, server_default=""),  # the last answer, good or not; empty: never
+    Column("wished_at", String(32), nullable=False, server_default=""),  # the last wish for a round; empty: never
 )
 
 INVITES = Table(

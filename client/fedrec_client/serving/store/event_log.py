@@ -60,6 +60,13 @@ class EventLog:
         with self._database.begin() as connection:
             return [Arrived(row.seq, event_of(row)) for row in connection.execute(wanted)]
 
+    def latest(self, limit: int, before: int | None = None) -> list[Arrived]:
+        """The newest events, or the newest before a number; newest first."""
+        wanted = select(EVENTS).where(_E.tenant == self._tenant).order_by(_E.seq.desc()).limit(limit)
+        wanted = wanted if before is None else wanted.where(_E.seq < before)
+        with self._database.begin() as connection:
+            return [Arrived(row.seq, event_of(row)) for row in connection.execute(wanted)]
+
     def last_seq(self) -> int:
         """The number of the latest event, 0 for none."""
         wanted = select(_E.seq).where(_E.tenant == self._tenant).order_by(_E.seq.desc()).limit(1)

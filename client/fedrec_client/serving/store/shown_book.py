@@ -40,6 +40,13 @@ class ShownBook:
         with self._database.begin() as connection:
             return [shown_of(row) for row in connection.execute(wanted).mappings()]
 
+    def between(self, after: float, until: float, limit: int) -> list[Shown]:
+        """The first lists after a moment and not after another, oldest first."""
+        wanted = select(SHOWN).where(SHOWN.c.tenant == self._tenant, SHOWN.c.at > after, SHOWN.c.at <= until)
+        wanted = wanted.order_by(SHOWN.c.at, SHOWN.c.id).limit(limit)
+        with self._database.begin() as connection:
+            return [shown_of(row) for row in connection.execute(wanted).mappings()]
+
     def remove_before(self, timestamp: float) -> int:
         """Forget older ones; how many went."""
         gone = delete(SHOWN).where(SHOWN.c.tenant == self._tenant, SHOWN.c.at < timestamp)
