@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import read_stored_interactions
@@ -17,7 +19,7 @@ from fedrec_client.adapters import Adapters, HeldAdapter
 from fedrec_client.agreement import Agreement
 from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
 from fedrec_client.node import adapters_of
-from fedrec_client.serving.routes import ROUTES
+from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
@@ -40,10 +42,9 @@ def serve_node(node: Node, say: Say = lambda _: None, *, is_behind_proxy: bool =
         folder=node.serving,
         settings=settings,
         make=models.first,
-        routes=ROUTES,
         say=say,
         after=models.follow,
-        epsilon_remaining=lambda: _epsilon_remaining(node),
+        outside=Outside(models.statement, lambda: _budget(node)),
     ).run(is_behind_proxy=is_behind_proxy)
 
 
@@ -101,6 +102,10 @@ class NodeModels:
         version = f"round-{held.round:04d}" if held else NO_ADAPTER
         return LiveModel(model, version, terms.work.max_history, self.settings.model.new_item_boost)
 
+    def statement(self) -> Mapping[str, Any] | None:
+        """What the adapter that serves promises; None before the first."""
+        return None if self.served is None else self.served.statement
+
     def follow(self, service: Service) -> None:
         """In the event loop: serve from newer adapters as they come."""
         self._task = asyncio.get_running_loop().create_task(self._follow(service))
@@ -116,9 +121,16 @@ class NodeModels:
                 _log.warning("the adapter before is served on: %s", error.problem, extra={"event": "no_swap"})
 
 
-def _epsilon_remaining(node: Node) -> float | None:
+def _budget(node: Node) -> dict[str, float] | None:
+    """For the partner's own people; None where the ledger cannot be read."""
     try:
         budget = LedgerView(node.ledger).budget()
     except FedrecError:
         return None
-    return budget.epsilon_remaining if budget else None
+    if budget is None:
+        return None
+    return {
+        "epsilon_spent": budget.epsilon_spent,
+        "epsilon_left": budget.epsilon_remaining,
+        "delta": budget.delta,
+    }

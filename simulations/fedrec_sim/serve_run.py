@@ -14,13 +14,13 @@ from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
 from fedrec.rows import is_private
 from fedrec_client.serving.errors import NotFoundError
+from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.records import Event
-from fedrec_client.serving.routes import ROUTES
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
-from fedrec_sim.run import Run, read_run
+from fedrec_sim.run import Run, read_json, read_run
 from fedrec_sim.serving import load_adapter, row_handed_on
 from fedrec_sim.world import World, load_world, on_any_device
 
@@ -59,7 +59,14 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
     def offer(service: Service) -> None:
         service.versions = versions
 
-    Starting(place, settings, lambda tell: make(tell, versions), ROUTES, say, after=offer).run()
+    Starting(
+        place,
+        settings,
+        lambda tell: make(tell, versions),
+        say,
+        after=offer,
+        outside=Outside(lambda: read_json(folder / "adapter" / "privacy.json")),
+    ).run()
 
 
 @dataclass

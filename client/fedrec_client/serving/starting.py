@@ -4,22 +4,21 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from fastapi import APIRouter
 
 from fedrec_client.serving.http.app import make_app
 from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import EngineFigures, ServingMetrics
 from fedrec_client.serving.http.server import listen, serve
+from fedrec_client.serving.pages.outside import Outside
+from fedrec_client.serving.routes import all_routes
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
 Say = Callable[[str], None]
-MakeRoutes = Callable[[Service, ServingMetrics], APIRouter]
 
 
 @dataclass
@@ -29,7 +28,7 @@ class Starting:
     Args:
         folder: of `serving.toml`.
         make: reads what is served from; slow, called in a thread once the port is taken.
-        routes: of the APIs and pages, the busy ones first.
+        outside: what those who train say of adapter and budget.
         say: progress for people.
         after: called in the event loop when the service is ready: what runs beside it is begun there.
     """
@@ -37,10 +36,9 @@ class Starting:
     folder: Path
     settings: ServingSettings
     make: Callable[[Say], Served]
-    routes: Sequence[MakeRoutes]
     say: Say = lambda _: None
     after: Callable[[Service], None] = lambda _: None
-    epsilon_remaining: Callable[[], float | None] = lambda: None
+    outside: Outside = field(default_factory=Outside)
     _failed: BaseException | None = field(default=None, repr=False)
 
     def run(self, *, is_behind_proxy: bool = False) -> None:
@@ -56,10 +54,11 @@ class Starting:
             raise
         metrics = ServingMetrics(lambda: self._figures(service))
         keys = service.store.keys
+        ring = KeyRing(keys.find, lambda: bool(keys.every()))
         app = make_app(
             self.settings,
-            [make(service, metrics) for make in self.routes],
-            ring=KeyRing(keys.find, lambda: bool(keys.every())),
+            all_routes(service, metrics, ring, self.outside),
+            ring=ring,
             metrics=metrics,
             is_ready=service.is_ready,
             on_start=lambda: self._open(service),
@@ -87,11 +86,12 @@ class Starting:
         if not service.is_ready():
             return None
         engines = [one.tenant.engine for one in service.tenants()]
+        budget = self.outside.budget()
         digits = service.version.rpartition("-")[2]
         return EngineFigures(
             users_cached=sum(engine.desk.reader.n_kept for engine in engines),
             queue_length=sum(engine.desk.waiting for engine in engines),
             adapter_round=int(digits) if digits.isdigit() else None,
             index_items=sum(engine.model.n_items for engine in engines),
-            epsilon_remaining=self.epsilon_remaining(),
+            epsilon_remaining=None if budget is None else budget.get("epsilon_left"),
         )
