@@ -90,6 +90,7 @@ class Engine:
         if is_kept and (under_way := self._reads.get(person.key)) is not None:
             with suppress(Exception):
                 await asyncio.shield(under_way)
+            await asyncio.sleep(0)  # who asked first takes the answer in before anybody looks again
             return
         start, codes = person.window(generation.model, self._settings.window_slack)
         what = (generation.model.reading, start, start + len(codes))
