@@ -1,7 +1,6 @@
 """Gorse's own client for Python, unchanged, against this service on a real port."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import uvicorn
 from gorse import AsyncGorse, Gorse, GorseException
 
 from fedrec_client.serving.api.gorse import routes
+from fedrec_client.serving.http.server import listen
 from fedrec_client.serving.service import Served, Service
+from fedrec_client.serving.settings import HttpSettings
 from tests.serving.conftest import Place
 
 _START_S = 60.0
@@ -29,7 +30,7 @@ class Address:
 @pytest.fixture
 def listening(place: Place) -> Iterator[Address]:
     """The service in a thread, opened in the loop that serves it."""
-    bound = socket.create_server(("127.0.0.1", 0))
+    bound = listen(HttpSettings(port=0))
     told: list[tuple[uvicorn.Server, str]] = []
     is_open, failed = threading.Event(), list[BaseException]()
 

@@ -73,11 +73,11 @@ class Intake:
         return [event for event in with_item if not event.user or event.user in self._known_users]
 
     async def _insert_unknown(self, events: Sequence[Event]) -> None:
-        """Users and items that events name come to be; such an item is on no list of the model until it has a text."""
+        """Users and items that events name come to be. Nobody said when such an item appeared: the newest it is not."""
         tenant = self._tenant
         items = sorted({event.item for event in events if tenant.shelf.find(event.item) is None})
         if items:
-            await self.put_items([Item(item, timestamp=time.time()) for item in items])
+            await self.put_items([Item(item) for item in items])
         users = {event.user for event in events if event.user} - self._known_users
         if users:
             await asyncio.to_thread(tenant.store.users.put_new, sorted(users))

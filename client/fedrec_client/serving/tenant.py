@@ -15,7 +15,7 @@ from fedrec.recommend.live_model import LiveModel
 from fedrec.recommend.shelf import Item, Shelf
 from fedrec_client.serving.engine import Encode, Engine
 from fedrec_client.serving.item_index import ItemIndex
-from fedrec_client.serving.people import Feedback, People, Person, person_of
+from fedrec_client.serving.people import Feedback, FeedbackType, People, Person, person_of
 from fedrec_client.serving.records import Event, Shown
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.reading_book import Reading, put_readings
@@ -203,17 +203,20 @@ def open_shelf(store: TenantStore, catalog: ItemCatalog) -> tuple[Shelf, list[It
 
 
 def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> Trends:
-    """Counts of stored events; types whose every event is negative, or read and no more, are left out."""
+    """Counts of stored events of positive types; those that are so by their value alone count whatever it is."""
     half_life_s = settings.fallback.trending_half_life_h * 3600
     trends = Trends(half_life_s)
     trends.grow(len(shelf))
-    unwanted = [text for text in (*settings.feedback.negative, *settings.feedback.read) if text.isidentifier()]
-    latest = max((row.latest for row in store.log.counts_by_item()), default=None)
+    told = settings.feedback
+    names = {FeedbackType.parse(text).name for text in told.positive}
+    types = None if "*" in names else names
+    unwanted = {t for t in (*told.negative, *told.read) if t.isidentifier() and (types is None or t in types)}
+    latest = max((row.latest for row in store.log.counts_by_item(types=types)), default=None)
     if latest is None:
         return trends
     before: dict[str, int] = {}
     for moment in [*looks_back(latest, half_life_s), None]:
-        counts = {row.item: row.events for row in store.log.counts_by_item(moment)}
+        counts = {row.item: row.events for row in store.log.counts_by_item(moment, types)}
         others = {row.item: row.events for row in store.log.counts_by_item(moment, unwanted)} if unwanted else {}
         at = latest if moment is None else moment + half_life_s / 2
         for item, count in counts.items():

@@ -57,7 +57,10 @@ def listen(http: HttpSettings) -> socket.socket:
     """Take the port. Raises ConfigError: it is taken, or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     try:
-        return socket.create_server((http.host, http.port), family=family, backlog=1024)
+        listener = socket.create_server((http.host, http.port), family=family, backlog=1024)
+        # Connections inherit it. asyncio sets it only on sockets of another making, and a reply would wait 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         problem = f"http: {http.host}:{http.port}: {error.strerror or error}"
         raise ConfigError(problem, "choose another host or port in serving.toml") from error
