@@ -159,7 +159,7 @@ def _ndcg_of(one: ShownFeatures, weights: FinalWeights, eta: float) -> float:
     gains = np.where(one.is_clicked, np.minimum(1 / propensities(places, eta), MAX_INVERSE_PROPENSITY), 0)
     discounts = 1 / np.log2(np.arange(2.0, places + 2.0))
     # Backwards first, so that equal scores do not stand in the order that was shown, which knows the clicks.
-    order = np.argsort(-final_scores(one.features, weights)[::-1], kind="stable")
+    order = np.argsort(-(standardised(one.features) @ weights.row)[::-1], kind="stable")
     return float((gains[::-1][order] * discounts).sum() / (np.sort(gains)[::-1] * discounts).sum())
 
 

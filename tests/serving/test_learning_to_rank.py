@@ -16,6 +16,7 @@ from fedrec_client.serving.errors import ConflictError
 from fedrec_client.serving.learning_to_rank import LEAST_LISTS, compared
 from fedrec_client.serving.records import Event, Query, Shown
 from fedrec_client.serving.service import TenantService
+from fedrec_client.serving.store import click_book
 from fedrec_client.serving.store.shown_book import confirm_shown
 from tests.serving.conftest import Place
 
@@ -172,6 +173,24 @@ def test_features_are_kept_as_they_were(make_place: Callable[..., Place]) -> Non
         assert {ranked.features["model"] for ranked in popular.items} == {None}  # another source's scores
 
     make_place(**LEARNS).with_tenant(work)
+
+
+def test_clicked_lists_come_newest_first_of_one_arm_with_features(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(click_book, "CHUNK", 2)  # so that there are several transactions
+
+    async def work(one: TenantService) -> None:
+        store = one.tenant.store
+        shown = Shown("0", "", "", 5.0, "b", "round-0001", ("x", "y"), ("model",) * 2, {"model": (3.0, 2.0)})
+        lists = [replace(shown, id=str(place), at=5.0 + place // 2) for place in range(7)]
+        store.shown.add([*lists, replace(shown, id="other", arm="a"), replace(shown, id="bare", features={})])
+        clicks = [Event("click", "y", session="s", ranking=name) for name in ("0", "1", "4", "6", "other", "bare")]
+        store.events.add([*clicks, Event("hide", "y", session="s", ranking="5")])
+        found = list(store.clicks.clicked("b", lambda kind, _: kind == "click"))
+        assert [(row.id, clicked) for row, clicked in found] == [(name, {"y"}) for name in ("6", "4", "1", "0")]
+
+    place.with_tenant(work)
 
 
 def test_what_was_displayed_of_a_list_is_what_counts(place: Place) -> None:

@@ -244,12 +244,14 @@ def test_recommend_is_for_a_user_for_a_cart_or_like_an_item(place: Place, served
 
 def test_a_cart_counts_whatever_types_make_a_history(make_place: Callable[..., Place], served: Served) -> None:
     async def work(client: httpx.AsyncClient, _: Service) -> None:
-        answer = await client.post("/recommend/default", json={"count": 5, "items": served.catalog.ids[:2]})
+        cart = served.catalog.ids[:2]
+        answer = await client.post("/recommend/default", json={"count": 40, "items": cart})
+        assert not set(cart) & {item["item"] for item in answer.json()["items"]}
         assert answer.headers["x-fedrec-arm"] == "default"
         metrics = (await client.get("/metrics")).text
-        assert 'fedrec_serving_recommended_items_total{source="session"} 5.0' in metrics
+        assert 'fedrec_serving_recommended_items_total{source="session"} 38.0' in metrics
 
-    make_place(feedback={"positive": ["stars>4"], "read": ["click"]}).call(routes, work)
+    make_place(feedback={"positive": ["stars>4"], "read": ["click"], "repeats": True}).call(routes, work)
 
 
 def test_models_are_the_arms_and_others_are_not_there(make_place: Callable[..., Place], served: Served) -> None:

@@ -9,9 +9,9 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from fedrec_client.serving.tenant import Tenant
 
 _log = logging.getLogger(__name__)
 # Latest lists with a click that are learnt from; the last fifth of them is held out.
-_MOST_LISTS = 20_000
+_MOST_LISTS = 10_000
 LEAST_LISTS = 50
 _HELD_OUT = 0.2
 
@@ -119,10 +119,8 @@ class LearningToRank:
     def _fit(self, arm: str, start: FinalWeights, before: FinalWeights) -> Training:
         """In a thread: of live state it sees these weights alone."""
         counts = self._tenant.feedback.is_positive
-        found = deque(
-            (row for row in self._tenant.store.clicks.clicked(arm, counts) if set(row[0].features) == set(start.names)),
-            _MOST_LISTS,
-        )
+        clicked, names = self._tenant.store.clicks.clicked(arm, counts), set(start.names)
+        found = list(islice((row for row in clicked if set(row[0].features) == names), _MOST_LISTS))[::-1]
         if len(found) < LEAST_LISTS:
             raise ConflictError(f"fewer than {LEAST_LISTS} lists of this arm were clicked", "try again later")
         rows = [_features(shown, clicked, start.names) for shown, clicked in found]

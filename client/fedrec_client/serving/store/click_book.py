@@ -78,18 +78,20 @@ class ClickBook:
         return found
 
     def clicked(self, arm: str, counts: Counts) -> Iterator[tuple[Shown, frozenset[str]]]:
-        """Lists of an arm that have a click and features, with the items that were clicked, oldest first."""
-        for one, clicked in self._every(0.0, None, arm, counts):
+        """Lists of an arm that have a click and features, with the items that were clicked, newest first."""
+        for one, clicked in self._every(None, None, arm, counts):
             if clicked and one.features:
                 yield one, clicked
 
     def _every(
-        self, since: float, types: Collection[str] | None, arm: str | None = None, counts: Counts | None = None
+        self, since: float | None, types: Collection[str] | None, arm: str | None = None, counts: Counts | None = None
     ) -> Iterator[tuple[Shown, frozenset[str]]]:
+        """Oldest first from a moment on, or all of them, newest first."""
         place = (SHOWN.c.at, SHOWN.c.id)
-        chosen = select(SHOWN).where(SHOWN.c.tenant == self._tenant).order_by(*place).limit(CHUNK)
+        order = place if since is not None else tuple(column.desc() for column in place)
+        chosen = select(SHOWN).where(SHOWN.c.tenant == self._tenant).order_by(*order).limit(CHUNK)
         chosen = chosen if arm is None else chosen.where(SHOWN.c.arm == arm)
-        wanted = chosen.where(SHOWN.c.at >= since)
+        wanted = chosen if since is None else chosen.where(SHOWN.c.at >= since)
         while True:
             with self._database.begin() as connection:
                 lists = [shown_of(row) for row in connection.execute(wanted).mappings()]
@@ -98,7 +100,8 @@ class ClickBook:
                 yield one, frozenset(clicked[one.id].intersection(one.items))
             if len(lists) < CHUNK:
                 return
-            wanted = chosen.where(tuple_(*place) > tuple_(lists[-1].at, lists[-1].id))
+            here, last = tuple_(*place), tuple_(lists[-1].at, lists[-1].id)
+            wanted = chosen.where(here < last if since is None else here > last)
 
 
 def _clicked(
