@@ -50,6 +50,25 @@ def test_a_moved_histogram_is_found_in_every_draw() -> None:
         assert found.to_dict()["since"] == 5.0
 
 
+def test_a_crowd_of_different_tastes_hardly_ever_alarms() -> None:
+    """Fifty people with twenty events each: the counts are far less independent than they are many."""
+
+    def day(rng: np.random.Generator) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for _ in range(50):
+            found.update(rng.choice(BINS, 20, p=rng.dirichlet(np.array(SHARES) * 2)).tolist())
+        return found
+
+    alarms: Counter[str] = Counter()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        one, other = day(rng), day(rng)
+        alarms["by events"] += histogram_drift("x", one, other, 0.01, 0, 0) is not None
+        alarms["by people"] += histogram_drift("x", one, other, 0.01, 0, 0, (50, 50)) is not None
+    assert alarms["by people"] <= 1
+    assert alarms["by events"] > 20  # what counting people is for
+
+
 def alarms_of(values: list[float], *, only_down: bool = False) -> list[int]:
     stream = Stream("hits", only_down)
     return [place for place, value in enumerate(values) if stream.update(value, place) is not None]

@@ -49,14 +49,17 @@ class Drift:
         return asdict(self)
 
 
-def population_stability(reference: Histogram, current: Histogram) -> tuple[float, float]:
+def population_stability(
+    reference: Histogram, current: Histogram, people: tuple[int, int] | None = None
+) -> tuple[float, float]:
     """The population stability index, and what chance alone would rarely pass with so few counts.
 
     Args:
         reference, current: counts by bin; rare bins of the reference are counted together.
+        people: whose counts these are. What one person does hangs together, so that no more than these count as
+            independent; None: every count does.
     Returns: index >= 0, and the bound of chance: under no change the index, divided by the sum of the reciprocal
         totals, follows chi-squared with one degree less than there are bins; the bound is its upper 1e-4 quantile.
-        Events of one person hang together, so that true chance is wider: hold it against a fixed bound as well.
     Reference: Yurdakul and Naranjo 2020, "Statistical properties of the population stability index".
 
     >>> population_stability({"a": 500, "b": 500}, {"a": 500, "b": 500})[0]
@@ -74,6 +77,7 @@ def population_stability(reference: Histogram, current: Histogram) -> tuple[floa
     q = [after.get(name, 0.0) + _SMOOTHING for name in bins]
     shares = zip([x / sum(p) for x in p], [x / sum(q) for x in q], strict=True)
     index = math.fsum((b - a) * math.log(b / a) for a, b in shares)
+    n, m = (n, m) if people is None else (max(1, min(n, people[0])), max(1, min(m, people[1])))
     return index, float(chi2.ppf(1 - _CHANCE, max(1, len(bins) - 1))) * (1 / n + 1 / m)
 
 
@@ -91,10 +95,16 @@ def _merged(reference: Histogram, current: Histogram, n: float) -> tuple[dict[st
 
 
 def histogram_drift(
-    what: str, reference: Histogram, current: Histogram, bound: float, since: float, now: float
+    what: str,
+    reference: Histogram,
+    current: Histogram,
+    bound: float,
+    since: float,
+    now: float,
+    people: tuple[int, int] | None = None,
 ) -> Drift | None:
     """Drift, if the index passes both the bound and what chance alone gives."""
-    index, chance = population_stability(reference, current)
+    index, chance = population_stability(reference, current, people)
     bound = max(bound, chance)
     return Drift(what, index, bound, since, now) if index > bound else None
 

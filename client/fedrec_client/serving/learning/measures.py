@@ -22,6 +22,8 @@ HITS, CONFIDENCE, UNKNOWN = "share of next items that were on the list", "confid
 # Upper bounds of classes of popularity, as shares of the items, the most popular first.
 _CLASSES = ((0.01, "top 1%"), (0.1, "top 10%"), (0.5, "top 50%"), (1.0, "the tail"))
 
+_PLAIN = ("began", "n_events", "people", "reference_people", "reference", "current")
+
 
 class Bins:
     """The bins of a tenant's items by the model of now."""
@@ -69,32 +71,50 @@ class Measures:
     Attributes:
         began: Unix seconds at which the current window began.
         n_events: in it.
+        people: who made "events" and was shown "lists", how many; after a restart some count twice.
     """
 
     began: float
     n_events: int = 0
+    people: dict[str, int] = field(default_factory=dict)
+    reference_people: dict[str, int] = field(default_factory=dict)
     reference: Counts = field(default_factory=dict)
     current: Counts = field(default_factory=dict)
     streams: dict[str, Stream] = field(
         default_factory=lambda: {name: Stream(name, name == HITS) for name in (HITS, CONFIDENCE, UNKNOWN)}
     )
 
-    def count(self, bins: Mapping[str, Iterable[str]]) -> None:
-        """Add one for each name."""
+    _met: dict[str, set[str]] = field(default_factory=dict)
+
+    def count(self, bins: Mapping[str, Iterable[str]], person: str) -> None:
+        """Add one for each name. Who did it is held in memory until the window closes, and written nowhere."""
+        kind = _kind(next(iter(bins)))
+        met = self._met.setdefault(kind, set())
+        if person not in met:
+            met.add(person)
+            self.people[kind] = self.people.get(kind, 0) + 1
         for measure, names in bins.items():
             counts = self.current.setdefault(measure, {})
             for name in names:
                 counts[name] = counts.get(name, 0.0) + 1.0
 
+    def forget(self, person: str) -> None:
+        """Drop from memory who it was; counts stay."""
+        for met in self._met.values():
+            met.discard(person)
+
     def close_window(self, bound: float, now: float) -> list[Drift]:
         """Compare the window with the reference, and begin a new one. A window that drifted is the next reference."""
         found = []
         for measure, counts in self.current.items():
-            drift = histogram_drift(measure, self.reference.get(measure, {}), counts, bound, self.began, now)
+            now_people = self.people.get(_kind(measure), 0)
+            people = (self.reference_people.get(measure, 0), now_people)
+            drift = histogram_drift(measure, self.reference.get(measure, {}), counts, bound, self.began, now, people)
             if drift is not None:
                 found.append(drift)
             if drift is not None or measure not in self.reference:
-                self.reference[measure] = counts
+                self.reference[measure], self.reference_people[measure] = counts, now_people
+        self.people, self._met = {}, {}
         self.current, self.began, self.n_events = {}, now, 0
         return found
 
@@ -103,19 +123,25 @@ class Measures:
         for measure in SERVED:
             self.reference.pop(measure, None)
             self.current.pop(measure, None)
+        self.people.pop("lists", None)
+        self._met.pop("lists", None)
         for name in (HITS, CONFIDENCE):
             self.streams[name].restore([])
 
     def to_dict(self) -> dict[str, Any]:
         """For the disk."""
-        plain = {name: getattr(self, name) for name in ("began", "n_events", "reference", "current")}
+        plain = {name: getattr(self, name) for name in _PLAIN}
         streams = {name: [[round(at, 3), round(x, 6)] for at, x in s.values()] for name, s in self.streams.items()}
         return {**plain, "streams": streams}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Measures":
         """From the disk. Raises KeyError, TypeError, ValueError: not what was written."""
-        found = cls(values["began"], values["n_events"], values["reference"], values["current"])
+        found = cls(**{name: values[name] for name in _PLAIN})
         for name, stream in found.streams.items():
             stream.restore([(float(at), float(x)) for at, x in values["streams"].get(name, [])])
         return found
+
+
+def _kind(measure: str) -> str:
+    return measure.split()[0]

@@ -128,6 +128,7 @@ class Watch:
     def forget(self, user: str) -> None:
         """Drop from memory what a person was shown; nothing else here is anybody's."""
         self._shown.pop(user, None)
+        self._measures.forget(user)
 
     def _new_events(self, now: float) -> list[Arrived]:
         """In a thread."""
@@ -172,7 +173,7 @@ class Watch:
 
     def _take_list(self, shown: Shown) -> None:
         self._shown_at = max(self._shown_at, shown.at)
-        self._measures.count(self._bins.of_list(shown))
+        self._measures.count(self._bins.of_list(shown), _key(shown))
         self._keep_shown([shown])
 
     def _keep_shown(self, lists: Sequence[Shown]) -> None:
@@ -187,7 +188,7 @@ class Watch:
 
     def _take_event(self, event: Event) -> list[Drift]:
         measures, streams = self._measures, self._measures.streams
-        measures.count(self._bins.of_event(event))
+        measures.count(self._bins.of_event(event), _key(event))
         measures.n_events += 1
         found = [streams[UNKNOWN].update(float(self._bins.is_unknown(event)), event.timestamp)]
         shown = self._shown.get(_key(event))
