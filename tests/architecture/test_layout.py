@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.files": {"fedrec", "fedrec.errors"},
     "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
     "fedrec.web": BASE,
+    "fedrec.client": {"fedrec", "fedrec.errors"},  # for programs that have httpx and no more
     "fedrec.wire": BASE,
     "fedrec.terms": BASE | {"fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.data": BASE,
