@@ -172,6 +172,9 @@ def test_the_rules_editor_shows_every_problem_and_changes_nothing_then(place: Pl
         assert ids((await client.get("/shop", params={"user": "anna"})).text)[0] == item
         edit = (await client.get("/operate/rules", params={"edit": "week"})).text
         assert f">{item}</textarea>" in edit
+        await client.post("/operate/rules", data=good | {"name": "month", "was": "week"})
+        assert [rule.name for rule, _ in rules.every()] == ["month"]
+        await client.post("/operate/rules", data=good | {"was": "month"})
         assert "week is gone" in (await client.post("/operate/rules/remove", data={"rule": "week"})).text
         assert not rules.every()
 

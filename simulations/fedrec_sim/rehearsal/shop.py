@@ -113,7 +113,7 @@ def pages_served(
         listener.close()
 
 
-def shoot(run_folder: Path, target: Path, visits_s: float = 150.0) -> None:
+def shoot(run_folder: Path, target: Path, visits_s: float = 120.0) -> None:
     """`shop.png` and `operate.png` of a run, after people have come for a while.
 
     Raises: ConfigError: no Chromium. RunError: no such run, or it has no adapter.
@@ -163,7 +163,7 @@ def _shoot_shop(browser: "Browser", home: str, target: Path) -> None:
     page.get_by_role("switch").click()
     for place in (1, 2):
         page.locator("#cards .card").nth(place).locator(".watch").click()
-        page.wait_for_function(f"document.getElementById('n-stayed').textContent === '{place}'")
+        page.locator("#n-stayed", has_text=str(place)).wait_for()
     page.wait_for_timeout(800)
     page.screenshot(path=target / "shop.png")
 

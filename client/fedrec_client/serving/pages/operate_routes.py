@@ -68,6 +68,9 @@ def _add_rules(router: APIRouter, service: Service, rendering: Rendering) -> Non
         try:
             rule = read_form(asked)
             await one.policy.put(rule)
+            before = asked.get("was", "")
+            if before != rule.name and (before, False) in [(known.name, there) for known, there in one.policy.every()]:
+                await one.policy.remove(before)  # it has another name now
         except ConfigError as error:
             return told(one, asked, problems=problems_of(error))
         return told(one, form_of(rule), said=f"{rule.name} is in force." if rule.enabled else f"{rule.name} is kept.")

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from fedrec.data.catalog import item_text
 from fedrec.errors import DataError
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.pages.asked import Asked, Fields, Visiting, Visitor, number
@@ -41,8 +42,9 @@ def _add_pages(router: APIRouter, shop: Shop, rendering: Rendering, outside: Out
             visitor = Visitor(visitor.tenant, session=secrets.token_hex(8), sees_people=visitor.sees_people)
         found = shop.item(visitor, item)
         values = await _around(shop, visitor, outside)
-        values |= {"item": found, "done": "", "similar": await shop.similar(visitor, item)}
-        return rendering.page("item", values)
+        says_more = found.text != item_text(found.title, found.categories)
+        values |= {"item": found, "text": found.text if says_more else "", "done": ""}
+        return rendering.page("item", values | {"similar": await shop.similar(visitor, item)})
 
 
 def _add_parts(router: APIRouter, shop: Shop, rendering: Rendering) -> None:

@@ -11,8 +11,8 @@
 
   document.addEventListener("htmx:afterSwap", (event) => {
     const place = event.detail.target && event.detail.target.id && document.getElementById(event.detail.target.id);
-    // What the shop's list says is said by shop.js, together with what has moved.
-    if (place && place.id !== "for-you" && place.dataset.said) say(place.dataset.said, false);
+    // What the shop says stands in its own pages: shop.js.
+    if (place && (place.id === "rules" || place.id === "keys")) say(place.dataset.said, false);
   });
   document.addEventListener("htmx:responseError", (event) => {
     let words = `The service answers ${event.detail.xhr.status}.`;

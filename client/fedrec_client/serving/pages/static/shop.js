@@ -58,6 +58,7 @@
     if (event.detail.target.id === "for-you") remember();
   });
   document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "deeds") byId("said").textContent = byId("deeds").dataset.said;
     if (event.detail.target.id !== "for-you" || !before) return;
     const section = byId("for-you");
     if (section.dataset.said) tellWhatChanged(section);
@@ -109,8 +110,11 @@
   }
 
   function count() {
-    byId("n-stayed").textContent = String(byId("stayed").children.length);
-    byId("bytes-gone").textContent = String(bytesElsewhere());
+    const n = byId("stayed").children.length, bytes = bytesElsewhere();
+    byId("n-stayed").textContent = String(n);
+    byId("events-word").textContent = n === 1 ? "event" : "events";
+    byId("bytes-gone").textContent = String(bytes);
+    byId("strip").textContent = `${n} ${n === 1 ? "event stays" : "events stay"}, ${bytes} bytes leave`;
   }
 
   document.addEventListener("htmx:oobAfterSwap", count);
