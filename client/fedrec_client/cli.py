@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fedrec.errors import FedrecError, ProtocolError
+from fedrec_client.api_key_commands import api_keys
 from fedrec_client.command_words import HERE, AsJson, Folder
 from fedrec_client.command_words import node_of as _node
 from fedrec_client.command_words import say as _say
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(keys)
 app.add_typer(peers, name="peers")
+app.add_typer(api_keys, name="api-keys")
 
 
 @app.command()
@@ -125,12 +127,7 @@ def start(folder: Folder = HERE) -> None:
 
 
 @app.command()
-def serve(
-    folder: Folder = HERE,
-    behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="A proxy of yours speaks TLS and passes requests on.")
-    ] = False,
-) -> None:
+def serve(folder: Folder = HERE) -> None:
     """Serve recommendations beside this partner's rows: three APIs, a storefront, the operator's page.
 
     serving/serving.toml says how; it is written with its defaults at the first start. docs/serving.md has curl lines.
@@ -141,7 +138,7 @@ def serve(
     from fedrec_client.serve_node import serve_node
 
     log_json()
-    serve_node(_node(folder), lambda line: errors.print(line, markup=False), is_behind_proxy=behind_proxy)
+    serve_node(_node(folder), lambda line: errors.print(line, markup=False))
 
 
 @app.command()

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 NO_ADAPTER = "round-0000"
 
 
-def serve_node(node: Node, say: Say = lambda _: None, *, is_behind_proxy: bool = False) -> None:
+def serve_node(node: Node, say: Say = lambda _: None) -> None:
     """Serve until stopped; newer adapters take over as the node fetches them.
 
     Raises: RunError: no terms are agreed to yet. ConfigError: `serving.toml` is wrong, or the port is taken.
@@ -45,7 +45,7 @@ def serve_node(node: Node, say: Say = lambda _: None, *, is_behind_proxy: bool =
         say=say,
         after=models.follow,
         outside=Outside(models.statement, lambda: _budget(node)),
-    ).run(is_behind_proxy=is_behind_proxy)
+    ).run()
 
 
 @dataclass

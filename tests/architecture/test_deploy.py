@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import yaml
@@ -19,6 +19,11 @@ from fedrec_client import metrics as client_metrics
 from fedrec_client.cli import app as client_app
 from fedrec_client.desk import REFUSALS
 from fedrec_client.figures import NodeFigures, WorkerFigures
+from fedrec_client.serving.http.metrics import EngineFigures, ServingMetrics
+from fedrec_client.serving.http.problems import Family
+from fedrec_client.serving.http.scopes import scope_needed
+from fedrec_client.serving.records import Source
+from fedrec_client.serving.settings import ServingSettings
 from fedrec_server.admin import metrics as server_metrics
 from fedrec_server.admin.figures import (
     CommittedFigures,
@@ -34,7 +39,8 @@ from fedrec_server.settings import Coordinator
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-NAME = r"fedrec_(?:server|client)_[a-z_]+"
+NAME = r"fedrec_(?:server|client|serving)_[a-z_]+"
+DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 STATE = StateFigures(
@@ -67,17 +73,38 @@ NODE = NodeFigures(
     is_heard=True,
     disk_free_bytes=1,
 )
+GUARD = ROOT / "client/fedrec_client/serving/http"
+
+
+def reasons() -> list[str]:
+    """Names of the problems for which a request is not let in, as the guard's files write them."""
+    text = "".join((GUARD / name).read_text(encoding="utf-8") for name in ("guard.py", "keys.py"))
+    return re.findall(r'Problem\(\s*"([a-z-]+)"', text)
+
+
+def serving_page() -> tuple[bytes, str]:
+    """What a service tells that has done everything once."""
+    metrics = ServingMetrics(lambda: EngineFigures(1, 1, 1, 1, 1.0))
+    for api in get_args(Family):
+        metrics.observe(api, "/v1/recommend/{user}", "GET", 200, 0.01)
+        metrics.count_list(api, get_args(Source))
+        metrics.count_events(api, 1)
+    for reason in reasons():
+        metrics.refuse(reason)
+    return metrics.exposition()
 
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, set[str]]]:
-    """Metric -> label -> values, of a coordinator and a node that have everything to tell."""
+    """Metric -> label -> values, of a coordinator, a node and a service that have everything to tell."""
     monkeypatch.setattr(server_metrics, "read_figures", lambda _: FIGURES)
     monkeypatch.setattr(server_metrics, "_gateway_pid", lambda _: os.getpid())
-    pages = [server_metrics.exposition(cast(Coordinator, None)), client_metrics.exposition(NODE)]
+    pages = [server_metrics.exposition(cast(Coordinator, None)), client_metrics.exposition(NODE), serving_page()]
     found: dict[str, dict[str, set[str]]] = {}
     for content, _ in pages:
         for family in text_string_to_metric_families(content.decode()):
+            if not re.match(NAME, family.name) or family.name.endswith("_created"):
+                continue  # Metarank's names for Metarank's dashboards; and when a counter began, which nobody asks
             for sample in family.samples:
                 labels = found.setdefault(sample.name, {})
                 for label, value in sample.labels.items():
@@ -86,11 +113,13 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, set[str]]]:
 
 
 def dashboard_expressions() -> list[str]:
-    dashboard = json.loads((DEPLOY / "grafana/fedrec.json").read_text(encoding="utf-8"))
-    queries = [
-        variable["query"]["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"
-    ]
-    return queries + [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    found = []
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text(encoding="utf-8"))
+        variables = dashboard["templating"]["list"]
+        found += [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
+        found += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    return found
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -118,7 +147,7 @@ def test_the_check_of_names_can_fail(exported: dict[str, dict[str, set[str]]]) -
     assert unknown_names(asked, exported) == [*expected, "fedrec_server_attempts_total: label partner"]
 
 
-def test_the_dashboard_asks_for_what_is_exported_and_shows_all_of_it(
+def test_the_dashboards_ask_for_what_is_exported_and_show_all_of_it(
     exported: dict[str, dict[str, set[str]]],
 ) -> None:
     expressions = dashboard_expressions()
@@ -126,8 +155,9 @@ def test_the_dashboard_asks_for_what_is_exported_and_shows_all_of_it(
     assert exported.keys() - set(re.findall(NAME, " ".join(expressions))) == set()
 
 
-def test_panels_of_the_dashboard_do_not_lie_on_each_other() -> None:
-    panels = json.loads((DEPLOY / "grafana/fedrec.json").read_text(encoding="utf-8"))["panels"]
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_panels_of_a_dashboard_do_not_lie_on_each_other(path: Path) -> None:
+    panels = json.loads(path.read_text(encoding="utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken = set()
     for place in (panel["gridPos"] for panel in panels):
@@ -137,13 +167,33 @@ def test_panels_of_the_dashboard_do_not_lie_on_each_other() -> None:
         taken |= cells
 
 
+def test_dashboards_are_told_apart_and_use_the_variables_that_they_have() -> None:
+    dashboards = [json.loads(path.read_text(encoding="utf-8")) for path in DASHBOARDS]
+    assert len({dashboard["uid"] for dashboard in dashboards}) == len(DASHBOARDS) == 2
+    for dashboard in dashboards:
+        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+        assert set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard["panels"]))) == variables
+
+
+def documented(exported: dict[str, dict[str, set[str]]]) -> dict[str, set[str]]:
+    """Metric -> labels, a histogram as one."""
+    found: dict[str, set[str]] = {}
+    for name, labels in exported.items():
+        family = name.removesuffix("_bucket") if "le" in labels else re.sub(r"_(sum|count)$", "", name)
+        found[family] = found.get(family, set()) | labels.keys() - {"le"}
+    return found
+
+
+def test_every_reason_of_a_refusal_is_documented() -> None:
+    assert "busy" in reasons()
+    for reason in reasons():
+        assert f"`{reason}`" in OPERATIONS, reason
+
+
 def test_every_metric_is_documented_and_nothing_else(exported: dict[str, dict[str, set[str]]]) -> None:
     section = OPERATIONS.split("\n## Metrics\n")[1].split("\n## ")[0]
     rows = dict(re.findall(rf"^\| `({NAME})` \| ([^|]*) \|", section, flags=re.M))
-    assert rows.keys() == exported.keys()
-    assert {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items()} == {
-        name: set(labels) for name, labels in exported.items()
-    }
+    assert {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows.items()} == documented(exported)
 
 
 def test_alerts_ask_for_what_is_exported_and_lead_to_a_page(exported: dict[str, dict[str, set[str]]]) -> None:
@@ -160,6 +210,17 @@ def test_jobs_of_the_alerts_are_those_that_are_scraped() -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
     jobs = {job["job_name"] for job in scraped["scrape_configs"]}
     assert jobs == {job for rule in alerts() for job in re.findall(r'job="([^"]+)"', rule["expr"])}
+
+
+def test_the_service_and_its_node_are_scraped_so_that_they_can_be_compared() -> None:
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    jobs = {job["job_name"]: job for job in scraped["scrape_configs"]}
+    labels = {name: job["static_configs"][0].get("labels") for name, job in jobs.items()}
+    assert labels["fedrec-partner"] == labels["fedrec-serving"] == {"node": "music"}
+    serving = jobs["fedrec-serving"]
+    assert serving["static_configs"][0]["targets"] == [f"localhost:{ServingSettings(format=1).http.port}"]
+    assert serving["authorization"]["type"] == "Bearer"
+    assert scope_needed("GET", "/metrics") == "read"
 
 
 def exists(command: list[str]) -> bool:
@@ -214,7 +275,7 @@ def stages() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("target", "extra"), [("server", "server,postgres"), ("client", "client")])
+@pytest.mark.parametrize(("target", "extra"), [("server", "server,postgres"), ("client", "client,postgres")])
 def test_an_image_runs_as_nobody_and_holds_no_build_tools(target: str, extra: str) -> None:
     found = stages()
     assert found[target][0] == "FROM runtime"
@@ -249,6 +310,9 @@ def test_containers_may_do_little_and_hold_no_secret_in_the_environment() -> Non
         assert exists([f"flower-{target}", *service["command"]])
         assert target in stages()
     assert compose["services"]["coordinator"]["ports"] == ["8443:8443"]
+    port = ServingSettings(format=1).http.port
+    assert compose["services"]["partner"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f"EXPOSE {port}" in stages()["client"]
 
 
 # Import name -> distribution, where they differ.

@@ -225,6 +225,7 @@ def test_without_keys_the_loopback_is_open() -> None:
 
 def test_without_keys_nothing_else_is() -> None:
     assert without_keys(host="0.0.0.0").get().status_code == 401
+    assert without_keys(behind_proxy=True).get().status_code == 401, "a proxy may pass on no header that tells it"
     several = {"tenants": [{"name": "a"}, {"name": "b"}]}
     assert service(Book({}), several).get().status_code == 401
 

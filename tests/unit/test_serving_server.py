@@ -155,31 +155,32 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 
 
 TLS = {"certificate": "c.pem", "key": "k.pem"}
+PROXY = {"behind_proxy": True}
 
 
 @pytest.mark.parametrize(
-    ("http", "has_keys", "is_behind_proxy", "problems"),
+    ("http", "has_keys", "problems"),
     [
-        ({}, False, False, 0),
-        ({"host": "::1"}, False, False, 0),
-        ({"host": "0.0.0.0"}, False, False, 2),
-        ({"host": "0.0.0.0"}, True, False, 1),
-        ({"host": "0.0.0.0"}, True, True, 0),
-        ({"host": "0.0.0.0"}, False, True, 1),
-        ({"host": "shop.example", **TLS}, True, False, 0),
-        ({"host": "shop.example", **TLS}, False, False, 1),
-        ({"host": ""}, True, False, 1),
+        ({}, False, 0),
+        (PROXY, False, 1),
+        (PROXY, True, 0),
+        ({"host": "::1"}, False, 0),
+        ({"host": "0.0.0.0"}, False, 2),
+        ({"host": "0.0.0.0"}, True, 1),
+        ({"host": "0.0.0.0", **PROXY}, True, 0),
+        ({"host": "0.0.0.0", **PROXY}, False, 1),
+        ({"host": "shop.example", **TLS}, True, 0),
+        ({"host": "shop.example", **TLS}, False, 1),
+        ({"host": ""}, True, 1),
     ],
 )
-def test_beyond_this_machine_there_must_be_keys_and_tls(
-    http: dict[str, str], has_keys: bool, is_behind_proxy: bool, problems: int
-) -> None:
+def test_beyond_this_machine_there_must_be_keys_and_tls(http: dict[str, object], has_keys: bool, problems: int) -> None:
     settings = HttpSettings.model_validate(http)
     if not problems:
-        check_exposure(settings, has_keys=has_keys, is_behind_proxy=is_behind_proxy)
+        check_exposure(settings, has_keys=has_keys)
         return
     with pytest.raises(ConfigError, match=f"{problems} problem"):
-        check_exposure(settings, has_keys=has_keys, is_behind_proxy=is_behind_proxy)
+        check_exposure(settings, has_keys=has_keys)
 
 
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:

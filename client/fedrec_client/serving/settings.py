@@ -25,6 +25,7 @@ class HttpSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8088
     certificate: str = ""
     key: str = ""
+    behind_proxy: bool = False
     cors_origins: tuple[str, ...] = ()
     body_mb: Annotated[int, Field(ge=1, le=1024)] = 16
     timeout_s: Positive = 10.0

@@ -41,7 +41,7 @@ class Starting:
     outside: Outside = field(default_factory=Outside)
     _failed: BaseException | None = field(default=None, repr=False)
 
-    def run(self, *, is_behind_proxy: bool = False) -> None:
+    def run(self) -> None:
         """Answer until SIGTERM or Ctrl-C.
 
         Raises: ConfigError: the port is taken, or strangers could listen or call. What `make` and the store raise.
@@ -64,7 +64,7 @@ class Starting:
             on_start=lambda: self._open(service),
             on_stop=service.close,
         )
-        serve(app, self.settings, has_keys=bool(keys.every()), is_behind_proxy=is_behind_proxy, listener=listener)
+        serve(app, self.settings, has_keys=bool(keys.every()), listener=listener)
         if self._failed is not None:
             raise self._failed
 

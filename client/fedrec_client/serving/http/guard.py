@@ -55,8 +55,7 @@ class Guard:
         self._app, self._ring, self._metrics = app, ring, metrics
         self._most_bytes, self._timeout_s, self._waiting = http.body_mb << 20, http.timeout_s, http.waiting
         self._origins = frozenset(http.cors_origins)
-        # With several names nobody could say whose data a call without a key means.
-        self._may_be_open = is_loopback(http.host) and len(settings.tenant_names) == 1
+        self._may_be_open = is_open_without_keys(settings)
         self._anybody = Caller(settings.tenant_names[0], "", EVERY_SCOPE)
         rate = http.requests_per_s
         self._buckets = Buckets(rate, rate * _BURST_S) if rate else None
@@ -189,6 +188,15 @@ class _Body:
         return message
 
 
+def is_open_without_keys(settings: ServingSettings) -> bool:
+    """Whether this machine's programs may call where no key is.
+
+    With several tenants nobody could say whose data a call without a key means; through a proxy anybody may call.
+    """
+    http = settings.http
+    return is_loopback(http.host) and not http.behind_proxy and len(settings.tenant_names) == 1
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there.
 
@@ -220,7 +228,7 @@ def _name(host: bytes) -> str | None:
 
 def _unauthorized(*, is_browser: bool) -> Problem:
     kind = 'Basic realm="fedrec: an API key as password"' if is_browser else "Bearer"
-    remedy = "send an API key as X-API-Key or Authorization: Bearer; `flower-client keys` makes one"
+    remedy = "send an API key as X-API-Key or Authorization: Bearer; `flower-client api-keys` makes one"
     return Problem("unauthorized", 401, "unauthorized", remedy=remedy, headers={"www-authenticate": kind})
 
 

@@ -22,7 +22,6 @@ def serve(
     settings: ServingSettings,
     *,
     has_keys: bool,
-    is_behind_proxy: bool = False,
     grace_s: float = 10.0,
     listener: socket.socket | None = None,
 ) -> None:
@@ -32,14 +31,13 @@ def serve(
         app: of `make_app`.
         settings: of the service.
         has_keys: whether there is an API key.
-        is_behind_proxy: a proxy that only this service's operator controls speaks TLS and passes requests on.
         grace_s: for what is under way; then it is cut off.
         listener: of `listen`, where the caller wants to know that the port is free before it loads a model.
     Raises: ConfigError: the port is taken, the certificate cannot be used, or strangers could listen or call.
     """
     http = settings.http
-    check_exposure(http, has_keys=has_keys, is_behind_proxy=is_behind_proxy)
-    server = uvicorn.Server(_config(app, http, is_behind_proxy=is_behind_proxy, grace_s=grace_s))
+    check_exposure(http, has_keys=has_keys)
+    server = uvicorn.Server(_config(app, http, grace_s))
     listener = listener or listen(http)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again when it is done, which must then not end the process before its caller does.
@@ -66,26 +64,27 @@ def listen(http: HttpSettings) -> socket.socket:
         raise ConfigError(problem, "choose another host or port in serving.toml") from error
 
 
-def check_exposure(http: HttpSettings, *, has_keys: bool, is_behind_proxy: bool) -> None:
-    """Beyond this machine, nothing without keys, and nothing in clear. Raises ConfigError."""
-    if is_loopback(http.host):
+def check_exposure(http: HttpSettings, *, has_keys: bool) -> None:
+    """Beyond this machine, and behind a proxy, nothing without keys, and nothing in clear. Raises ConfigError."""
+    if is_loopback(http.host) and not http.behind_proxy:
         return
     problems = []
     if not has_keys:
         problems.append("there is no API key, so anybody could call")
-    if not (http.certificate or is_behind_proxy):
+    if not (http.certificate or http.behind_proxy):
         problems.append("there is no certificate, so anybody on the way could read along")
     if problems:
-        remedy = "make a key; name certificate and key, or say that a proxy speaks TLS; or use 127.0.0.1"
-        raise ConfigError.of_all(problems, remedy, f"http.host {http.host}")
+        remedy = "`flower-client api-keys create` makes one; http.certificate and http.key, or http.behind_proxy"
+        where = f"http.host {http.host}" + (", behind a proxy" if http.behind_proxy else "")
+        raise ConfigError.of_all(problems, remedy, where)
 
 
-def _config(app: ASGIApp, http: HttpSettings, *, is_behind_proxy: bool, grace_s: float) -> uvicorn.Config:
+def _config(app: ASGIApp, http: HttpSettings, grace_s: float) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         ws="none",
         lifespan="on",
-        proxy_headers=is_behind_proxy,
+        proxy_headers=http.behind_proxy,
         limit_concurrency=max(1000, _CONNECTIONS_PER_WAITING * http.waiting),
         timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]  # it waits for a fraction of a second as well
         ssl_certfile=http.certificate or None,
