@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from starlette.types import Scope
 
 OWN = "/v1/"
@@ -33,6 +33,8 @@ def _decoded(segment: object) -> object:
     return unquote(segment, errors="strict") if isinstance(segment, str) else segment
 
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(printable)]
+# A schema cannot say "printable", but that much of it.
+_SAYABLE = Field(json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f]+$"})
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(printable), _SAYABLE]
 # An id as a segment of a path.
 Segment = Annotated[Id, BeforeValidator(_decoded)]

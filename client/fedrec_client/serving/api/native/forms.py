@@ -18,7 +18,8 @@ Category = Annotated[str, Field(min_length=1, max_length=256)]
 Timestamp = Annotated[float, Field(ge=0, le=_YEAR_9999, description="Unix seconds; 0 for none.")]
 N = Annotated[int, Field(ge=1, le=MOST_ROWS, description="How many.")]
 Cursor = Annotated[str, Field(max_length=20_000, description="What the page before gave; empty for the first.")]
-OptionalId = Annotated[str, Field(max_length=256), AfterValidator(printable)]
+_SAYABLE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}  # as of `Id`
+OptionalId = Annotated[str, Field(max_length=256, json_schema_extra=_SAYABLE), AfterValidator(printable)]
 Fields = dict[Annotated[str, Field(max_length=256)], JsonValue]
 
 
