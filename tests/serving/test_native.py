@@ -334,6 +334,7 @@ def test_arms_are_compared_by_the_clicks_on_their_lists(make_place: Callable[...
                 if at < n_clicked:
                     click = {"type": "click", "user": f"u{at}", "item": shown["items"][0]["id"]}
                     await client.post("/v1/events", json={**click, "ranking": shown["ranking"]})
+        await like(client, "somebody", "else")  # behind the lists that wait to be written
         told = (await client.get("/v1/arms")).json()
         assert [(one["arm"], one["shown"], one["clicked"]) for one in told["arms"]] == [("a", 4, 1), ("b", 4, 3)]
         assert told["arms"][1]["difference"] == pytest.approx(0.5)

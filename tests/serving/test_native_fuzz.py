@@ -88,7 +88,12 @@ def test_the_api_is_as_it_describes_itself_whatever_is_sent(described: Any, kind
             continue  # nothing to get wrong
 
         @given(case=operation.as_strategy(generation_mode=kind))
-        @settings(max_examples=5, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=3 if kind is GenerationMode.NEGATIVE else 5,
+            derandomize=True,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
         def call(case: schemathesis.Case) -> None:
             case.call_and_validate(excluded_checks=OF_RULES if "/rules" in case.operation.path else LEFT_OUT)
 

@@ -180,7 +180,8 @@ class Intake:
         return bool(was_there)
 
     async def export_user(self, user: str) -> dict[str, Json]:
-        """Everything that is stored of a person."""
+        """Everything that is stored of a person, and what of them waits to be written now."""
+        await asyncio.wrap_future(self._tenant.writer.submit(lambda _: None))
         return await asyncio.to_thread(self._tenant.store.users.export, user)
 
 
