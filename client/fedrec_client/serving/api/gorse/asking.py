@@ -29,7 +29,7 @@ class ListAsked(BaseModel):
         Field(ge=0, le=_MOST_OFFSET, description="Offset of returned items"),
         BeforeValidator(lambda told: 0 if told == "" else told),
     ] = 0
-    category: list[str] = Field(default_factory=list, description="Categories, each of which an item must be of")
+    category: list[str] = Field([], description="Categories, each of which an item must be of")
     user_id: str = Field(default="", alias="user-id", description="Remove read items of a user")
 
     def categories(self, in_path: str = "") -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class UserSent(_Sent):
     user_id: str
     labels: Any = None
     comment: Text = ""
-    subscribe: Texts = Field(default_factory=list)
+    subscribe: Texts = Field([])
 
 
 class UserPatch(_Sent):
@@ -66,7 +66,7 @@ class ItemSent(_Sent):
 
     item_id: str
     is_hidden: Annotated[bool, BeforeValidator(bool)] = False
-    categories: Texts = Field(default_factory=list)
+    categories: Texts = Field([])
     timestamp: Moment = 0.0
     labels: Any = None
     comment: Text = ""

@@ -97,7 +97,7 @@ Events = Annotated[
 
 def event_routes(desk: Desk, metrics: ServingMetrics) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Events"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Events"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.post("/events", summary="Tell events")

@@ -47,7 +47,7 @@ class Noted(Told):
 
 def explanation_routes(desk: Desk) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Explanations"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Explanations"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.get("/explain/{user}/{item}", summary="Why this item")

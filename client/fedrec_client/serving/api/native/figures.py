@@ -65,12 +65,12 @@ class ArmsInQuery(AskedInQuery):
     """Of which lists, and what counts as a click."""
 
     since: Timestamp = 0.0
-    type: list[Id] = Field(default_factory=list, max_length=100, description="Of events that count; all if empty.")
+    type: list[Id] = Field([], max_length=100, description="Of events that count; all if empty.")
 
 
 def figure_routes(desk: Desk, epsilon_remaining: Epsilon) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Figures"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Figures"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.get("/status", summary="Figures of now")

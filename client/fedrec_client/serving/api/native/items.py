@@ -34,10 +34,10 @@ class ItemForm(Asked):
 
     title: Annotated[Text, Field(description="What a person reads.")] = ""
     text: Annotated[Text, Field(description="What the LLM reads; empty: made of title and categories.")] = ""
-    categories: list[Category] = Field(default_factory=list, max_length=100)
+    categories: list[Category] = Field([], max_length=100)
     timestamp: Annotated[Timestamp, Field(description="Of its appearance, Unix seconds; 0: unknown.")] = 0.0
     is_hidden: Annotated[bool, Field(description="Kept, but on no list.")] = False
-    fields: Fields = Field(default_factory=dict, description="All else; what rules and filters read as `item.price`.")
+    fields: Fields = Field({}, description="All else; what rules and filters read as `item.price`.")
 
     def values(self) -> dict[str, Any]:
         """What was sent, by the names of `Item`."""
@@ -78,7 +78,7 @@ class ItemsInQuery(Paged):
 
 def item_routes(desk: Desk) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Items"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Items"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.get("/items", summary="Search items")

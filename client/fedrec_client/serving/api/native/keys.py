@@ -56,7 +56,7 @@ def key_routes(service: Service, ring: KeyRing | None) -> APIRouter:
     Args:
         ring: where keys are remembered, which is told of every change; without one it takes some seconds.
     """
-    router = APIRouter(tags=["Keys"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Keys"], responses=PROBLEMS)
     book = service.store.keys
 
     async def own(request: Request) -> list[ApiKey]:

@@ -39,11 +39,11 @@ Explain = Annotated[bool, Field(description="Say why.")]
 class _ListInQuery(AskedInQuery):
     n: N = 10
     offset: Offset = 0
-    category: Categories = Field(default_factory=list)
-    exclude: Excluded = Field(default_factory=list)
+    category: Categories = Field([])
+    exclude: Excluded = Field([])
     filter: Filter = ""
     cursor: Cursor = ""
-    fields: WantedFields = Field(default_factory=list)
+    fields: WantedFields = Field([])
 
 
 class ListInQuery(_ListInQuery):
@@ -69,13 +69,13 @@ class SessionEvent(Asked):
 
 
 class _SessionForm(Asked):
-    events: list[SessionEvent] = Field(default_factory=list, max_length=1000, description="Of now, oldest first.")
+    events: list[SessionEvent] = Field([], max_length=1000, description="Of now, oldest first.")
     session: Annotated[OptionalId, Field(description="Under which events were stored.")] = ""
     explain: Explain = False
     arm: Arm = ""
     ranking: Annotated[OptionalId, Field(description="An id for the answer; empty has one made.")] = ""
     is_recorded: Annotated[bool, Field(description="Whether it counts as shown to somebody.")] = True
-    fields: WantedFields = Field(default_factory=list)
+    fields: WantedFields = Field([])
 
 
 class ListForm(_SessionForm):
@@ -83,8 +83,8 @@ class ListForm(_SessionForm):
 
     n: N = 10
     offset: Offset = 0
-    categories: Categories = Field(default_factory=list)
-    exclude: Excluded = Field(default_factory=list)
+    categories: Categories = Field([])
+    exclude: Excluded = Field([])
     filter: Filter = ""
     cursor: Cursor = ""
 

@@ -35,7 +35,7 @@ _SOURCES: Mapping[Source, tuple[str, str]] = {
 
 def list_routes(desk: Desk, metrics: ServingMetrics) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Lists"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Lists"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     def tell(one: TenantService, answer: Answer, fields: list[str]) -> AnswerForm:

@@ -31,13 +31,17 @@ def routes(
         epsilon_remaining: of the privacy budget, None where there is no ledger; may block.
     """
     desk = Desk(service)
-    router = APIRouter(prefix="/v1")
-    router.include_router(list_routes(desk, metrics))
-    router.include_router(event_routes(desk, metrics))
-    router.include_router(explanation_routes(desk))
-    router.include_router(item_routes(desk))
-    router.include_router(user_routes(desk))
-    router.include_router(rule_routes(desk))
-    router.include_router(figure_routes(desk, epsilon_remaining))
-    router.include_router(key_routes(service, ring))
+    parts = [
+        list_routes(desk, metrics),
+        event_routes(desk, metrics),
+        explanation_routes(desk),
+        item_routes(desk),
+        user_routes(desk),
+        rule_routes(desk),
+        figure_routes(desk, epsilon_remaining),
+        key_routes(service, ring),
+    ]
+    router = APIRouter()
+    # Flat: each router within a router is searched anew with every request.
+    router.routes.extend(route for part in parts for route in part.routes)
     return router

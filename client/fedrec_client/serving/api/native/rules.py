@@ -54,7 +54,7 @@ Sent = Annotated[Rule, Body(examples=[_EXAMPLE])]
 
 def rule_routes(desk: Desk) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Rules"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Rules"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.get("/rules", summary="List rules")

@@ -32,7 +32,7 @@ class UserForm(Asked):
 
     labels: Annotated[JsonValue, Field(description="Whatever describes them; rules read an object's values.")] = None
     comment: Comment = ""
-    subscribe: list[Category] = Field(default_factory=list, max_length=1000)
+    subscribe: list[Category] = Field([], max_length=1000)
 
     def values(self) -> dict[str, Any]:
         """What was sent, by the names of `User`."""
@@ -90,7 +90,7 @@ class BlocksTold(Told):
 
 def user_routes(desk: Desk) -> APIRouter:
     """See the module."""
-    router = APIRouter(tags=["Users"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Users"], responses=PROBLEMS)
     tenant = Depends(desk)
 
     @router.get("/users", summary="List people")
@@ -136,12 +136,12 @@ def user_routes(desk: Desk) -> APIRouter:
         """All that `DELETE` would erase, to be given to them."""
         return Exported(user=user, kept=await one.intake.export_user(user))
 
-    router.include_router(_block_routes(desk))
+    router.routes.extend(_block_routes(desk).routes)
     return router
 
 
 def _block_routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Users"], responses=PROBLEMS)
+    router = APIRouter(prefix="/v1", tags=["Users"], responses=PROBLEMS)
     tenant = Depends(desk)
     path = "/users/{user}/blocks/{kind}/{value}"
 
