@@ -205,18 +205,23 @@ def _sums_without(kernel: Floats, rows: Floats, before: float) -> Floats:
     return mean
 
 
-def window_start(length: int, max_history: int, slack: int) -> int:
-    """Where the history that is read begins: so that it stays for a while, and a new item only extends it.
+def window_start(length: int, max_history: int, slack: int, phase: int = 0) -> int:
+    """Where the history that is read begins, so that it stays for a while and a new item only extends it.
 
-    With up to `max_history + slack` items all are read; beyond that the start moves on by `slack` at a time, so that
-    `max_history` to `max_history + slack` are. A function of the length alone: what was forgotten can be made anew.
+    `max_history` to `max_history + slack` items are read: the start moves on by `slack` at a time. A function of the
+    length alone, so what was forgotten can be made anew.
+
+    Args:
+        phase: 0 to `slack - 1`, another for each person: where all had the same, those with equally long histories
+            would have to be read anew at the same moment.
 
     >>> [window_start(n, 100, 50) for n in (0, 100, 150, 151, 200, 201)]
     [0, 0, 0, 50, 50, 100]
+    >>> [window_start(n, 100, 50, 10) for n in (110, 111, 160, 161)]
+    [0, 10, 10, 60]
     """
-    if length <= max_history + slack:
-        return 0
-    return math.ceil((length - max_history - slack) / slack) * slack
+    beyond = length - max_history - phase
+    return 0 if beyond <= 0 else phase + (math.ceil(beyond / slack) - 1) * slack
 
 
 def as_window(

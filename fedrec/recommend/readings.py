@@ -20,6 +20,8 @@ from fedrec.recommend.live_model import Floats, LiveModel
 
 _GROW_BY = 32
 _MAX_TOKENS = 3200
+# So many new items are read after what is kept; of more, the history is read anew.
+_MOST_NEW = 16
 Codes = NDArray[np.int64]
 
 
@@ -94,7 +96,13 @@ class HistoryReader:
         longer: list[int] = []
         anew: list[int] = []
         for place, one in enumerate(wanted):
-            (longer if self.grows(one) else anew).append(place)
+            match self._more(one):
+                case 1:
+                    longer.append(place)
+                case more if 1 < more <= _MOST_NEW:
+                    self._lengthen(one, contexts, place)
+                case _:
+                    anew.append(place)
         for places in _chunks(longer, self._batch_users):
             self._extend([wanted[p] for p in places], contexts, places)
         for places in _whole_histories(wanted, anew, self._batch_users):
@@ -102,12 +110,32 @@ class HistoryReader:
         self._make_room()
         return contexts
 
+    def keeps(self, key: Hashable) -> bool:
+        """Whether keys and values of a person are kept; from any thread, as of a moment ago."""
+        return key in self._states
+
     def grows(self, one: Wanted) -> bool:
-        """Whether exactly one item came after what is kept."""
+        """Whether only a few items came after what is kept."""
+        return 0 < self._more(one) <= _MOST_NEW
+
+    def _more(self, one: Wanted) -> int:
+        """How many items came after what is kept; 0 if it is of another history, or there is nothing."""
         state = self._states.get(one.key)
-        return (
-            state is not None and len(state.codes) == len(one.codes) - 1 and np.array_equal(state.codes, one.codes[:-1])
-        )
+        if state is None or len(state.codes) > len(one.codes):
+            return 0
+        n = len(state.codes)
+        return len(one.codes) - n if np.array_equal(state.codes, one.codes[:n]) else 0
+
+    def _lengthen(self, one: Wanted, contexts: Floats, place: int) -> None:
+        """Several tokens, of one person."""
+        state = self._states[one.key]
+        n = len(state.codes)
+        positions = torch.arange(n, len(one.codes), device=state.cache.device)[None]
+        tokens = self._model.item_tokens(one.codes[None, n:])
+        hidden, layers = self._pass(tokens, state.cache[:, :, None, :, :n], positions, None)
+        contexts[place] = self._model.tokens.context_of(hidden[0, -1]).float().cpu().numpy()
+        self._append(one, state, torch.stack([kv[:, 0, :, n:] for kv in layers]))
+        self.n_extended += 1
 
     def _extend(self, some: Sequence[Wanted], contexts: Floats, places: Sequence[int]) -> None:
         """One token each. Shorter caches are padded on the left; positions are told, so that padding moves nothing."""
@@ -136,14 +164,15 @@ class HistoryReader:
             self._append(one, state, column[:, :, row])
         self.n_extended += len(some)
 
-    def _append(self, one: Wanted, state: _State, column: Tensor) -> None:
-        n, space = len(state.codes), state.cache.shape[3]
+    def _append(self, one: Wanted, state: _State, columns: Tensor) -> None:
+        """Keys and values of the items that came, `[layers, 2, heads, new, width]`."""
+        n, end, space = len(state.codes), len(one.codes), state.cache.shape[3]
         self._bytes -= state.n_bytes
-        if n == space:
-            state.cache = torch.cat(
-                [state.cache, state.cache.new_zeros(*state.cache.shape[:3], _GROW_BY, state.cache.shape[4])], 3
-            )
-        state.cache[:, :, :, n : n + 1] = column
+        if end > space:
+            layers, two, heads, _, width = state.cache.shape
+            room = state.cache.new_zeros(layers, two, heads, max(_GROW_BY, end - space), width)
+            state.cache = torch.cat([state.cache, room], 3)
+        state.cache[:, :, :, n:end] = columns
         state.codes = one.codes.copy()
         self._bytes += state.n_bytes
         self._states.move_to_end(one.key)

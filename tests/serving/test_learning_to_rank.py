@@ -27,7 +27,7 @@ PRICE = {item.id: float(item.fields["price"]) for item in GOODS}
 
 async def written(one: TenantService) -> None:
     """What waited for the store's writer is on the disk."""
-    await asyncio.wrap_future(one.tenant.writer.submit(lambda _: None))
+    await one.tenant.written()
 
 
 async def shown_and_clicked(
@@ -133,6 +133,7 @@ def test_what_cannot_be_learnt_is_said(make_place: Callable[..., Place]) -> None
         await shown_and_clicked(one, 3, seed=7)
         with pytest.raises(DataError):
             await one.learning_to_rank.train("default")
+        await written(one)
         shown = one.tenant.store.shown.find("list-7-0")
         assert shown is not None
         assert shown.features == {}

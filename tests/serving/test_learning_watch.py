@@ -1,6 +1,5 @@
 """The watch: what it reads once, what it finds, and that a restart loses nothing."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -160,4 +159,4 @@ def test_confidence_is_the_share_that_the_list_holds_and_a_swap_forgets_it(
 
 async def service_settled(one: TenantService) -> None:
     """All that was written down before is on the disk."""
-    await asyncio.wrap_future(one.tenant.writer.submit(lambda _: None))
+    await one.tenant.written()

@@ -62,14 +62,14 @@ def test_many_at_once_are_read_as_one_by_one(
 ) -> None:
     live = LiveModel(trained(make_tiny(kind, tmp_path / kind), features), "v", 20)
     rng = np.random.default_rng(0)
-    histories = [rng.integers(0, 40, n) for n in (1, 5, 33, 9, 2, 40)]
+    histories = [rng.integers(0, 40, n) for n in (1, 7, 33, 9, 8, 40)]
     together = HistoryReader(live, 1 << 24, batch_users=4)
-    for cut in (2, 1, 0):  # whole, then one token more, twice
+    for cut in (6, 5, 4, 0):  # whole, then one token more, twice, then several
         wanted = [Wanted(i, h[: len(h) - cut]) for i, h in enumerate(histories) if len(h) > cut]
         found = together.read(wanted)
         alone = np.concatenate([HistoryReader(live, 0).read([Wanted(None, one.codes)]) for one in wanted])
         np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-4)
-    assert together.n_extended == 2 * 4 + 1  # two began later, and one of them had nothing to begin with
+    assert (together.n_extended, together.n_read) == (3 * 5, 5 + 1)  # the shortest began last
 
 
 def test_who_was_asked_for_longest_ago_is_forgotten_first(model: PeftModel) -> None:
@@ -92,7 +92,7 @@ def test_a_history_that_changed_before_its_end_is_read_anew(model: PeftModel) ->
     live = LiveModel(model, "v", 20)
     reader, slow = HistoryReader(live, 1 << 20), ModelRecommender(model, 20)
     live_scores(live, reader, [1, 2, 3])
-    for codes in ([1, 9, 3, 4], [5], [5, 6, 7]):
+    for codes in ([1, 9, 3, 4], [5], [6, 5, 7], [6, 5]):
         np.testing.assert_allclose(
             live_scores(live, reader, codes), slow.score([np.array(codes)])[0], rtol=2e-4, atol=2e-4
         )

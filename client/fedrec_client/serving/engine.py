@@ -43,6 +43,7 @@ class Engine:
         self._settings, self._encode, self._state_bytes = settings, encode, state_bytes
         self._now = self._generation(model)
         self._reads: dict[tuple[str, str], asyncio.Future[Floats]] = {}
+        self._foreseen: set[asyncio.Future[None]] = set()
         self.on_read: Callable[[Person], None] = lambda _: None
 
     def _generation(self, model: LiveModel) -> _Generation:
@@ -105,6 +106,18 @@ class Engine:
                 self._reads.pop(person.key, None)
         if is_kept:
             self.on_read(person)
+
+    def foresee(self, person: Person) -> None:
+        """Read on in the background, where what is kept makes that cheap: who did something may ask soon."""
+        if person.codes and person.key not in self._reads and self._now.desk.reader.keeps(person.key):
+            task = asyncio.ensure_future(self._read(self._now, person, is_kept=True))
+            self._foreseen.add(task)
+            task.add_done_callback(self._foresaw)
+
+    def _foresaw(self, done: "asyncio.Future[None]") -> None:
+        self._foreseen.discard(done)
+        if not done.cancelled():
+            done.exception()  # whoever asks next meets it
 
     async def add_items(self, texts: Sequence[str]) -> None:
         """Let items join, with the codes that follow; an empty text joins with the features of the average item.

@@ -159,6 +159,7 @@ class Intake:
         """
         tenant = self._tenant
         tenant.forget(user)
+        tenant.write_shown()
         gone = await asyncio.wrap_future(
             tenant.writer.submit(lambda connection: remove_user(connection, tenant.name, user))
         )
@@ -181,7 +182,7 @@ class Intake:
 
     async def export_user(self, user: str) -> dict[str, Json]:
         """Everything that is stored of a person, and what of them waits to be written now."""
-        await asyncio.wrap_future(self._tenant.writer.submit(lambda _: None))
+        await self._tenant.written()
         return await asyncio.to_thread(self._tenant.store.users.export, user)
 
 

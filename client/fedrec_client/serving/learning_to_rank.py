@@ -107,6 +107,7 @@ class LearningToRank:
             _log.info("the final ranking learnt nothing", extra={"event": "weights_not_learnt"})
 
     async def _train(self, arm: str) -> Training:
+        await self._tenant.written()
         start, before = self._ranking.start(arm), self._ranking.settings(arm).weights
         training = await asyncio.to_thread(self._fit, arm, start, before)
         if training.is_used:

@@ -1,6 +1,7 @@
 """What is known of the people who are asked for now: in memory, loaded from the store, told of every event."""
 
 import math
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,11 @@ class Person:
     read: tuple[str, int, int] | None = None
     ahead: tuple[Floats, tuple[str, int, int]] | None = None
     asked_at: float = 0.0
+    phase: int = field(init=False)
     later: list[tuple[float, int, Meaning, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.phase = zlib.crc32(self.key[1].encode())  # the same after a restart
 
     def note(self, code: int, meaning: Meaning, weight: float, timestamp: float) -> bool:
         """Take in an event. False if it is older than what is known, so that all must be loaded anew."""
@@ -152,14 +157,17 @@ class Person:
         self.later = [one for one in self.later if one[0] > now]
         return all(self.note(code, meaning, weight, timestamp) for timestamp, code, meaning, weight in due)
 
+    def _start(self, model: LiveModel, slack: int) -> int:
+        return window_start(len(self.codes), model.max_history, slack, self.phase % slack)
+
     def window(self, model: LiveModel, slack: int) -> tuple[int, NDArray[np.int64]]:
         """Where what is read of the history begins, and its codes."""
-        start = window_start(len(self.codes), model.max_history, slack)
+        start = self._start(model, slack)
         return start, np.array(self.codes[start:], np.int64)
 
     def is_read(self, model: LiveModel, slack: int) -> bool:
         """Whether `context` is of just this history and model."""
-        wanted = (model.reading, window_start(len(self.codes), model.max_history, slack), len(self.codes))
+        wanted = (model.reading, self._start(model, slack), len(self.codes))
         if self.ahead is not None and self.ahead[1] == wanted:
             (self.context, self.read), self.ahead = self.ahead, None
         return self.context is not None and self.read == wanted

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,9 +11,6 @@ import torch
 
 from fedrec.recommend.live_model import Floats
 from fedrec.recommend.readings import HistoryReader, Wanted
-
-# So few whole histories in a pass, so that somebody with one new item does not wait long.
-_WHOLE_AT_ONCE = 4
 
 
 @dataclass
@@ -29,7 +27,7 @@ class _Question:
 
 
 class ReadingDesk:
-    """Micro-batching over people. Extensions by one token go first; whole histories follow a few at a time.
+    """Micro-batching over people. Extensions by one token go first, together; whole histories follow one by one.
 
     Args:
         reader: used by this desk's thread alone from now on.
@@ -76,38 +74,37 @@ class ReadingDesk:
 
     def _work(self) -> None:
         torch.set_num_threads(self._threads)
-        while (first := self._questions.get()) is not None:
-            todo, stop = self._take(first)
-            is_short = [self._reader.grows(question.wanted) for question in todo]
-            self._answer([q for q, short in zip(todo, is_short, strict=True) if short], self._batch_users)
-            self._answer([q for q, short in zip(todo, is_short, strict=True) if not short], _WHOLE_AT_ONCE)
-            if stop:
-                return
+        whole: deque[_Question] = deque()
+        is_open = True
+        while is_open or whole:
+            short, is_open = self._take(whole, may_wait=not whole)
+            self._answer(short)
+            if whole:  # one at a time: several together take as long, and whoever has one new item would wait
+                self._answer([whole.popleft()])
 
-    def _take(self, first: object) -> tuple[list[_Question], bool]:
-        """What waits now, up to a batch."""
-        todo: list[_Question] = []
-        found: object = first
-        while True:
+    def _take(self, whole: "deque[_Question]", *, may_wait: bool) -> tuple[list[_Question], bool]:
+        """Extensions that wait, up to a batch, and whether more may come; whole histories join those that wait."""
+        short: list[_Question] = []
+        while len(short) < self._batch_users:
+            try:
+                found = self._questions.get(block=may_wait and not short)
+            except queue.Empty:
+                return short, True
             if found is None:
-                return todo, True
+                return short, False
             if isinstance(found, _Question):
-                todo.append(found)
+                (short if self._reader.grows(found.wanted) else whole).append(found)
+                may_wait = may_wait and not whole
             else:
                 self._reader.forget(found[0])  # type: ignore[index]  # a key in a tuple
-            if len(todo) >= self._batch_users:
-                return todo, False
-            try:
-                found = self._questions.get_nowait()
-            except queue.Empty:
-                return todo, False
+        return short, True
 
-    def _answer(self, todo: Sequence[_Question], most: int) -> None:
-        for start in range(0, len(todo), most):
-            some = todo[start : start + most]
-            try:
-                for question, context in zip(some, self._reader.read([q.wanted for q in some]), strict=True):
-                    question.reply(context)
-            except Exception as error:  # noqa: BLE001  # whoever asked must hear of it; the thread goes on
-                for question in some:
-                    question.fail(error)
+    def _answer(self, some: Sequence[_Question]) -> None:
+        if not some:
+            return
+        try:
+            for question, context in zip(some, self._reader.read([q.wanted for q in some]), strict=True):
+                question.reply(context)
+        except Exception as error:  # noqa: BLE001  # whoever asked must hear of it; the thread goes on
+            for question in some:
+                question.fail(error)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings
 
 _log = logging.getLogger(__name__)
+# The event loop must not wait the usual 5 ms for a thread that writes or reads.
+_SWITCH_S = 0.0005
 Say = Callable[[str], None]
 
 
@@ -46,6 +49,7 @@ class Starting:
 
         Raises: ConfigError: the port is taken, or strangers could listen or call. What `make` and the store raise.
         """
+        sys.setswitchinterval(_SWITCH_S)
         listener = listen(self.settings.http)
         try:
             service = Service(self.folder, self.settings)

@@ -25,6 +25,8 @@ from fedrec_client.serving.store.writer import BusyError, Writer
 from fedrec_client.serving.trends import Trends, looks_back
 
 _log = logging.getLogger(__name__)
+# Shown lists are written together: each alone would be a transaction.
+_SHOWN_EVERY_S = 0.25
 # Of a session's key, so that no user is taken for one: ids are printable text.
 SESSION = "\x00session "
 
@@ -50,6 +52,7 @@ class Tenant:
     changing_items: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _loading: dict[str, "asyncio.Future[Person]"] = field(default_factory=dict, repr=False)
     _touched: set[str] = field(default_factory=set, repr=False)
+    _shown: list[Shown] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.engine.on_read = self._keep_reading
@@ -112,8 +115,12 @@ class Tenant:
             if key in self._loading:
                 self._touched.add(key)
             person = self.people.find(key)
-            if person is not None and not person.note_in_time(code, meaning, weight, event.timestamp, now):
+            if person is None:
+                continue
+            if not person.note_in_time(code, meaning, weight, event.timestamp, now):
                 self.forget(key)
+            elif meaning == "positive":
+                self.engine.foresee(person)
 
     def forget(self, key: str) -> None:
         """Drop somebody from memory; they are loaded anew when they are asked for."""
@@ -123,11 +130,25 @@ class Tenant:
         self.engine.forget((self.name, key))
 
     def note_shown(self, shown: Shown) -> None:
-        """Have a list written down; where too much waits to be written, one list less does no harm."""
+        """Have a list written down, some moments later and with others: nobody waits for it."""
+        if not self._shown:
+            asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, self.write_shown)
+        self._shown.append(shown)
+
+    def write_shown(self) -> None:
+        """Write lists down now, before whatever is written next. Where too much waits, a list less does no harm."""
+        lists, self._shown = self._shown, []
+        if not lists:
+            return
         try:
-            self.writer.submit(lambda connection: add_shown(connection, self.name, [shown]))
+            self.writer.submit(lambda connection: add_shown(connection, self.name, lists))
         except BusyError:
-            _log.warning("a shown list was not written down: too much waits", extra={"event": "shown_lost"})
+            _log.warning("shown lists were not written down: too much waits", extra={"event": "shown_lost"})
+
+    async def written(self) -> None:
+        """Wait until all that was to be written so far is on the disk."""
+        self.write_shown()
+        await asyncio.wrap_future(self.writer.submit(lambda _: None))
 
     def _keep_reading(self, person: Person) -> None:
         """So that a restart need not read the history again."""
@@ -158,6 +179,7 @@ class Tenant:
 
     def close(self) -> None:
         """End the engine; what waits to be written is the writer's to finish."""
+        self.write_shown()
         self.engine.close()
 
 

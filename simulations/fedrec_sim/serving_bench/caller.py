@@ -41,6 +41,12 @@ class Caller:
         return await self._call(f"{head}\r\n".encode() + body)
 
     async def _call(self, request: bytes) -> Reply:
+        was_open = self._streams is not None
+        reply = await self._try(request)
+        # A connection that the server had closed meanwhile: nothing was asked by it.
+        return await self._try(request) if reply.status == 0 and was_open else reply
+
+    async def _try(self, request: bytes) -> Reply:
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(self._host, self._port)

@@ -1,5 +1,6 @@
 """Around everything: each request's id, what every answer carries, and what is counted, logged and traced of it."""
 
+import itertools
 import re
 import secrets
 import time
@@ -13,6 +14,7 @@ from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.problems import broken, family_of, respond
 from fedrec_client.serving.http.tracing import Tracing
 
+_PROCESS, _NUMBERS = secrets.token_hex(4), itertools.count()  # of requests; a random id each would cost more
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ALWAYS = [(b"x-content-type-options", b"nosniff")]
@@ -102,4 +104,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE.fullmatch(value):
             return str(value.decode())
-    return secrets.token_hex(8)
+    return f"{_PROCESS}-{next(_NUMBERS):x}"

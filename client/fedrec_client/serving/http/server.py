@@ -90,6 +90,7 @@ def _config(app: ASGIApp, http: HttpSettings, grace_s: float) -> uvicorn.Config:
         ssl_certfile=http.certificate or None,
         ssl_keyfile=http.key or None,
         server_header=False,
+        timeout_keep_alive=75,  # of connections that nobody uses; callers keep some for a minute
         access_log=False,
         log_config=None,
     )

@@ -61,6 +61,7 @@ async def _take(one: TenantService, events: Sequence[AnyEvent]) -> int:
         updated += await _take_users(one, users)
     if lists := [_shown(event) for event in events if isinstance(event, RankingEvent)]:
         name = one.tenant.name
+        one.tenant.write_shown()
         await asyncio.wrap_future(one.tenant.writer.submit(lambda connection: confirm_shown(connection, name, lists)))
     if done := [_event(event) for event in events if isinstance(event, InteractionEvent)]:
         updated += (await one.intake.add_events(done)).accepted

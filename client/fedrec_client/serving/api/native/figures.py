@@ -91,6 +91,7 @@ def figure_routes(desk: Desk, epsilon_remaining: Epsilon) -> APIRouter:
     @router.get("/arms", summary="Results of the A/B")
     async def arms(asked: Annotated[ArmsInQuery, InQuery()], one: TenantService = tenant) -> ArmsTold:
         """Lists since a moment, with those that were clicked; the first arm is what the others are compared with."""
+        await one.tenant.written()
         clicks = await asyncio.to_thread(one.tenant.store.clicks.by_arm, asked.since, asked.type or None)
         return _compared(clicks, [arm.name for arm in one.tenant.settings.arms] or [DEFAULT])
 
