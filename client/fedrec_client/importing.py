@@ -4,7 +4,13 @@ import tempfile
 from pathlib import Path
 
 from fedrec.data.catalog import ItemCatalog, read_stored_catalog
-from fedrec.data.interactions import ColumnMapping, read_interactions, write_interactions
+from fedrec.data.interactions import (
+    ColumnMapping,
+    InteractionTable,
+    read_interactions,
+    read_stored_interactions,
+    write_interactions,
+)
 from fedrec.errors import ConfigError
 from fedrec.files import json_bytes, new_folder
 from fedrec.privacy.ledger import PrivacyLedger
@@ -44,6 +50,32 @@ def _make_ledger(node: Node) -> None:
         return
     budget = {"budget_epsilon": policy.epsilon_total, "budget_delta": policy.delta}
     PrivacyLedger.create(path, partner=node.settings.name, dataset="data", **budget)
+
+
+def forget_imported(node: Node, user: str) -> bool:
+    """Take somebody's rows out of the stored ones, whole or not at all; whether there were any.
+
+    The last user's stay: rows there must be. Raises DataError: the rows are damaged. StorageError.
+    """
+    path = node.data / INTERACTIONS
+    if not path.is_file():
+        return False
+    table = read_stored_interactions(path, read_catalog_bytes(Agreement.read(node).catalog))
+    if user not in table.user_ids or table.n_users == 1:
+        return False
+    gone = table.user_ids.index(user)
+    kept = table.user_codes != gone
+    codes = table.user_codes[kept]
+    rest = InteractionTable(
+        (codes - (codes > gone)).astype("int32"),
+        table.item_codes[kept],
+        table.rating[kept],
+        table.timestamp[kept],
+        tuple(name for name in table.user_ids if name != user),
+        table.item_ids,
+    )
+    write_interactions(rest, path)
+    return True
 
 
 def read_catalog_bytes(content: bytes) -> ItemCatalog:

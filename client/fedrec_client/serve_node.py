@@ -1,33 +1,38 @@
 """`flower-client serve`: recommendations from the newest adapter that the node holds, beside the partner's own rows."""
 
 import asyncio
-import logging
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import read_stored_interactions
 from fedrec.data.sources import cache_dir
 from fedrec.errors import FedrecError
+from fedrec.model.adapter import AdapterState
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import SharedModel, encoder_folder, load_shared
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.recommend.live_model import LiveModel
-from fedrec_client.adapters import Adapters, HeldAdapter
-from fedrec_client.agreement import Agreement
-from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
+from fedrec_client.adapters import Adapters
+from fedrec_client.agreement import Agreement, round_epsilon
+from fedrec_client.coordinator_link import CoordinatorLink
+from fedrec_client.importing import INTERACTIONS, forget_imported, read_catalog_bytes
 from fedrec_client.node import adapters_of
+from fedrec_client.serving.http.metrics import ServingMetrics
+from fedrec_client.serving.learning.learning import Coordination, Learning
+from fedrec_client.serving.learning.promotion import Sources
+from fedrec_client.serving.learning.promotion_record import Candidate, PromotionBook
+from fedrec_client.serving.learning.scheduler import Budget
 from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import seed_imported
+from fedrec_client.serving.training_rows import learnt_seq, seed_imported
 from fedrec_client.settings import Node
 
-_log = logging.getLogger(__name__)
 NO_ADAPTER = "round-0000"
 
 
@@ -43,7 +48,7 @@ def serve_node(node: Node, say: Say = lambda _: None) -> None:
         settings=settings,
         make=models.first,
         say=say,
-        after=models.follow,
+        after=models.live,
         outside=Outside(models.statement, lambda: _budget(node)),
     ).run()
 
@@ -53,16 +58,15 @@ class NodeModels:
     """Adapters of a node as live models.
 
     Attributes:
-        served: the version that was made last.
+        began: what the service was opened with; None: the untrained one.
     """
 
     node: Node
     agreement: Agreement
     settings: ServingSettings
-    served: HeldAdapter | None = None
-    _catalog: ItemCatalog | None = field(default=None, repr=False)
+    began: Candidate | None = None
+    _statements: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _shared: SharedModel | None = field(default=None, repr=False)
-    _task: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     @property
     def _adapters(self) -> Adapters:
@@ -74,7 +78,7 @@ class NodeModels:
         Slow: called in a thread.
         """
         terms, machine = self.agreement.terms, self.node.settings.model
-        catalog = self._catalog = read_catalog_bytes(self.agreement.catalog)
+        catalog = read_catalog_bytes(self.agreement.catalog)
         rows = None
         if (path := self.node.data / INTERACTIONS).is_file():
             rows = read_stored_interactions(path, catalog)
@@ -89,36 +93,87 @@ class NodeModels:
         encoder = TextEncoder(
             catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
         )
-        return Served(catalog, self.newest(), encoder.encode, self._shared.features.hash)
+        self.began = PromotionBook(self.node.serving).at_start(self.newest())
+        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash)
 
-    def newest(self) -> LiveModel:
-        """The newest adapter that is held, made ready. Raises RunError: damaged."""
+    def newest(self) -> Candidate | None:
+        """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""
+        held = self._adapters.held()
+        if held is None:
+            return None
+        version = f"round-{held.round:04d}" + ("" if held.generation == 1 else f"-of-{held.generation}")
+        self._statements[version] = held.statement
+        return Candidate(version, held.adapter_hash, lambda: self._adapters.load().to_bytes())
+
+    def make(self, candidate: Candidate | None) -> LiveModel:
+        """An adapter made ready; the untrained one of None. Raises RunError: damaged."""
         assert self._shared is not None
-        terms, held = self.agreement.terms, self._adapters.held()
+        terms = self.agreement.terms
         model = self._shared.with_adapter(terms.model.shape, terms.seed)
-        if held is not None:
-            write_state(model, self._adapters.load())
-        self.served = held
-        version = f"round-{held.round:04d}" if held else NO_ADAPTER
+        if candidate is not None:
+            write_state(model, AdapterState.from_bytes(candidate.content()))
+        version = candidate.version if candidate else NO_ADAPTER
         return LiveModel(model, version, terms.work.max_history, self.settings.model.new_item_boost)
 
     def statement(self) -> Mapping[str, Any] | None:
-        """What the adapter that serves promises; None before the first."""
-        return None if self.served is None else self.served.statement
+        """What the newest adapter promises; None before the first."""
+        return next(reversed(self._statements.values()), None)
 
-    def follow(self, service: Service) -> None:
-        """In the event loop: serve from newer adapters as they come."""
-        self._task = asyncio.get_running_loop().create_task(self._follow(service))
-
-    async def _follow(self, service: Service) -> None:
-        while True:
+    async def live(self, service: Service, metrics: ServingMetrics) -> None:
+        """Watch, replay newer adapters before they serve, ask for rounds; until the service ends."""
+        asked = Asked()
+        service.tenants()[0].tenant.on_removed.append(self._forget)
+        metrics.tell(asked)
+        while self.began is None:  # nothing is compared with the untrained one
             await asyncio.sleep(self.node.settings.local.adapter_every_s)
-            try:
-                held = await asyncio.to_thread(self._adapters.held)
-                if held != self.served:
-                    await service.swap(await asyncio.to_thread(self.newest))
-            except FedrecError as error:
-                _log.warning("the adapter before is served on: %s", error.problem, extra={"event": "no_swap"})
+            self.began = await asyncio.to_thread(self.newest)
+            if self.began is not None:
+                await service.swap(await asyncio.to_thread(self.make, self.began))
+        sources = Sources(self.newest, self.make, asked.counts, lambda tenant: learnt_seq(self.node.serving, tenant))
+        coordination = Coordination(self._cost, self._wish) if self.settings.learning.rounds else None
+        learning = Learning(service, self.began, sources, coordination)
+        await learning.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await learning.close()
+
+    def _forget(self, user: str) -> None:
+        """Imported rows are of the first tenant's people."""
+        forget_imported(self.node, user)
+
+    def _cost(self) -> Budget | None:
+        """What is left, and the dearest round that could be asked for."""
+        budget, plan = _budget(self.node), self.agreement.terms.plan
+        if budget is None or plan is None:
+            return None
+        delta = self.node.settings.policy.delta
+        return Budget(budget["epsilon_left"], max(round_epsilon(part, delta) for part in plan.parts))
+
+    def _wish(self) -> None:
+        with closing(CoordinatorLink(self.node)) as link:
+            link.wish()
+
+
+class Asked:
+    """How many lists were asked for since the process began, and how many of these failed here."""
+
+    def __init__(self) -> None:
+        self._asked = self._failed = 0
+
+    def note_answer(self, route: str, status: int, seconds: float) -> None:
+        """See `Observer`."""
+        del seconds
+        if "recommend" in route or "/rank" in route:
+            self._asked += 1
+            self._failed += status >= 500 and status != 503  # which is said when too much is asked at once
+
+    def note_events(self, n: int) -> None:
+        """See `Observer`."""
+
+    def counts(self) -> tuple[int, int]:
+        """Asked, failed."""
+        return self._asked, self._failed
 
 
 def _budget(node: Node) -> dict[str, float] | None:

@@ -19,7 +19,7 @@ from fedrec_client.agreement import Agreement
 from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import is_seeded, training_histories
+from fedrec_client.serving.training_rows import is_seeded, note_learnt, training_histories
 from fedrec_client.settings import PAUSED, Node
 from fedrec_client.worker import PartnerData, Worker
 
@@ -70,6 +70,7 @@ def renewing(node: Node, catalog: ItemCatalog) -> Callable[[], PartnerData] | No
     def renew() -> PartnerData:
         store = ServingStore.open(store_url(node.serving, settings.store.database))
         try:
+            note_learnt(node.serving, store, settings)
             data = PartnerData.of(training_histories(store, settings, catalog))
         finally:
             store.close()

@@ -14,6 +14,7 @@ from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
 from fedrec.rows import is_private
 from fedrec_client.serving.errors import NotFoundError
+from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.service import Served, Service
@@ -56,7 +57,7 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
 
     versions = RunVersions(run, settings)
 
-    def offer(service: Service) -> None:
+    async def offer(service: Service, _: ServingMetrics) -> None:
         service.versions = versions
 
     Starting(

@@ -1,16 +1,25 @@
 """Rows between file, store and training: seeded once, gone when deleted, new ones only where they are wanted."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fedrec.data.catalog import ItemCatalog
-from fedrec.data.interactions import Interaction, InteractionTable
+from fedrec.data.catalog import ItemCatalog, write_catalog
+from fedrec.data.interactions import Interaction, InteractionTable, read_stored_interactions, write_interactions
+from fedrec_client.importing import INTERACTIONS, forget_imported
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore
-from fedrec_client.serving.training_rows import is_seeded, seed_imported, training_histories
+from fedrec_client.serving.training_rows import (
+    is_seeded,
+    learnt_seq,
+    note_learnt,
+    seed_imported,
+    training_histories,
+)
+from fedrec_client.settings import Node
 
 
 @pytest.fixture
@@ -81,6 +90,36 @@ def test_new_events_train_only_where_they_are_wanted(
     assert codes(training_histories(store, settings(), catalog)) == [[3, 1], [2]]
     wanted = settings(learning={"rounds": True})
     assert codes(training_histories(store, wanted, catalog)) == [[3, 1, 7], [2], [4]]
+    store.close()
+
+
+def test_imported_rows_of_a_deleted_user_go_from_the_file(
+    table: InteractionTable, catalog: ItemCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    node.data.mkdir()
+    write_catalog(catalog, tmp_path / "catalog.parquet")
+    agreed = SimpleNamespace(catalog=(tmp_path / "catalog.parquet").read_bytes())
+    monkeypatch.setattr("fedrec_client.importing.Agreement.read", lambda _: agreed)
+    assert not forget_imported(node, "anna")
+    write_interactions(table, node.data / INTERACTIONS)
+    assert not forget_imported(node, "nobody")
+    assert forget_imported(node, "anna")
+    left = read_stored_interactions(node.data / INTERACTIONS, catalog)
+    assert (left.user_ids, left.item_codes.tolist(), left.timestamp.tolist()) == (("bert",), [2], [5.0])
+    assert b"anna" not in (node.data / INTERACTIONS).read_bytes()
+
+
+def test_how_far_training_has_read_is_written_down(store: ServingStore, catalog: ItemCatalog, tmp_path: Path) -> None:
+    books = store.of("default")
+    books.events.add([Event("like", catalog.ids[1], user="anna", timestamp=1.0)])
+    assert learnt_seq(tmp_path, "default") == 0
+    note_learnt(tmp_path, store, settings())
+    books.events.add([Event("like", catalog.ids[2], user="anna", timestamp=2.0)])
+    note_learnt(tmp_path, store, settings())
+    assert learnt_seq(tmp_path, "default") == 1, "nothing new was read"
+    note_learnt(tmp_path, store, settings(learning={"rounds": True}))
+    assert learnt_seq(tmp_path, "default") == 2
     store.close()
 
 

@@ -165,6 +165,8 @@ class Intake:
         )
         tenant.forget(user)
         self._known_users.discard(user)
+        for tell in tenant.on_removed:
+            await asyncio.to_thread(tell, user)
         return gone
 
     async def remove_events(self, user: str, item: str, type: str | None = None) -> int:  # noqa: A002

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,14 +33,14 @@ class Starting:
         make: reads what is served from; slow, called in a thread once the port is taken.
         outside: what those who train say of adapter and budget.
         say: progress for people.
-        after: called in the event loop when the service is ready: what runs beside it is begun there.
+        after: runs in the event loop beside the ready service, and is cancelled before the service is closed.
     """
 
     folder: Path
     settings: ServingSettings
     make: Callable[[Say], Served]
     say: Say = lambda _: None
-    after: Callable[[Service], None] = lambda _: None
+    after: Callable[[Service, ServingMetrics], Awaitable[None]] | None = None
     outside: Outside = field(default_factory=Outside)
     _failed: BaseException | None = field(default=None, repr=False)
 
@@ -65,26 +65,26 @@ class Starting:
             ring=ring,
             metrics=metrics,
             is_ready=service.is_ready,
-            on_start=lambda: self._open(service),
+            on_start=lambda: self._open(service, metrics),
             on_stop=service.close,
         )
         serve(app, self.settings, has_keys=bool(keys.every()), listener=listener)
         if self._failed is not None:
             raise self._failed
 
-    async def _open(self, service: Service) -> None:
+    async def _open(self, service: Service, metrics: ServingMetrics) -> None:
         """What fails here ends the process, with its words, instead of a service that is never ready."""
         try:
             served = await asyncio.to_thread(self.make, self.say)
             await service.open(served, self.say)
-            self.after(service)
+            http = self.settings.http
+            self.say(f"ready: {'https' if http.certificate else 'http'}://{http.host}:{http.port}")
+            if self.after is not None:
+                await self.after(service, metrics)
         except Exception as error:  # noqa: BLE001  # raised again by `run`, after the server has ended
             self._failed = error
             _log.error("the service cannot start: %s", type(error).__name__, extra={"event": "serving_failed"})
             os.kill(os.getpid(), signal.SIGTERM)
-            return
-        http = self.settings.http
-        self.say(f"ready: {'https' if http.certificate else 'http'}://{http.host}:{http.port}")
 
     def _figures(self, service: Service) -> EngineFigures | None:
         if not service.is_ready():

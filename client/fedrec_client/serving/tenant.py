@@ -37,6 +37,7 @@ class Tenant:
 
     Attributes:
         changing_items: held while items join, since their codes follow each other.
+        on_removed: told of each person who was deleted, by id; in a thread, since it may take time.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Tenant:
     people: People = field(repr=False)
     index: ItemIndex = field(repr=False)
     changing_items: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    on_removed: list[Callable[[str], None]] = field(default_factory=list, repr=False)
     _loading: dict[str, "asyncio.Future[Person]"] = field(default_factory=dict, repr=False)
     _touched: set[str] = field(default_factory=set, repr=False)
     _shown: list[Shown] = field(default_factory=list, repr=False)

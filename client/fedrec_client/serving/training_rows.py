@@ -12,7 +12,7 @@ import numpy as np
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import InteractionTable
-from fedrec.files import json_bytes, replace_file, storage_errors
+from fedrec.files import json_bytes, read_json, replace_file, storage_errors
 from fedrec_client.serving.people import Feedback
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.settings import ServingSettings
@@ -20,7 +20,7 @@ from fedrec_client.serving.store.store import ServingStore, TenantStore
 
 IMPORTED = "import-"
 IMPORTED_TYPE = "imported"
-_MARK = "imported.json"
+_MARK, _LEARNT = "imported.json", "learnt.json"
 _TOGETHER = 5000
 
 
@@ -84,3 +84,22 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
             if codes:
                 histories.append(np.array(codes, np.int32))
     return histories
+
+
+def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings) -> None:
+    """Write down how far the events go that training reads now: a replay must not ask what an adapter has learnt.
+
+    Called before they are read. Without `learning.rounds` nothing new is read, and the first note stays.
+    """
+    if settings.learning.rounds or not (folder / _LEARNT).exists():
+        seqs = {tenant: store.of(tenant).log.last_seq() for tenant in settings.tenant_names}
+        with storage_errors(folder):
+            replace_file(folder / _LEARNT, json_bytes({"format": 1, "tenants": seqs}))
+
+
+def learnt_seq(folder: Path, tenant: str) -> int:
+    """The latest event that any adapter may have been trained on; 0 before the first training. Raises RunError."""
+    if not (folder / _LEARNT).exists():
+        return 0
+    values, _ = read_json(folder / _LEARNT, 1)
+    return int(values["tenants"].get(tenant, 0))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fedrec_client.serving.learning.alerts import Alerts
@@ -47,7 +48,7 @@ class Learning:
         coordination: Coordination | None = None,
         every_s: float = _EVERY_S,
     ) -> None:
-        self._began, self._every_s = began, every_s
+        self._service, self._began, self._every_s = service, began, every_s
         settings, folder = service.settings.learning, service.folder
         self.alerts = Alerts(settings.webhook)
         self.watches = {
@@ -65,6 +66,8 @@ class Learning:
     async def start(self) -> None:
         """Begin to look. Raises StorageError."""
         await self.promotion.began(self._began)
+        for one in self._service.tenants():
+            one.tenant.on_removed.append(partial(self.forget, one.tenant.name))
         looks = [(f"drift of {name}", watch.look) for name, watch in self.watches.items()]
         work: list[tuple[str, Callable[[], Any]]] = [*looks, ("promotion", self.promotion.look)]
         if self.scheduler is not None:
