@@ -26,7 +26,7 @@ from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.server import listen
 from fedrec_client.serving.pages.outside import Outside
-from fedrec_client.serving.pages.routes import routes
+from fedrec_client.serving.routes import all_routes
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import HttpSettings, ServingSettings, default_settings
 from fedrec_sim.rehearsal.pages import chromium
@@ -59,7 +59,7 @@ def pages_served(
     seed: Callable[[Service], None] = _nothing,
     prepare: Callable[[Service], Awaitable[None]] = _nothing_more,
 ) -> Iterator[str]:
-    """The whole app with the pages, in a thread of its own on a free port; gives its address.
+    """The whole app with APIs and pages, in a thread of its own on a free port; gives its address.
 
     Args:
         seed: what is done before the service opens, with its store.
@@ -79,7 +79,7 @@ def pages_served(
             ring = KeyRing(service.store.keys.find, lambda: bool(service.store.keys.every()))
             app = make_app(
                 settings,
-                [routes(service, metrics, outside)],
+                all_routes(service, metrics, ring, outside),
                 ring=ring,
                 metrics=metrics,
                 is_ready=service.is_ready,
