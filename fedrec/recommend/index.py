@@ -8,6 +8,7 @@ Using a Euclidean Transformation for Inner-Product Spaces".
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,13 @@ class GraphIndex:
             raise ValueError("an item is longer than this index can take")
         self._index.add(np.arange(self._n, self._n + len(rows)), self._augmented(rows))
         self._n += len(rows)
+
+    def change(self, codes: Sequence[int], rows: Floats) -> None:
+        """Other rows for items that are there. Raises ValueError: longer than `fits` allows."""
+        if not self.fits(rows):
+            raise ValueError("an item is longer than this index can take")
+        self._index.remove(np.array(codes))
+        self._index.add(np.array(codes), self._augmented(rows))
 
     def candidates(self, vector: Floats, k: int, effort: int) -> NDArray[np.int64]:
         """Codes of about the k highest inner products, best first; more `effort` finds more of them."""

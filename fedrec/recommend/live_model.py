@@ -63,11 +63,12 @@ class LiveModel:
         new_item_boost: nats on the popularity that a new item's text predicts, see `admit_new_items`.
     Attributes:
         reading: hash of all that the LLM's reading of a history hangs on.
+        revision: goes up when items get other texts.
     """
 
     def __init__(self, model: PeftModel, version: str, max_history: int, new_item_boost: float = 0.0) -> None:
         self.version, self.max_history, self._boost = version, max_history, new_item_boost
-        self.reading = reading_hash(read_state(model))
+        self.reading, self.revision = reading_hash(read_state(model)), 0
         merged = deepcopy(model).merge_and_unload()
         self.tokens: ItemTokenModel = merged.eval().requires_grad_(False)
         with torch.no_grad():
@@ -133,15 +134,30 @@ class LiveModel:
 
     def add_items(self, texts: Floats) -> None:
         """Let items join, from the text features `[new, feature_dim]` alone: they get the codes that follow."""
+        for rows, more in zip(self._every, self._rows_of(texts), strict=True):
+            rows.append(more)
+
+    def change_items(self, codes: Sequence[int], texts: Floats) -> None:
+        """Let items that joined later have other texts. Raises ValueError: one is of the catalogue, and trained."""
+        if min(codes, default=self.n_catalog) < self.n_catalog:
+            raise ValueError("the catalogue's items keep what was trained")
+        for rows, other in zip(self._every, self._rows_of(texts), strict=True):
+            rows.rows[list(codes)] = other
+        self.revision += 1
+
+    @property
+    def _every(self) -> tuple[GrowingRows, GrowingRows, GrowingRows]:
+        return self._texts, self._summary_rows, self._score_rows
+
+    def _rows_of(self, texts: Floats) -> tuple[Floats, Floats, Floats]:
         known = np.concatenate([np.zeros((len(texts), self._public_dim), np.float32), texts], 1)
         learnt = np.zeros((len(texts), self.item_dim), np.float32)
         if self._vectors is not None:
             learnt = self._vectors.predict(texts).astype(np.float32)
         histogram = boosted(self._popularity.predict(texts)[:, 0], self.tokens.shape, self._boost)
         prior = self._log_share(histogram)[:, None]
-        self._texts.append(texts)
-        self._summary_rows.append(np.concatenate([known[:, : self._n_summary], learnt], 1))
-        self._score_rows.append(np.concatenate([known[:, : self._n_score], learnt, prior], 1))
+        summary = np.concatenate([known[:, : self._n_summary], learnt], 1)
+        return texts, summary, np.concatenate([known[:, : self._n_score], learnt, prior], 1)
 
     def item_tokens(self, codes: NDArray[np.int64]) -> torch.Tensor:
         """What the LLM reads: int64 `[...]` -> `[..., hidden]`, in the backbone's dtype."""

@@ -96,6 +96,10 @@ class Shelf:
             raise DataError("no such item", "add it first")
         return self._codes[item]
 
+    def code_of(self, item: str) -> int:
+        """The code of an id that was put here once. Raises KeyError."""
+        return self._codes[item]
+
     def find(self, item: str) -> int | None:
         """The code of an id, whether its item is still there or not; None if it never was."""
         return self._codes.get(item)

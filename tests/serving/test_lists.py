@@ -1,6 +1,10 @@
 """Lists end to end on a tiny model: personal at once, never empty, never twice, the same after a restart."""
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +244,43 @@ def test_a_graph_index_gives_the_exact_list_and_new_items_are_in_it(
         assert ids(few) == ["new"]
 
     make_place(model={"exact_items": 10}, ranking={"candidates": 10}).with_tenant(work)
+
+
+def test_an_item_that_feedback_made_is_scored_by_its_text_once_it_has_one(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events([Event("like", "new", user="bert")])
+        await one.intake.put_items([Item("other", "Song of War", categories=("War",))])
+        model, vectors = one.tenant.engine.model, one.lists.sources.vectors
+        assert not np.allclose(vectors(model)[40], vectors(model)[41])
+        await one.intake.put_items([Item("new", "Song of War", categories=("War",))])
+        np.testing.assert_allclose(model.score_rows[40], model.score_rows[41], atol=1e-5)
+        np.testing.assert_allclose(vectors(model)[40], vectors(model)[41], atol=1e-5)
+        trained = model.score_rows[0].copy()
+        await one.intake.put_items([Item(served.catalog.ids[0], "Another title")])
+        np.testing.assert_array_equal(model.score_rows[0], trained)
+        assert one.tenant.shelf.item(0).title == "Another title"
+
+    place.with_tenant(work)
+
+
+def test_a_change_of_adapter_that_is_given_up_leaves_nothing_behind(
+    place: Place, served: Served, tiny_llama: Path, features: ItemFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(service: Service) -> None:
+        one = service.of("default")
+        await one.intake.add_events(liked(*served.catalog.ids[:4]))
+        before = ids(await one.lists.recommend(Query("anna")))
+        n_threads = threading.active_count()
+        swap = asyncio.create_task(service.swap(live_model(tiny_llama, features, "round-0002", seed=2)))
+        monkeypatch.setattr("fedrec_client.serving.reading_desk.ReadingDesk.read", lambda *_: asyncio.sleep(60))
+        await asyncio.sleep(0.05)
+        swap.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await swap
+        monkeypatch.undo()
+        await asyncio.to_thread(time.sleep, 0.2)
+        assert threading.active_count() <= n_threads + 1  # that of to_thread itself
+        assert service.version == "round-0001"
+        assert ids(await one.lists.recommend(Query("anna"))) == before
+
+    place.run(work)

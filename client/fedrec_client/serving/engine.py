@@ -124,15 +124,23 @@ class Engine:
 
         While it encodes, other items must wait: the caller holds a lock.
         """
+        self.model.add_items(await self._features(texts))
+
+    async def _features(self, texts: Sequence[str]) -> Floats:
+        """Of texts; of empty ones zeros, which are those of the average item."""
         features = np.zeros((len(texts), self.model.texts.shape[1]), np.float32)
         told = [place for place, text in enumerate(texts) if text]
         if told:
             features[told] = await self.encode([texts[place] for place in told])
-        self.model.add_items(features)
+        return features
 
     async def encode(self, texts: Sequence[str]) -> Floats:
         """Text features, `[texts, feature_dim]`, as items have them."""
         return await asyncio.to_thread(self._encode, texts)
+
+    async def change_items(self, codes: Sequence[int], texts: Sequence[str]) -> None:
+        """Items that joined later are described anew; the caller holds a lock."""
+        self.model.change_items(codes, await self._features(texts))
 
     async def swap(self, model: LiveModel, people: Callable[[], Sequence[Person]]) -> None:
         """Serve another adapter from now on. Whoever asks meanwhile is answered by the one before.
@@ -148,7 +156,11 @@ class Engine:
             self._now = _Generation(model, before.desk)
             return
         after = self._generation(model)
-        await self._read_ahead(after, people())
+        try:
+            await self._read_ahead(after, people())
+        except BaseException:
+            after.desk.stop()
+            raise
         join_later_items(model, before.model)  # those that came while it read
         self._now = after
         await asyncio.to_thread(before.desk.close)

@@ -89,15 +89,27 @@ class Intake:
         await asyncio.to_thread(tenant.store.items.put, items)
         async with tenant.changing_items:
             new = [item for item in {item.id: item for item in items}.values() if tenant.shelf.find(item.id) is None]
-            for item in items:
-                if tenant.shelf.find(item.id) is not None:
-                    tenant.shelf.put(item)
+            await self._describe([item for item in items if tenant.shelf.find(item.id) is not None])
             await self._join(new[:_ENCODED_AT_ONCE])
         if new[_ENCODED_AT_ONCE:]:
             task = asyncio.create_task(self._join_later(new[_ENCODED_AT_ONCE:]))
             self._later.add(task)
             task.add_done_callback(self._later.discard)
         return len(items)
+
+    async def _describe(self, items: Sequence[Item]) -> None:
+        """Items that are there; one that joined later and has another text gets the features of that."""
+        tenant, anew = self._tenant, dict[int, Item]()
+        for item in items:
+            code = tenant.shelf.code_of(item.id)
+            is_later = code >= tenant.engine.model.n_catalog
+            if is_later and text_of(item) != text_of(tenant.shelf.item(code)):
+                anew[code] = item
+        if anew:
+            await tenant.engine.change_items(list(anew), [text_of(item) for item in anew.values()])
+            tenant.index.changed(tenant.engine.model, list(anew))
+        for item in items:
+            tenant.shelf.put(item)
 
     async def _join(self, items: Sequence[Item]) -> None:
         """First the engine, which takes time, then the shelf, at whose codes the engine's rows then are."""

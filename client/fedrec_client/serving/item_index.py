@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedrec.recommend.index import GraphIndex
@@ -23,6 +24,7 @@ class ItemIndex:
         self._folder, self._exact_items = folder, exact_items
         self._ready: tuple[LiveModel, GraphIndex] | None = None
         self._building: asyncio.Task[None] | None = None
+        self._stale = False
 
     def of(self, model: LiveModel) -> GraphIndex | None:
         """The graph of just this model's items; items that joined are added first."""
@@ -37,6 +39,20 @@ class ItemIndex:
             index.add(later)
         return index
 
+    def changed(self, model: LiveModel, codes: Sequence[int]) -> None:
+        """Items have other rows. Called in the event loop."""
+        if self._ready is None or self._ready[0] is not model:
+            if self._building is not None and not self._building.done():
+                self._stale = True  # it may have begun with the rows before
+            return
+        index = self._ready[1]
+        there = [code for code in codes if code < len(index)]
+        if index.fits(model.score_rows[there]):
+            index.change(there, model.score_rows[there])
+        else:
+            self._ready = None
+            self.want(model)
+
     def want(self, model: LiveModel) -> None:
         """Have a graph made for a model, in the background. Called in the event loop."""
         if model.n_items > self._exact_items and (self._building is None or self._building.done()):
@@ -50,6 +66,10 @@ class ItemIndex:
     async def _build(self, model: LiveModel) -> None:
         began = time.monotonic()
         index = await asyncio.to_thread(GraphIndex, model.score_rows.copy(), self._folder)
+        if self._stale:
+            self._stale, self._building = False, None
+            self.want(model)
+            return
         self._ready = (model, index)
         _log.info(
             "index of %d items", len(index), extra={"event": "index", "seconds": round(time.monotonic() - began, 3)}

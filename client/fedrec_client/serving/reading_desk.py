@@ -67,6 +67,10 @@ class ReadingDesk:
         """Drop keys and values of a person, before anything that is asked later."""
         self._questions.put((key,))
 
+    def stop(self) -> None:
+        """End once what waits is answered, without waiting for it."""
+        self._questions.put(None)
+
     def close(self) -> None:
         """Answer what waits, then end."""
         self._questions.put(None)

@@ -1,6 +1,7 @@
 """The whole service: store, tenants, and the adapter that all are served from; transport is in `http/` and `api/`."""
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -145,6 +146,7 @@ class Service:
                     await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
                     one.tenant.index.want(one.tenant.engine.model)
             self._version, self._since = model.version, time.time()
+        await asyncio.to_thread(gc.collect)  # models hold themselves in circles, and are large
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ class Sources:
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
-        self._vectors: tuple[LiveModel | None, Floats] = (None, np.zeros((0, 1), np.float32))
+        self._vectors: tuple[LiveModel | None, int, Floats] = (None, 0, np.zeros((0, 1), np.float32))
 
     def scores(self, source: str, model: LiveModel, person: Person) -> NDArray[np.floating] | None:
         """Of the sources that need no model of the person."""
@@ -50,12 +50,12 @@ class Sources:
 
     def vectors(self, model: LiveModel) -> Floats:
         """What items are compared by, of length 1: what the public did with them, their text, and training."""
-        of, vectors = self._vectors
-        if of is not model:
+        of, revision, vectors = self._vectors
+        if of is not model or revision != model.revision:
             vectors = unit(model.item_rows)
         elif len(vectors) < model.n_items:
             vectors = np.concatenate([vectors, unit(model.item_rows[len(vectors) :])])
         else:
             return vectors
-        self._vectors = (model, vectors)
+        self._vectors = (model, model.revision, vectors)
         return vectors
