@@ -1,6 +1,7 @@
 """`flower-client serve`: recommendations from the newest adapter that the node holds, beside the partner's own rows."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class NodeModels:
     settings: ServingSettings
     began: Candidate | None = None
     _statements: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _forgetting: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _shared: SharedModel | None = field(default=None, repr=False)
 
     @property
@@ -140,7 +142,8 @@ class NodeModels:
 
     def _forget(self, user: str) -> None:
         """Imported rows are of the first tenant's people."""
-        forget_imported(self.node, user)
+        with self._forgetting:  # the file is read and written as a whole
+            forget_imported(self.node, user)
 
     def _cost(self) -> Budget | None:
         """What is left, and the dearest round that could be asked for."""

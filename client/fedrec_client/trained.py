@@ -34,14 +34,13 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     terms, machine = agreement.terms, node.settings.model
     catalog = read_catalog_bytes(agreement.catalog)
     rows = read_stored_interactions(node.data / INTERACTIONS, catalog)
-    renew = renewing(node, catalog)
     config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
     shared = load_shared(config, catalog, rows)
     _refuse_other_model(shared, catalog, terms)
-    if renew is None:
-        data = PartnerData.of([np.asarray(s.items) for s in build_sequences(rows, _tie_break(node))])
+    if is_seeded(node.serving):
+        data = PartnerData.of(_from_store(node, catalog))
     else:
-        data = renew()
+        data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, _tie_break(node))])
     work = terms.work
     settings = PlainSettings(1e-3, work.weight_decay, work.batch_users, work.max_history)
     worker = Worker(
@@ -52,35 +51,39 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
         ledger=ledger if terms.plan else None,
         noise_root=read_secret(node.keys / "noise.key", 32),
         plain=settings,
-        renew=renew,
+        renew=renewing(node, catalog, data),
     )
     return worker, len(data.histories)
 
 
-def renewing(node: Node, catalog: ItemCatalog) -> Callable[[], PartnerData] | None:
-    """Reads the partner's data from the store of its service; None where it serves nothing, and the file decides.
+def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[], PartnerData]:
+    """Reads the partner's data as they are: from the store of its service, once there is one; else they stay.
 
-    With fewer users than the policy wants, the node pauses: its people are told in the log, the coordinator no more
-    than that it is paused.
+    Decided anew each time, since a service may begin after the worker. With fewer users than the policy wants the node
+    pauses: its people are told in the log, the coordinator no more than that it is paused.
     """
-    if not is_seeded(node.serving):
-        return None
-    settings, policy = read_serving(node.serving), node.settings.policy
 
     def renew() -> PartnerData:
-        store = ServingStore.open(store_url(node.serving, settings.store.database))
-        try:
-            note_learnt(node.serving, store, settings)
-            data = PartnerData.of(training_histories(store, settings, catalog))
-        finally:
-            store.close()
-        if len(data.histories) < policy.min_users:
+        if not is_seeded(node.serving):
+            return first
+        data = PartnerData.of(_from_store(node, catalog))
+        if len(data.histories) < node.settings.policy.min_users:
             (node.state / PAUSED).touch(mode=0o600)
             _log.error("fewer users than policy.min_users: paused", extra={"event": "too_few_users"})
             raise PrivacyError("comes while this node is paused", "the partner's client.toml says what it allows")
         return data
 
     return renew
+
+
+def _from_store(node: Node, catalog: ItemCatalog) -> list[np.ndarray]:
+    settings = read_serving(node.serving)
+    store = ServingStore.open(store_url(node.serving, settings.store.database))
+    try:
+        note_learnt(node.serving, store, settings)
+        return training_histories(store, settings, catalog)
+    finally:
+        store.close()
 
 
 def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: FederationTerms) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.readings import HistoryReader, Wanted
 from fedrec_client.serving.people import Person
-from fedrec_client.serving.reading_desk import ReadingDesk
+from fedrec_client.serving.reading_desk import DeskClosedError, ReadingDesk
 from fedrec_client.serving.settings import LiveSettings
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Engine:
         self._settings, self._encode, self._state_bytes = settings, encode, state_bytes
         self._now = self._generation(model)
         self._reads: dict[tuple[str, str], asyncio.Future[Floats]] = {}
-        self._foreseen: set[asyncio.Future[None]] = set()
+        self._coming: _Generation | None = None
         self.on_read: Callable[[Person], None] = lambda _: None
 
     def _generation(self, model: LiveModel) -> _Generation:
@@ -65,8 +65,10 @@ class Engine:
         self._now.desk.close()
 
     def forget(self, key: tuple[str, str]) -> None:
-        """Drop what is kept of a person."""
+        """Drop what is kept of a person, by an adapter that is about to take over too."""
         self._now.desk.forget(key)
+        if self._coming is not None:
+            self._coming.desk.forget(key)
 
     async def user_vector(self, person: Person, *, is_kept: bool = True) -> tuple[LiveModel, Floats]:
         """The head's vector of somebody as of their last event, `[width]`, and the model that it is for.
@@ -81,43 +83,49 @@ class Engine:
                 return model, model.prior_vector()
             slack = self._settings.window_slack
             if not person.is_read(model, slack):
-                await self._read(generation, person, is_kept=is_kept)
+                with suppress(DeskClosedError):  # another adapter has taken over: on with that one
+                    await self._read(generation, person, is_kept=is_kept)
             if person.is_read(model, slack):  # unless an event came meanwhile, or another adapter
                 assert person.read is not None
                 return model, model.user_vector(person.user_window(person.read[1]))
 
     async def _read(self, generation: _Generation, person: Person, *, is_kept: bool) -> None:
-        """Two who ask for one person at a time share the answer."""
-        if is_kept and (under_way := self._reads.get(person.key)) is not None:
-            with suppress(Exception):
-                await asyncio.shield(under_way)
-            await asyncio.sleep(0)  # who asked first takes the answer in before anybody looks again
+        """Two who ask for one person at a time share the answer, and none takes it from the other by going away."""
+        if not is_kept:
+            wanted, what = self._wanted(generation, person, None)
+            person.context, person.read = await generation.desk.ask(wanted), what
             return
+        reading = self._reading(generation, person)
+        await asyncio.wait([reading])
+        reading.result()
+
+    def _wanted(
+        self, generation: _Generation, person: Person, key: tuple[str, str] | None
+    ) -> tuple[Wanted, tuple[str, int, int]]:
         start, codes = person.window(generation.model, self._settings.window_slack)
-        what = (generation.model.reading, start, start + len(codes))
-        wanted = Wanted(person.key if is_kept else None, codes)
-        reading = asyncio.ensure_future(generation.desk.read(wanted))
-        if is_kept:
-            self._reads[person.key] = reading
-        try:
-            person.context, person.read = await reading, what
-        finally:
-            if is_kept:
-                self._reads.pop(person.key, None)
-        if is_kept:
+        return Wanted(key, codes), (generation.model.reading, start, start + len(codes))
+
+    def _reading(self, generation: _Generation, person: Person) -> "asyncio.Future[Floats]":
+        """What is under way for a person, or is asked now. Raises DeskClosedError."""
+        if (under_way := self._reads.get(person.key)) is not None:
+            return under_way
+        wanted, what = self._wanted(generation, person, person.key)
+        reading = self._reads[person.key] = generation.desk.ask(wanted)
+        reading.add_done_callback(lambda done: self._take_in(person, what, done))
+        return reading
+
+    def _take_in(self, person: Person, what: tuple[str, int, int], done: "asyncio.Future[Floats]") -> None:
+        """Before anybody who waits looks again."""
+        self._reads.pop(person.key, None)
+        if not done.cancelled() and done.exception() is None:
+            person.context, person.read = done.result(), what
             self.on_read(person)
 
     def foresee(self, person: Person) -> None:
         """Read on in the background, where what is kept makes that cheap: who did something may ask soon."""
-        if person.codes and person.key not in self._reads and self._now.desk.reader.keeps(person.key):
-            task = asyncio.ensure_future(self._read(self._now, person, is_kept=True))
-            self._foreseen.add(task)
-            task.add_done_callback(self._foresaw)
-
-    def _foresaw(self, done: "asyncio.Future[None]") -> None:
-        self._foreseen.discard(done)
-        if not done.cancelled():
-            done.exception()  # whoever asks next meets it
+        if person.codes and self._now.desk.reader.keeps(person.key):
+            with suppress(DeskClosedError):
+                self._reading(self._now, person)
 
     async def add_items(self, texts: Sequence[str]) -> None:
         """Let items join, with the codes that follow; an empty text joins with the features of the average item.
@@ -142,28 +150,40 @@ class Engine:
         """Items that joined later are described anew; the caller holds a lock."""
         self.model.change_items(codes, await self._features(texts))
 
-    async def swap(self, model: LiveModel, people: Callable[[], Sequence[Person]]) -> None:
+    async def swap(
+        self, model: LiveModel, people: Callable[[], Sequence[Person]], changing_items: asyncio.Lock
+    ) -> None:
         """Serve another adapter from now on. Whoever asks meanwhile is answered by the one before.
 
         Args:
             model: a branch of it with the catalogue's items; this tenant's later items join here.
             people: in memory, who was asked for last first.
+            changing_items: held for the last moment alone, so that items may come while histories are read ahead.
         """
-        before = self._now
+        before, revision = self._now, self._now.model.revision
         join_later_items(model, before.model)
-        if model.reading == before.model.reading:
-            before.desk.reader.rebind(model)
-            self._now = _Generation(model, before.desk)
-            return
-        after = self._generation(model)
+        is_alike = model.reading == before.model.reading
+        after = _Generation(model, before.desk) if is_alike else self._generation(model)
+        self._coming = None if is_alike else after
         try:
-            await self._read_ahead(after, people())
+            if not is_alike:
+                await self._read_ahead(after, people())
+            async with changing_items:
+                join_later_items(model, before.model)  # those that came while it read
+                if before.model.revision != revision:
+                    later = range(model.n_catalog, model.n_items)
+                    model.change_items(later, before.model.texts[model.n_catalog :])
+                if is_alike:
+                    before.desk.reader.rebind(model)
+                self._now = after
         except BaseException:
-            after.desk.stop()
+            if not is_alike:
+                after.desk.stop()
             raise
-        join_later_items(model, before.model)  # those that came while it read
-        self._now = after
-        await asyncio.to_thread(before.desk.close)
+        finally:
+            self._coming = None
+        if not is_alike:
+            await asyncio.to_thread(before.desk.close)
 
     async def _read_ahead(self, after: _Generation, people: Sequence[Person]) -> None:
         """So that the change is not felt as a wave of whole histories."""
@@ -175,7 +195,7 @@ class Engine:
                 break
             if person.codes:
                 start, codes = person.window(after.model, slack)
-                context = await after.desk.read(Wanted(person.key, codes))
+                context = await after.desk.ask(Wanted(person.key, codes))
                 person.ahead = (context, (after.model.reading, start, start + len(codes)))
                 n_read += 1
         _log.info("%d histories read ahead", n_read, extra={"event": "read_ahead"})

@@ -95,7 +95,7 @@ class Explaining:
             return 0.0
         codes = np.array([person.codes[place] for place in kept], np.int64)
         weights = np.array([person.weights[place] for place in kept], np.float32)
-        context = await self._tenant.engine.desk.read(Wanted(None, codes))
+        context = await self._tenant.engine.desk.ask(Wanted(None, codes))
         return self._centred(model, UserWindow(codes, weights, context), code)
 
     async def _gains_by_reading(self, person: Person, model: LiveModel, code: int, before: float) -> dict[int, float]:

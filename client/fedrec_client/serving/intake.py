@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fedrec.errors import DataError
 from fedrec.recommend.shelf import Item, Json
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.records import Event, User
@@ -14,6 +15,7 @@ from fedrec_client.serving.store.block_book import Kind
 from fedrec_client.serving.store.event_book import AddedEvents, remove_events_of_item
 from fedrec_client.serving.store.user_book import remove_user
 from fedrec_client.serving.tenant import SESSION, Tenant, text_of
+from fedrec_client.serving.training_rows import IMPORTED, IMPORTED_TYPE
 
 # Texts that are encoded before the answer; of more items the rest joins the lists some moments later.
 _ENCODED_AT_ONCE = 64
@@ -47,6 +49,10 @@ class Intake:
         Raises: DataError, StorageError (BusyError: too much waits): none of them was taken.
         """
         tenant, now = self._tenant, time.time()
+        if any(event.type == IMPORTED_TYPE or event.id.startswith(IMPORTED) for event in events):
+            raise DataError(
+                f"the type {IMPORTED_TYPE!r} and ids with {IMPORTED!r} are kept for imported rows", "use others"
+            )
         dated = [event if event.timestamp else replace(event, timestamp=now) for event in events]
         taken = dated if tenant.settings.http.auto_insert else await self._known(dated)
         if tenant.settings.http.auto_insert:
@@ -57,6 +63,10 @@ class Intake:
                 self._forget(event)
         for event in _accepted(taken, added.duplicates):
             tenant.apply(event)
+        repeated = set(added.duplicates)
+        for event in taken:
+            if event.id in repeated:  # whoever sent it first may have gone before it could count
+                self._forget(event)
         return Told(added.accepted, len(added.duplicates), len(dated) - len(taken))
 
     def _forget(self, event: Event) -> None:
@@ -99,17 +109,28 @@ class Intake:
 
     async def _describe(self, items: Sequence[Item]) -> None:
         """Items that are there; one that joined later and has another text gets the features of that."""
-        tenant, anew = self._tenant, dict[int, Item]()
-        for item in items:
+        tenant, anew = self._tenant, list[Item]()
+        for item in {item.id: item for item in items}.values():
             code = tenant.shelf.code_of(item.id)
             is_later = code >= tenant.engine.model.n_catalog
             if is_later and text_of(item) != text_of(tenant.shelf.item(code)):
-                anew[code] = item
-        if anew:
-            await tenant.engine.change_items(list(anew), [text_of(item) for item in anew.values()])
-            tenant.index.changed(tenant.engine.model, list(anew))
+                anew.append(item)
+            else:
+                tenant.shelf.put(item)
+        for start in range(0, len(anew), _ENCODED_AT_ONCE):
+            await self._describe_anew(anew[start : start + _ENCODED_AT_ONCE])
+
+    async def _describe_anew(self, items: Sequence[Item]) -> None:
+        """What was read of people who had them is of the text before."""
+        tenant, codes = self._tenant, [self._tenant.shelf.code_of(item.id) for item in items]
+        await tenant.engine.change_items(codes, [text_of(item) for item in items])
+        tenant.index.changed(tenant.engine.model, codes)
         for item in items:
             tenant.shelf.put(item)
+        changed = set(codes)
+        for person in tenant.people.everybody():
+            if not changed.isdisjoint(person.codes):
+                tenant.forget(person.key[1])
 
     async def _join(self, items: Sequence[Item]) -> None:
         """First the engine, which takes time, then the shelf, at whose codes the engine's rows then are."""
@@ -170,21 +191,36 @@ class Intake:
         It goes through the writer, behind what was written of them before.
         """
         tenant = self._tenant
-        tenant.forget(user)
+        tenant.removing.add(user)
+        try:
+            return await asyncio.shield(asyncio.ensure_future(self._remove_user(user)))
+        finally:
+            tenant.removing.discard(user)
+
+    async def _remove_user(self, user: str) -> dict[str, int]:
+        tenant = self._tenant
+        self._forget_all(user)
         tenant.write_shown()
         gone = await asyncio.wrap_future(
             tenant.writer.submit(lambda connection: remove_user(connection, tenant.name, user))
         )
-        tenant.forget(user)
+        self._forget_all(user)
         self._known_users.discard(user)
         for tell in tenant.on_removed:
             await asyncio.to_thread(tell, user)
         return gone
 
+    def _forget_all(self, user: str) -> None:
+        """A session may hold what somebody did, who may have many: all sessions are loaded anew when they are asked."""
+        for person in self._tenant.people.everybody():
+            if person.key[1] == user or person.key[1].startswith(SESSION):
+                self._tenant.forget(person.key[1])
+        self._tenant.forget(user)
+
     async def remove_events(self, user: str, item: str, type: str | None = None) -> int:  # noqa: A002
         """Delete what somebody did with an item; how many events went."""
         n = await asyncio.to_thread(self._tenant.store.events.remove, user, item, type)
-        self._tenant.forget(user)
+        self._forget_all(user)
         return n
 
     async def block(self, user: str, kind: Kind, value: str, *, is_blocked: bool) -> bool:

@@ -10,6 +10,8 @@ from fedrec.recommend.index import GraphIndex
 from fedrec.recommend.live_model import Floats, LiveModel
 
 _log = logging.getLogger(__name__)
+# Between two tries to build a graph, however often it is asked for.
+_AGAIN_S = 30.0
 
 
 class ItemIndex:
@@ -24,11 +26,14 @@ class ItemIndex:
         self._folder, self._exact_items = folder, exact_items
         self._ready: tuple[LiveModel, GraphIndex] | None = None
         self._building: asyncio.Task[None] | None = None
-        self._stale = False
+        self._stale, self._not_before = False, 0.0
 
     def of(self, model: LiveModel) -> GraphIndex | None:
         """The graph of just this model's items; items that joined are added first."""
-        if model.n_items <= self._exact_items or self._ready is None or self._ready[0] is not model:
+        if model.n_items <= self._exact_items:
+            return None
+        if self._ready is None or self._ready[0] is not model:
+            self.want(model)
             return None
         index = self._ready[1]
         if len(index) < model.n_items:
@@ -50,12 +55,14 @@ class ItemIndex:
         if index.fits(model.score_rows[there]):
             index.change(there, model.score_rows[there])
         else:
-            self._ready = None
+            self._ready, self._not_before = None, 0.0
             self.want(model)
 
     def want(self, model: LiveModel) -> None:
         """Have a graph made for a model, in the background. Called in the event loop."""
-        if model.n_items > self._exact_items and (self._building is None or self._building.done()):
+        is_idle = self._building is None or self._building.done()
+        if model.n_items > self._exact_items and is_idle and time.monotonic() >= self._not_before:
+            self._not_before = time.monotonic() + _AGAIN_S
             self._building = asyncio.create_task(self._build(model))
 
     async def settle(self) -> None:
@@ -67,7 +74,7 @@ class ItemIndex:
         began = time.monotonic()
         index = await asyncio.to_thread(GraphIndex, model.score_rows.copy(), self._folder)
         if self._stale:
-            self._stale, self._building = False, None
+            self._stale, self._building, self._not_before = False, None, 0.0
             self.want(model)
             return
         self._ready = (model, index)

@@ -13,6 +13,10 @@ from fedrec.recommend.live_model import Floats
 from fedrec.recommend.readings import HistoryReader, Wanted
 
 
+class DeskClosedError(Exception):
+    """The desk takes no more questions: another one has taken over."""
+
+
 @dataclass
 class _Question:
     wanted: Wanted
@@ -39,6 +43,7 @@ class ReadingDesk:
         self._reader, self._batch_users, self._threads = reader, batch_users, threads
         self._questions: queue.SimpleQueue[_Question | Hashable | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._closing, self._is_closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._work, name="readings", daemon=True)
         self._thread.start()
 
@@ -52,28 +57,38 @@ class ReadingDesk:
         """People whose reading is under way."""
         return self._waiting
 
-    async def read(self, wanted: Wanted) -> Floats:
-        """The LLM's reading of a history, `[context_dim]`."""
+    def ask(self, wanted: Wanted) -> "asyncio.Future[Floats]":
+        """The LLM's reading of a history, `[context_dim]`; asked at once, in the event loop.
+
+        Raises: DeskClosedError: this one ends; another has taken over.
+        """
         loop = asyncio.get_running_loop()
         question = _Question(wanted, loop.create_future(), loop)
-        self._waiting += 1
-        try:
+        with self._closing:
+            if self._is_closed:
+                raise DeskClosedError
             self._questions.put(question)
-            return await question.answer
-        finally:
-            self._waiting -= 1
+        self._waiting += 1
+        question.answer.add_done_callback(self._answered)
+        return question.answer
+
+    def _answered(self, _: "asyncio.Future[Floats]") -> None:
+        self._waiting -= 1
 
     def forget(self, key: Hashable) -> None:
-        """Drop keys and values of a person, before anything that is asked later."""
+        """Drop keys and values of a person, also of what was asked before and is not read yet."""
         self._questions.put((key,))
 
     def stop(self) -> None:
-        """End once what waits is answered, without waiting for it."""
-        self._questions.put(None)
+        """Take nothing more, and end once what waits is answered."""
+        with self._closing:
+            if not self._is_closed:
+                self._is_closed = True
+                self._questions.put(None)
 
     def close(self) -> None:
         """Answer what waits, then end."""
-        self._questions.put(None)
+        self.stop()
         self._thread.join(timeout=10.0)
 
     def _work(self) -> None:
@@ -81,7 +96,8 @@ class ReadingDesk:
         whole: deque[_Question] = deque()
         is_open = True
         while is_open or whole:
-            short, is_open = self._take(whole, may_wait=not whole)
+            short, may_come = self._take(whole, may_wait=is_open and not whole)
+            is_open = is_open and may_come
             self._answer(short)
             if whole:  # one at a time: several together take as long, and whoever has one new item would wait
                 self._answer([whole.popleft()])
@@ -100,7 +116,11 @@ class ReadingDesk:
                 (short if self._reader.grows(found.wanted) else whole).append(found)
                 may_wait = may_wait and not whole
             else:
-                self._reader.forget(found[0])  # type: ignore[index]  # a key in a tuple
+                key = found[0]  # type: ignore[index]  # a key in a tuple
+                self._reader.forget(key)
+                for question in (*short, *whole):
+                    if question.wanted.key == key:
+                        question.wanted = Wanted(None, question.wanted.codes)
         return short, True
 
     def _answer(self, some: Sequence[_Question]) -> None:

@@ -1,9 +1,12 @@
 """The whole service: store, tenants, and the adapter that all are served from; transport is in `http/` and `api/`."""
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -142,11 +145,12 @@ class Service:
         """Serve another adapter of the same catalogue; no request fails meanwhile."""
         async with self._swapping:
             for one in self.tenants():
-                async with one.tenant.changing_items:
-                    await one.tenant.engine.swap(model.branch(), one.tenant.people.everybody)
-                    one.tenant.index.want(one.tenant.engine.model)
+                tenant = one.tenant
+                await tenant.engine.swap(model.branch(), tenant.people.everybody, tenant.changing_items)
+                tenant.index.want(tenant.engine.model)
+                await asyncio.to_thread(tenant.store.readings.forget_all_but, model.reading)
             self._version, self._since = model.version, time.time()
-        await asyncio.to_thread(gc.collect)  # models hold themselves in circles, and are large
+        await asyncio.to_thread(_give_back)
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:
@@ -166,3 +170,11 @@ def _cursor_key(folder: Path) -> bytes:
             replace_file(path, os.urandom(32))
             path.chmod(0o600)
     return read_secret(path, 32)
+
+
+def _give_back() -> None:
+    """Models hold themselves in circles, and are large; what is free within the process goes back to the machine."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # of another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

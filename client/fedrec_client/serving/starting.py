@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -91,11 +92,11 @@ class Starting:
             return None
         engines = [one.tenant.engine for one in service.tenants()]
         budget = self.outside.budget()
-        digits = service.version.rpartition("-")[2]
+        found = re.match(r"round-(\d+)", service.version)
         return EngineFigures(
             users_cached=sum(engine.desk.reader.n_kept for engine in engines),
             queue_length=sum(engine.desk.waiting for engine in engines),
-            adapter_round=int(digits) if digits.isdigit() else None,
+            adapter_round=int(found[1]) if found else None,
             index_items=sum(engine.model.n_items for engine in engines),
             epsilon_remaining=None if budget is None else budget.get("epsilon_left"),
         )

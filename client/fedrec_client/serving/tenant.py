@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from fedrec_client.serving.people import Feedback, FeedbackType, People, Person,
 from fedrec_client.serving.records import Event, Shown
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.reading_book import Reading, put_readings
-from fedrec_client.serving.store.shown_book import add_shown
+from fedrec_client.serving.store.shown_book import add_shown, remove_shown_before
 from fedrec_client.serving.store.store import TenantStore
 from fedrec_client.serving.store.writer import BusyError, Writer
 from fedrec_client.serving.trends import Trends, looks_back
 
 _log = logging.getLogger(__name__)
+_TIDY_EVERY_S = 3600.0
 # Shown lists are written together: each alone would be a transaction.
 _SHOWN_EVERY_S = 0.25
 # Of a session's key, so that no user is taken for one: ids are printable text.
@@ -37,6 +39,7 @@ class Tenant:
 
     Attributes:
         changing_items: held while items join, since their codes follow each other.
+        removing: people who are being deleted: nothing more of them is written.
         on_removed: told of each person who was deleted, by id; in a thread, since it may take time.
     """
 
@@ -51,6 +54,8 @@ class Tenant:
     people: People = field(repr=False)
     index: ItemIndex = field(repr=False)
     changing_items: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    removing: set[str] = field(default_factory=set, repr=False)
+    _tidied: float = 0.0
     on_removed: list[Callable[[str], None]] = field(default_factory=list, repr=False)
     _loading: dict[str, "asyncio.Future[Person]"] = field(default_factory=dict, repr=False)
     _touched: set[str] = field(default_factory=set, repr=False)
@@ -111,7 +116,7 @@ class Tenant:
         meaning = self.feedback.meaning(event.type, event.value)
         weight = self.feedback.weight(event.type)
         if is_new and meaning == "positive":  # what was merely shown would make itself popular
-            self.trends.note(code, event.timestamp, weight)
+            self.trends.note(code, min(event.timestamp, time.time()), weight)
         now = time.time()
         for key in filter(None, (event.user, event.session and SESSION + event.session)):
             if key in self._loading:
@@ -133,12 +138,15 @@ class Tenant:
 
     def note_shown(self, shown: Shown) -> None:
         """Have a list written down, some moments later and with others: nobody waits for it."""
+        if shown.user in self.removing:
+            return
         if not self._shown:
             asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, self.write_shown)
         self._shown.append(shown)
 
     def write_shown(self) -> None:
         """Write lists down now, before whatever is written next. Where too much waits, a list less does no harm."""
+        self._tidy()
         lists, self._shown = self._shown, []
         if not lists:
             return
@@ -146,6 +154,14 @@ class Tenant:
             self.writer.submit(lambda connection: add_shown(connection, self.name, lists))
         except BusyError:
             _log.warning("shown lists were not written down: too much waits", extra={"event": "shown_lost"})
+
+    def _tidy(self) -> None:
+        """Once an hour, lists that were shown too long ago go."""
+        now = time.time()
+        if now - self._tidied > _TIDY_EVERY_S:
+            self._tidied, until = now, now - 86_400 * self.settings.store.keep_shown_days
+            with suppress(BusyError):
+                self.writer.submit(lambda connection: remove_shown_before(connection, self.name, until))
 
     async def written(self) -> None:
         """Wait until all that was to be written so far is on the disk."""
@@ -159,7 +175,7 @@ class Tenant:
             return
         reading_hash, start, end = person.read
         reading = Reading(self._digest(person, start, end), reading_hash, person.context.astype("<f4").tobytes())
-        if self.people.find(user) is not person:  # deleted meanwhile, or loaded anew
+        if user in self.removing or self.people.find(user) is not person:  # deleted meanwhile, or loaded anew
             return
         try:
             self.writer.submit(lambda connection: put_readings(connection, self.name, {user: reading}))
@@ -175,8 +191,10 @@ class Tenant:
             person.read = (model.reading, start, end)
 
     def _digest(self, person: Person, start: int, end: int) -> bytes:
-        """By ids, since codes of later items may be others after a restart."""
-        ids = "\0".join(self.shelf.item(code).id for code in person.codes[start:end])
+        """By ids, since codes of later items may be others after a restart, and by texts, which may change."""
+        n_catalog = self.engine.model.n_catalog
+        items = [(self.shelf.item(code), code >= n_catalog) for code in person.codes[start:end]]
+        ids = "\0".join(f"{item.id}\0{text_of(item)}" if is_later else item.id for item, is_later in items)
         return hashlib.sha256(f"{start}\0{ids}".encode()).digest()
 
     def close(self) -> None:
@@ -235,7 +253,7 @@ def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> 
     names = {FeedbackType.parse(text).name for text in told.positive}
     types = None if "*" in names else names
     unwanted = {t for t in (*told.negative, *told.read) if t.isidentifier() and (types is None or t in types)}
-    latest = max((row.latest for row in store.log.counts_by_item(types=types)), default=None)
+    latest = max((min(row.latest, time.time()) for row in store.log.counts_by_item(types=types)), default=None)
     if latest is None:
         return trends
     before: dict[str, int] = {}

@@ -77,6 +77,8 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
         for _, events in groupby(rows, key=lambda row: row.user):
             codes: list[int] = []
             for event in events:
+                if prefix is not None and event.type != IMPORTED_TYPE:
+                    continue
                 code = catalog.codes.get(event.item)
                 is_meant = feedback.meaning(event.type, event.value) == "positive"
                 if code is not None and is_meant and (not codes or codes[-1] != code):

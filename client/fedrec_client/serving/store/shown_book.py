@@ -49,9 +49,14 @@ class ShownBook:
 
     def remove_before(self, timestamp: float) -> int:
         """Forget older ones; how many went."""
-        gone = delete(SHOWN).where(SHOWN.c.tenant == self._tenant, SHOWN.c.at < timestamp)
         with self._database.write() as connection:
-            return connection.execute(gone).rowcount
+            return remove_shown_before(connection, self._tenant, timestamp)
+
+
+def remove_shown_before(connection: Connection, tenant: str, timestamp: float) -> int:
+    """`ShownBook.remove_before` in a transaction that has begun."""
+    gone = delete(SHOWN).where(SHOWN.c.tenant == tenant, SHOWN.c.at < timestamp)
+    return connection.execute(gone).rowcount
 
 
 def add_shown(connection: Connection, tenant: str, lists: Sequence[Shown]) -> None:
