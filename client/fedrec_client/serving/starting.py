@@ -1,6 +1,7 @@
 """From a folder with `serving.toml` to a process that answers: health at once, lists as soon as the model is read."""
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -78,6 +79,8 @@ class Starting:
         try:
             served = await asyncio.to_thread(self.make, self.say)
             await service.open(served, self.say)
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again would stall answers
             http = self.settings.http
             self.say(f"ready: {'https' if http.certificate else 'http'}://{http.host}:{http.port}")
             if self.after is not None:
