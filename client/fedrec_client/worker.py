@@ -94,7 +94,8 @@ class Worker:
             ProtocolError: the adapter is not the one the round names.
             PrivacyError, BudgetError: the round is not what this partner agreed to, or its budget is spent.
         Privacy: reserves the round's cost on disk before anything is computed from rows for it. (Their fingerprint
-            is taken when the worker starts; it keys the noise and never leaves.)
+            is taken when they are read, at the start and, with `renew`, before each round's reserve; it keys the noise
+            and never leaves.)
         """
         self._take(plan, state)
         answer = self._plain_delta if plan.mode == "none" else self._private_delta
@@ -148,6 +149,8 @@ class Worker:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
         if not state.is_finite:
             raise ProtocolError(f"round {plan.round}: the adapter is not finite")
+        if plan.mode != "none":
+            self.agreed(plan)  # a plan that is refused anyway makes nobody read a row
         self._renew(plan)
         write_state(self.model, state)
         if plan.part == "head":  # which alone reads them

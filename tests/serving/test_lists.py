@@ -15,8 +15,8 @@ from fedrec.recommend.live_model import as_window
 from fedrec.recommend.readings import HistoryReader, Wanted
 from fedrec.recommend.rules import Rule
 from fedrec.recommend.shelf import Item
-from fedrec_client.serving.errors import NotFoundError
-from fedrec_client.serving.records import Answer, Event, Query
+from fedrec_client.serving.errors import NotFoundError, NotReadyError
+from fedrec_client.serving.records import Answer, Event, Query, Shown
 from fedrec_client.serving.service import Served, Service, TenantService
 from tests.serving.conftest import Place, live_model
 
@@ -284,3 +284,34 @@ def test_a_change_of_adapter_that_is_given_up_leaves_nothing_behind(
         assert ids(await one.lists.recommend(Query("anna"))) == before
 
     place.run(work)
+
+
+def test_nobody_waits_for_an_engine_that_has_ended(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events(liked(*served.catalog.ids[:3]))
+        await asyncio.to_thread(one.tenant.engine.close)
+        with pytest.raises(NotReadyError):
+            await asyncio.wait_for(one.lists.recommend(Query("anna")), timeout=10)
+
+    place.with_tenant(work)
+
+
+def test_a_deletion_goes_on_when_whoever_asked_goes_away_and_takes_sessions_along(place: Place, served: Served) -> None:
+    async def work(one: TenantService) -> None:
+        await one.intake.add_events([Event("like", served.catalog.ids[0], user="anna", session="s")])
+        await one.lists.recommend(Query("anna"))
+        await one.lists.recommend(Query(session_id="s"))
+        removing = asyncio.create_task(one.intake.remove_user("anna"))
+        await asyncio.sleep(0)
+        removing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await removing
+        while one.tenant.removing or one.tenant.store.events.history("anna"):
+            await asyncio.sleep(0.01)
+        assert not one.tenant.people.everybody()
+        late = Shown("late", "anna", "", time.time(), "default", "round-0001", ("i1",))
+        one.tenant.note_shown(late)  # of a list that was being made meanwhile
+        await one.tenant.written()
+        assert one.tenant.store.shown.find("late") is None
+
+    place.with_tenant(work)

@@ -81,3 +81,11 @@ def test_a_renewal_that_refuses_costs_nothing(made: Made) -> None:
     with pytest.raises(PrivacyError, match="paused"):
         answer(made, 1)
     assert steps_paid(made) == before
+
+
+def test_a_plan_that_is_refused_makes_nobody_read_a_row(made: Made) -> None:
+    worker, state = made
+    worker.renew = lambda: pytest.fail("rows were read")
+    values = ("films/1", 1, 1, "head", 1, 1, 0.5, state.hash, "another plan", "inspect", 1, 60.0, 1)
+    with pytest.raises(PrivacyError, match="another privacy plan"):
+        worker.train(RoundPlan(*values), state)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.readings import HistoryReader, Wanted
+from fedrec_client.serving.errors import NotReadyError
 from fedrec_client.serving.people import Person
 from fedrec_client.serving.reading_desk import DeskClosedError, ReadingDesk
 from fedrec_client.serving.settings import LiveSettings
@@ -75,6 +76,7 @@ class Engine:
 
         Args:
             is_kept: keep their keys and values for the next event.
+        Raises: NotReadyError: the service is ending.
         """
         while True:
             generation = self._now
@@ -83,8 +85,11 @@ class Engine:
                 return model, model.prior_vector()
             slack = self._settings.window_slack
             if not person.is_read(model, slack):
-                with suppress(DeskClosedError):  # another adapter has taken over: on with that one
+                try:
                     await self._read(generation, person, is_kept=is_kept)
+                except DeskClosedError:  # another adapter has taken over: on with that one, if there is one
+                    if generation is self._now:
+                        raise NotReadyError("the service is ending", "try again in a moment") from None
             if person.is_read(model, slack):  # unless an event came meanwhile, or another adapter
                 assert person.read is not None
                 return model, model.user_vector(person.user_window(person.read[1]))

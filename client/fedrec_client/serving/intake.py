@@ -41,6 +41,7 @@ class Intake:
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
         self._later: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[dict[str, int]]] = set()
         self._known_users: set[str] = set()
 
     async def add_events(self, events: Sequence[Event], mode: Literal["add", "set"] = "add") -> Told:
@@ -190,14 +191,20 @@ class Intake:
 
         It goes through the writer, behind what was written of them before.
         """
-        tenant = self._tenant
-        tenant.removing.add(user)
-        try:
-            return await asyncio.shield(asyncio.ensure_future(self._remove_user(user)))
-        finally:
-            tenant.removing.discard(user)
+        # Whoever asked may go away: a deletion that has begun is carried to its end.
+        task = asyncio.create_task(self._remove_user(user))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        return await asyncio.shield(task)
 
     async def _remove_user(self, user: str) -> dict[str, int]:
+        self._tenant.removing.add(user)
+        try:
+            return await self._remove(user)
+        finally:
+            self._tenant.removing.discard(user)
+
+    async def _remove(self, user: str) -> dict[str, int]:
         tenant = self._tenant
         self._forget_all(user)
         tenant.write_shown()

@@ -138,8 +138,8 @@ class Tenant:
 
     def note_shown(self, shown: Shown) -> None:
         """Have a list written down, some moments later and with others: nobody waits for it."""
-        if shown.user in self.removing:
-            return
+        if shown.user in self.removing or (shown.user and self.people.find(shown.user) is None):
+            return  # deleted while the list was made
         if not self._shown:
             asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, self.write_shown)
         self._shown.append(shown)

@@ -16,6 +16,6 @@ async def periodically(name: str, work: Callable[[], Awaitable[object]], every_s
             await work()
         except FedrecError as error:
             _log.warning("%s: %s", name, error.problem, extra={"event": "learning_failed"})
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001  # logged, without values; the next look may go well
             _log.exception("%s failed", name, extra={"event": "learning_failed"})
         await asyncio.sleep(every_s)
