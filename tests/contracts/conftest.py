@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from fedrec_client.serving.store.store import ServingStore, TenantStore
+from fedrec_client.serving.store.writer import Writer
+
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -52,3 +55,22 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE")
         connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ServingStore]:
+    opened = ServingStore.open(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def shop(store: ServingStore) -> TenantStore:
+    return store.of("shop")
+
+
+@pytest.fixture
+def writer(store: ServingStore) -> Iterator[Writer]:
+    opened = store.writer()
+    yield opened
+    opened.close()
