@@ -8,8 +8,10 @@ import pytest
 
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.data.interactions import Interaction, InteractionTable, read_stored_interactions, write_interactions
+from fedrec.errors import DataError
 from fedrec_client.importing import INTERACTIONS, forget_imported
 from fedrec_client.serving.records import Event
+from fedrec_client.serving.service import Served, TenantService
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore
 from fedrec_client.serving.training_rows import (
@@ -20,6 +22,7 @@ from fedrec_client.serving.training_rows import (
     training_histories,
 )
 from fedrec_client.settings import Node
+from tests.serving.conftest import Place
 
 
 @pytest.fixture
@@ -121,6 +124,25 @@ def test_how_far_training_has_read_is_written_down(store: ServingStore, catalog:
     note_learnt(tmp_path, store, settings(learning={"rounds": True}))
     assert learnt_seq(tmp_path, "default") == 2
     store.close()
+
+
+def test_imported_rows_make_histories_whatever_types_are_liked(
+    store: ServingStore, table: InteractionTable, catalog: ItemCatalog, tmp_path: Path
+) -> None:
+    seed_imported(tmp_path, store.of("default"), table)
+    only_likes = settings(feedback={"positive": ["like"], "negative": ["imported"]})
+    assert codes(training_histories(store, only_likes, catalog)) == [[3, 1], [2]]
+    store.close()
+
+
+@pytest.mark.parametrize("values", [{"type": "imported"}, {"id": "import-7"}])
+def test_nobody_else_may_send_what_looks_imported(place: Place, served: Served, values: dict[str, str]) -> None:
+    async def work(one: TenantService) -> None:
+        with pytest.raises(DataError, match="kept for imported rows"):
+            await one.intake.add_events([Event(**{"type": "like", "item": "i1", "user": "anna", **values})])
+        assert one.tenant.store.log.last_seq() == 0
+
+    place.with_tenant(work)
 
 
 def test_people_of_two_tenants_are_two_people(store: ServingStore, catalog: ItemCatalog) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from fedrec.errors import DataError
 from fedrec.recommend.shelf import Item, Json
 from fedrec_client.serving.errors import NotFoundError
-from fedrec_client.serving.records import Event, User
+from fedrec_client.serving.records import IMPORTED_TYPE, Event, User
 from fedrec_client.serving.store.block_book import Kind
 from fedrec_client.serving.store.event_book import AddedEvents, remove_events_of_item
 from fedrec_client.serving.store.user_book import remove_user
 from fedrec_client.serving.tenant import SESSION, Tenant, text_of
-from fedrec_client.serving.training_rows import IMPORTED, IMPORTED_TYPE
+from fedrec_client.serving.training_rows import IMPORTED
 
 # Texts that are encoded before the answer; of more items the rest joins the lists some moments later.
 _ENCODED_AT_ONCE = 64

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError
 from fedrec.recommend.live_model import Floats, LiveModel, UserWindow, window_start
-from fedrec_client.serving.records import Event
+from fedrec_client.serving.records import IMPORTED_TYPE, Event
 from fedrec_client.serving.settings import FeedbackSettings
 
 # Of clocks that differ: what is dated further ahead has not happened yet.
@@ -77,6 +77,8 @@ class Feedback:
 
     def meaning(self, event_type: str, value: float) -> Meaning:
         """Of an event."""
+        if event_type == IMPORTED_TYPE:
+            return "positive"
         for meaning, types in self._types:
             if any(one.matches(event_type, value) for one in types):
                 return meaning

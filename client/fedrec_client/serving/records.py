@@ -8,6 +8,8 @@ from typing import Literal
 from fedrec.errors import DataError
 from fedrec.recommend.shelf import Item, Json
 
+# Of imported rows: they made a history before anybody said what events mean, and always do.
+IMPORTED_TYPE = "imported"
 # Which recommender an item of an answer came from.
 Source = Literal["model", "session", "similar", "trending", "popular", "latest", "pinned", "given"]
 

@@ -17,7 +17,7 @@ from fedrec.recommend.shelf import Item, Shelf
 from fedrec_client.serving.engine import Encode, Engine
 from fedrec_client.serving.item_index import ItemIndex
 from fedrec_client.serving.people import Feedback, FeedbackType, People, Person, person_of
-from fedrec_client.serving.records import Event, Shown
+from fedrec_client.serving.records import IMPORTED_TYPE, Event, Shown
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.reading_book import Reading, put_readings
 from fedrec_client.serving.store.shown_book import add_shown, remove_shown_before
@@ -250,9 +250,13 @@ def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> 
     trends = Trends(half_life_s)
     trends.grow(len(shelf))
     told = settings.feedback
-    names = {FeedbackType.parse(text).name for text in told.positive}
+    names = {IMPORTED_TYPE} | {FeedbackType.parse(text).name for text in told.positive}
     types = None if "*" in names else names
-    unwanted = {t for t in (*told.negative, *told.read) if t.isidentifier() and (types is None or t in types)}
+    unwanted = {
+        t
+        for t in (*told.negative, *told.read)
+        if t.isidentifier() and t != IMPORTED_TYPE and (types is None or t in types)
+    }
     latest = max((min(row.latest, time.time()) for row in store.log.counts_by_item(types=types)), default=None)
     if latest is None:
         return trends

@@ -14,12 +14,11 @@ from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import InteractionTable
 from fedrec.files import json_bytes, read_json, replace_file, storage_errors
 from fedrec_client.serving.people import Feedback
-from fedrec_client.serving.records import Event
+from fedrec_client.serving.records import IMPORTED_TYPE, Event
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, TenantStore
 
 IMPORTED = "import-"
-IMPORTED_TYPE = "imported"
 _MARK, _LEARNT = "imported.json", "learnt.json"
 _TOGETHER = 5000
 
