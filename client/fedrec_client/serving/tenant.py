@@ -252,11 +252,8 @@ def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> 
     told = settings.feedback
     names = {IMPORTED_TYPE} | {FeedbackType.parse(text).name for text in told.positive}
     types = None if "*" in names else names
-    unwanted = {
-        t
-        for t in (*told.negative, *told.read)
-        if t.isidentifier() and t != IMPORTED_TYPE and (types is None or t in types)
-    }
+    disliked = {name for name in (*told.negative, *told.read) if name.isidentifier()} - {IMPORTED_TYPE}
+    unwanted = disliked if types is None else disliked & types
     latest = max((min(row.latest, time.time()) for row in store.log.counts_by_item(types=types)), default=None)
     if latest is None:
         return trends
