@@ -4,13 +4,13 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
-
-from scipy.stats import norm
 
 from fedrec.errors import ConfigError, DataError
 
 DEFAULT = "default"
+_NORMAL = NormalDist()
 
 
 def arm_of(user: str, shares: Sequence[tuple[str, float]], salt: str) -> str:
@@ -94,7 +94,7 @@ def wilson(shown: int, clicked: int, level: float = 0.95) -> tuple[float, float]
     """Wilson's score interval of a rate; all of 0..1 if nothing was shown."""
     if not shown:
         return 0.0, 1.0
-    z, rate = float(norm.ppf(0.5 + level / 2)), clicked / shown
+    z, rate = _NORMAL.inv_cdf(0.5 + level / 2), clicked / shown
     middle = (rate + z * z / (2 * shown)) / (1 + z * z / shown)
     half = z / (1 + z * z / shown) * math.sqrt(rate * (1 - rate) / shown + z * z / (4 * shown * shown))
     return (middle - half if clicked else 0.0), (middle + half if clicked < shown else 1.0)
@@ -108,4 +108,4 @@ def two_proportions(shown: int, clicked: int, other_shown: int, other_clicked: i
     spread = math.sqrt(pooled * (1 - pooled) * (1 / shown + 1 / other_shown))
     if spread == 0:
         return 1.0
-    return float(2 * norm.sf(abs(clicked / shown - other_clicked / other_shown) / spread))
+    return 2 * _NORMAL.cdf(-abs(clicked / shown - other_clicked / other_shown) / spread)

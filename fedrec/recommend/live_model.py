@@ -14,6 +14,8 @@ from fedrec.model.new_items import boosted, popularity_regression, vector_regres
 from fedrec.model.recommender import ItemTokenModel, read_state, reading_hash
 
 Floats = NDArray[np.float32]
+# Items that join at a time, so that what is worked out on the way stays small.
+_TOGETHER = 8192
 
 
 class GrowingRows:
@@ -134,8 +136,9 @@ class LiveModel:
 
     def add_items(self, texts: Floats) -> None:
         """Let items join, from the text features `[new, feature_dim]` alone: they get the codes that follow."""
-        for rows, more in zip(self._every, self._rows_of(texts), strict=True):
-            rows.append(more)
+        for start in range(0, len(texts), _TOGETHER):
+            for rows, more in zip(self._every, self._rows_of(texts[start : start + _TOGETHER]), strict=True):
+                rows.append(more)
 
     def change_items(self, codes: Sequence[int], texts: Floats) -> None:
         """Let items that joined later have other texts. Raises ValueError: one is of the catalogue, and trained."""

@@ -3,6 +3,7 @@
 Items are numbered by code, which never changes nor is used again while a process runs: an item that goes is closed.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,7 @@ class Item:
     def __post_init__(self) -> None:
         if not self.id or not self.id.isprintable():
             raise DataError("an item's id is empty or not printable text", "give each item an id of its own")
-        if not np.isfinite(self.timestamp):
+        if not math.isfinite(self.timestamp):
             raise DataError("an item's timestamp is not finite", "give Unix seconds")
 
 

@@ -214,9 +214,13 @@ def test_items_are_counted_and_rows_read_user_by_user(shop: TenantStore, monkeyp
     shop.events.add(
         [event(f"i{n % 2}", f"u{n % 3}", timestamp=float(9 - n)) for n in range(9)] + [event("i1", "", session="s")]
     )
-    assert [tuple(one) for one in shop.log.counts_by_item()] == [("i0", 5, 9.0), ("i1", 5, 100.0)]
-    assert [tuple(one) for one in shop.log.counts_by_item(8.0)] == [("i0", 1, 9.0), ("i1", 2, 100.0)]
-    assert shop.log.counts_by_item(types=["like"]) == []
+    assert [tuple(one) for one in shop.log.counts_by_item()] == [("i0", (5,)), ("i1", (5,))]
+    assert [tuple(one) for one in shop.log.counts_by_item([8.0, 5.0])] == [("i0", (1, 3, 5)), ("i1", (2, 3, 5))]
+    assert shop.log.latest_timestamp() == 100.0
+    kind = event().type
+    for types, without in ((["like"], []), (None, [kind]), ([kind], [kind])):
+        assert shop.log.counts_by_item(types=types, without=without) == []
+        assert shop.log.latest_timestamp(types, without) is None
     rows = list(shop.log.every_by_user())
     assert [(row.user, row.timestamp) for row in rows] == sorted((f"u{n % 3}", 9.0 - n) for n in range(9))
 

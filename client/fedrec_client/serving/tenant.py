@@ -19,6 +19,7 @@ from fedrec_client.serving.item_index import ItemIndex
 from fedrec_client.serving.people import Feedback, FeedbackType, People, Person, person_of
 from fedrec_client.serving.records import IMPORTED_TYPE, Event, Shown
 from fedrec_client.serving.settings import ServingSettings
+from fedrec_client.serving.store.event_log import ItemCounts
 from fedrec_client.serving.store.reading_book import Reading, put_readings
 from fedrec_client.serving.store.shown_book import add_shown, remove_shown_before
 from fedrec_client.serving.store.store import TenantStore
@@ -244,31 +245,44 @@ def open_shelf(store: TenantStore, catalog: ItemCatalog) -> tuple[Shelf, list[It
     return shelf, later
 
 
-def load_trends(store: TenantStore, shelf: Shelf, settings: ServingSettings) -> Trends:
+@dataclass(frozen=True)
+class Chosen:
+    """How often items were chosen, as the store counts it; nothing of whom. See `load_trends`.
+
+    Attributes:
+        moments: Unix seconds, each with the events that happened about then; the last of all that were before.
+        counts: by item, as many as there are moments.
+    """
+
+    moments: tuple[float, ...]
+    counts: Sequence[ItemCounts] = field(repr=False)
+
+
+def count_chosen(store: TenantStore, settings: ServingSettings) -> Chosen:
     """Counts of stored events of positive types; those that are so by their value alone count whatever it is."""
     half_life_s = settings.fallback.trending_half_life_h * 3600
-    trends = Trends(half_life_s)
-    trends.grow(len(shelf))
     told = settings.feedback
     names = {IMPORTED_TYPE} | {FeedbackType.parse(text).name for text in told.positive}
     types = None if "*" in names else names
     disliked = {name for name in (*told.negative, *told.read) if name.isidentifier()} - {IMPORTED_TYPE}
-    unwanted = disliked if types is None else disliked & types
-    latest = max((min(row.latest, time.time()) for row in store.log.counts_by_item(types=types)), default=None)
+    latest = store.log.latest_timestamp(types, disliked)
     if latest is None:
-        return trends
-    before: dict[str, int] = {}
-    for moment in [*looks_back(latest, half_life_s), None]:
-        counts = {row.item: row.events for row in store.log.counts_by_item(moment, types)}
-        others = {row.item: row.events for row in store.log.counts_by_item(moment, unwanted)} if unwanted else {}
-        at = latest if moment is None else moment + half_life_s / 2
-        for item, count in counts.items():
-            counts[item] = count - others.get(item, 0)
-            more = counts[item] - before.get(item, 0)
-            code = shelf.find(item)
-            if more > 0 and code is not None:
-                trends.note(code, at if moment is not None else latest - 20 * half_life_s, 1.0, more)
-        before = counts
+        return Chosen((), ())
+    latest = min(latest, time.time())
+    since = looks_back(latest, half_life_s)
+    moments = [*(moment + half_life_s / 2 for moment in since), latest - 20 * half_life_s]
+    return Chosen(tuple(moments), store.log.counts_by_item(since, types, disliked))
+
+
+def load_trends(chosen: Chosen, shelf: Shelf, settings: ServingSettings) -> Trends:
+    """What was popular and trending before this start."""
+    trends = Trends(settings.fallback.trending_half_life_h * 3600)
+    trends.grow(len(shelf))
+    found = [(code, row.events) for row in chosen.counts if (code := shelf.find(row.item)) is not None]
+    if found:
+        codes, events = (np.array(column) for column in zip(*found, strict=True))
+        for moment, counts in zip(chosen.moments, np.diff(events.astype(np.float64), prepend=0).T, strict=True):
+            trends.note_many(codes, moment, counts)
     return trends
 
 
@@ -290,13 +304,14 @@ async def open_tenant(
         indices: folder of built graphs.
     """
     await asyncio.to_thread(seed_catalog, store, catalog)
+    counting = asyncio.ensure_future(asyncio.to_thread(count_chosen, store, settings))
     shelf, later = await asyncio.to_thread(open_shelf, store, catalog)
     state_bytes = (settings.model.state_mb << 20) // len(settings.tenant_names)
     engine = Engine(model.branch(), settings.model, encode, state_bytes)
     if later:
         say(f"{name}: {len(later)} items beyond the catalogue")
         await engine.add_items([text_of(item) for item in later])
-    trends = await asyncio.to_thread(load_trends, store, shelf, settings)
+    trends = await asyncio.to_thread(load_trends, await counting, shelf, settings)
     tenant = Tenant(
         name=name,
         settings=settings,

@@ -32,16 +32,22 @@ class Trends:
 
     def note(self, code: int, timestamp: float, weight: float = 1.0, count: float = 1.0) -> None:
         """Count events of an item at a moment."""
-        self.grow(code + 1)
+        self.note_many(np.array([code]), timestamp, np.array([count], np.float64), weight)
+
+    def note_many(
+        self, codes: NDArray[np.int64], timestamp: float, counts: NDArray[np.float64], weight: float = 1.0
+    ) -> None:
+        """Count events of several items, each named once, at a moment."""
+        self.grow(int(codes.max(initial=-1)) + 1)
         if self.latest == float("-inf"):
             self._since = timestamp
         self.latest = max(self.latest, timestamp)
         if (self.latest - self._since) / self._half_life_s > _REBASE:
             self._recent *= 2.0 ** max(-1000.0, (self._since - self.latest) / self._half_life_s)
             self._since = self.latest
-        self._counts[code] += count
+        self._counts[codes] += counts
         age = max(-1000.0, (timestamp - self._since) / self._half_life_s)
-        self._recent[code] += weight * count * 2.0**age
+        self._recent[codes] += weight * counts * 2.0**age
 
     def popular(self, n_items: int) -> NDArray[np.float64]:
         """Events of each item, `[n_items]`."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from river.drift import ADWIN
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 # Added to each bin, so that an empty one is no infinite surprise.
 _SMOOTHING = 0.5
@@ -78,7 +78,7 @@ def population_stability(
     shares = zip([x / sum(p) for x in p], [x / sum(q) for x in q], strict=True)
     index = math.fsum((b - a) * math.log(b / a) for a, b in shares)
     n, m = (n, m) if people is None else (max(1, min(n, people[0])), max(1, min(m, people[1])))
-    return index, float(chi2.ppf(1 - _CHANCE, max(1, len(bins) - 1))) * (1 / n + 1 / m)
+    return index, float(chdtri(max(1, len(bins) - 1), _CHANCE)) * (1 / n + 1 / m)
 
 
 def _merged(reference: Histogram, current: Histogram, n: float) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,9 +1,9 @@
 """A tenant's events as drift, training and popularity read them: in order of arrival, by item, by user."""
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, case, func, select, tuple_
 
 from fedrec.database import Database
 from fedrec_client.serving.records import Event
@@ -21,15 +21,14 @@ class Arrived(NamedTuple):
     event: Event
 
 
-class ItemCount(NamedTuple):
-    """How many events an item has, and when the latest happened."""
+class ItemCounts(NamedTuple):
+    """How many events an item has since each of some moments, and, last, ever."""
 
     item: str
-    events: int
-    latest: float
+    events: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return "ItemCount(…)"
+        return "ItemCounts(…)"
 
 
 class TrainingRow(NamedTuple):
@@ -74,14 +73,30 @@ class EventLog:
             return connection.execute(wanted).scalar() or 0
 
     def counts_by_item(
-        self, since_timestamp: float | None = None, types: Collection[str] | None = None
-    ) -> list[ItemCount]:
-        """Items with events: all, or since a moment, or of some types alone."""
-        wanted = select(_E.item, func.count(), func.max(_E.timestamp)).where(_E.tenant == self._tenant)
-        wanted = wanted if since_timestamp is None else wanted.where(_E.timestamp >= since_timestamp)
-        wanted = wanted if types is None else wanted.where(_E.type.in_(types))
+        self, since: Sequence[float] = (), types: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> list[ItemCounts]:
+        """Items with events of some types, all counted in one pass over an index that has all it takes.
+
+        Args:
+            since: Unix seconds from which on they are counted, apart for each.
+            types: None: of any type; `without`: but not of these.
+        """
+        later = [func.sum(case((_E.timestamp >= moment, 1), else_=0)) for moment in since]
+        wanted: Select[Any] = self._of_types(select(_E.item, *later, func.count()), types, without)
         with self._database.begin() as connection:
-            return [ItemCount(*row) for row in connection.execute(wanted.group_by(_E.item).order_by(_E.item))]
+            rows = connection.execute(wanted.group_by(_E.item).order_by(_E.item)).all()
+        return [ItemCounts(row[0], tuple(row[1:])) for row in rows]
+
+    def latest_timestamp(self, types: Collection[str] | None = None, without: Collection[str] = ()) -> float | None:
+        """When the latest event of some types happened, as its sender says; None: there is none."""
+        wanted = self._of_types(select(func.max(_E.timestamp)), types, without)
+        with self._database.begin() as connection:
+            return connection.execute(wanted).scalar()
+
+    def _of_types(self, wanted: Select[Any], types: Collection[str] | None, without: Collection[str]) -> Select[Any]:
+        wanted = wanted.where(_E.tenant == self._tenant)
+        wanted = wanted.where(_E.type.not_in(without)) if without else wanted
+        return wanted if types is None else wanted.where(_E.type.in_(types))
 
     def every_by_user(self, id_prefix: str | None = None) -> Iterator[TrainingRow]:
         """Events of users, user by user, oldest first, read some at a time: what comes meanwhile may be there.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from fedrec.database import Database
 from fedrec.recommend.shelf import Item
@@ -18,6 +18,10 @@ from fedrec_client.serving.store.columns import (
     upsert,
 )
 from fedrec_client.serving.store.tables import ITEMS
+
+_TOGETHER = 10_000
+# What an `Item` is made of, in its order.
+_DESCRIBED = [ITEMS.c[one] for one in ("id", "title", "text", "categories", "timestamp", "is_hidden", "fields")]
 
 
 class ItemBook:
@@ -36,9 +40,9 @@ class ItemBook:
 
     def get(self, item: str) -> Item | None:
         """One of them."""
-        wanted = select(ITEMS).where(ITEMS.c.tenant == self._tenant, ITEMS.c.id == item)
+        wanted = select(*_DESCRIBED).where(ITEMS.c.tenant == self._tenant, ITEMS.c.id == item)
         with self._database.begin() as connection:
-            found = connection.execute(wanted).mappings().first()
+            found = connection.execute(wanted).first()
         return None if found is None else _item(found)
 
     def several(self, ids: Iterable[str]) -> dict[str, Item]:
@@ -46,8 +50,8 @@ class ItemBook:
         found: dict[str, Item] = {}
         with self._database.begin() as connection:
             for some in chunks(ids):
-                wanted = select(ITEMS).where(ITEMS.c.tenant == self._tenant, ITEMS.c.id.in_(some))
-                found |= {row["id"]: _item(row) for row in connection.execute(wanted).mappings()}
+                wanted = select(*_DESCRIBED).where(ITEMS.c.tenant == self._tenant, ITEMS.c.id.in_(some))
+                found |= {row.id: _item(row) for row in connection.execute(wanted)}
         return found
 
     def remove(self, item: str) -> bool:
@@ -63,18 +67,18 @@ class ItemBook:
         Raises: DataError: the cursor is not of this list.
         """
         after = from_cursor(cursor, str)
-        wanted = select(ITEMS).where(ITEMS.c.tenant == self._tenant).order_by(ITEMS.c.id).limit(n)
+        wanted = select(*_DESCRIBED).where(ITEMS.c.tenant == self._tenant).order_by(ITEMS.c.id).limit(n)
         wanted = wanted if after is None else wanted.where(ITEMS.c.id > after[0])
         wanted = wanted.where(ITEMS.c.searched.contains(text.casefold(), autoescape=True)) if text else wanted
         with self._database.begin() as connection:
-            found = [_item(row) for row in connection.execute(wanted).mappings()]
+            found = list(map(_item, connection.execute(wanted).all()))
         return found, to_cursor(found[-1].id) if len(found) == n and found else ""
 
     def every(self) -> Iterator[Item]:
         """All, by id, read some at a time: what is put meanwhile may be there or not."""
         cursor = ""
         while True:
-            items, cursor = self.page(1000, cursor)
+            items, cursor = self.page(_TOGETHER, cursor)
             yield from items
             if not cursor:
                 return
@@ -110,7 +114,6 @@ def _row(tenant: str, item: Item) -> dict[str, Any]:
     }
 
 
-def _item(row: RowMapping) -> Item:
-    nested = {"categories": tuple(from_json(row["categories"])), "fields": from_json(row["fields"])}
-    plain = {name: row[name] for name in ("id", "title", "text", "timestamp", "is_hidden")}
-    return Item(**plain, **nested)
+def _item(row: Row[*tuple[Any, ...]]) -> Item:
+    item, title, text, categories, timestamp, is_hidden, fields = row
+    return Item(item, title, text, tuple(from_json(categories)), timestamp, is_hidden, from_json(fields))

@@ -68,7 +68,7 @@ EVENTS = Table(
     Index(None, "tenant", "seq"),
     Index(None, "tenant", "user", "timestamp"),
     Index(None, "tenant", "session", "timestamp"),
-    Index(None, "tenant", "item", "user", "type"),
+    Index(None, "tenant", "item", "user", "type", "timestamp"),  # has all that counting takes
     Index(None, "tenant", "ranking"),
     sqlite_autoincrement=True,
 )

@@ -29,8 +29,8 @@ class VectorBook:
         wanted = select(_V.key, _V.content).where(_V.tenant == self._tenant)
         for some in chunks(keys):
             with self._database.begin() as connection:
-                for key, content in connection.execute(wanted.where(_V.key.in_(some))):
-                    found[bytes(key)] = np.frombuffer(content, "<f4").astype(np.float32)
+                rows = connection.execute(wanted.where(_V.key.in_(some))).all()
+            found |= {key: np.frombuffer(content, "<f4") for key, content in rows}
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Floats) -> None:
@@ -54,7 +54,8 @@ def remembering(
     """
 
     def remembered(texts: Sequence[str]) -> Floats:
-        keys = [text_key(encoder, text) for text in texts]
+        begin = hashlib.sha256(f"{encoder}\0".encode())
+        keys = [_key(begin, text) for text in texts]
         known = book.get(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         for some in chunks(missing, at_once):
@@ -68,4 +69,10 @@ def remembering(
 
 def text_key(encoder: str, text: str) -> bytes:
     """SHA-256 of encoder and text."""
-    return hashlib.sha256(f"{encoder}\0{text}".encode()).digest()
+    return _key(hashlib.sha256(f"{encoder}\0".encode()), text)
+
+
+def _key(begin: "hashlib._Hash", text: str) -> bytes:
+    whole = begin.copy()
+    whole.update(text.encode())
+    return whole.digest()
