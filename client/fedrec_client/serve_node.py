@@ -122,15 +122,13 @@ class NodeModels:
         return next(reversed(self._statements.values()), None)
 
     async def live(self, service: Service, metrics: ServingMetrics) -> None:
-        """Watch, replay newer adapters before they serve, ask for rounds; until the service ends."""
+        """Watch, replay newer adapters before they serve, ask for rounds; until the service ends.
+
+        Before there is any adapter too: where rounds wait for a wish, the first one does.
+        """
         asked = Asked()
         service.tenants()[0].tenant.on_removed.append(self._forget)
         metrics.tell(asked)
-        while self.began is None:  # nothing is compared with the untrained one
-            await asyncio.sleep(self.node.settings.local.adapter_every_s)
-            self.began = await asyncio.to_thread(self.newest)
-            if self.began is not None:
-                await service.swap(await asyncio.to_thread(self.make, self.began))
         sources = Sources(self.newest, self.make, asked.counts, lambda tenant: learnt_seq(self.node.serving, tenant))
         coordination = Coordination(self._cost, self._wish) if self.settings.learning.rounds else None
         learning = Learning(service, self.began, sources, coordination)

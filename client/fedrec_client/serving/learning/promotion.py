@@ -76,9 +76,12 @@ class Promotion:
         self._tried: tuple[str, float] = ("", float("-inf"))
         self.record: PromotionRecord = self._book.read()
 
-    async def began(self, candidate: Candidate) -> None:
-        """Note what the service was opened with, see `PromotionBook.at_start`."""
-        if self.record.serving is None or self.record.serving.adapter_hash != candidate.adapter_hash:
+    async def began(self, candidate: Candidate | None) -> None:
+        """Note what the service was opened with, see `PromotionBook.at_start`; None: the untrained one."""
+        if candidate is None:
+            if self.record.serving is not None:  # its tensors are gone, and when they come again they must serve
+                await self._write(replace(self.record, serving=None, before=None))
+        elif self.record.serving is None or self.record.serving.adapter_hash != candidate.adapter_hash:
             await asyncio.to_thread(self._book.keep, candidate)
             served = ServingSince(candidate.version, candidate.adapter_hash, self._clock())
             await self._write(replace(self.record, serving=served, before=None))
@@ -124,6 +127,8 @@ class Promotion:
             return "nothing newer"
         self._tried = (candidate.adapter_hash, now)
         model = await asyncio.to_thread(self._sources.make, candidate)
+        if self.record.serving is None:  # nothing is compared with the untrained one
+            return await self._serve(candidate, model, {})
         verdicts = await self._replayed(model)
         figures = {tenant: verdict.to_dict() for tenant, verdict in verdicts.items()}
         if any(verdict.outcome == "worse" for verdict in verdicts.values()):
