@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fedrec.data.interactions import read_stored_interactions
@@ -17,7 +18,7 @@ from fedrec.model.shared import SharedModel, encoder_folder, load_shared
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
-from fedrec_client.agreement import Agreement, round_epsilon
+from fedrec_client.agreement import Agreement
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.importing import INTERACTIONS, forget_imported, read_catalog_bytes
 from fedrec_client.node import adapters_of
@@ -50,7 +51,7 @@ def serve_node(node: Node, say: Say = lambda _: None) -> None:
         make=models.first,
         say=say,
         after=models.live,
-        outside=Outside(models.statement, lambda: _budget(node)),
+        outside=Outside(models.statement, models.budget),
     ).run()
 
 
@@ -143,13 +144,27 @@ class NodeModels:
         with self._forgetting:  # the file is read and written as a whole
             forget_imported(self.node, user)
 
-    def _cost(self) -> Budget | None:
-        """What is left, and the dearest round that could be asked for."""
-        budget, plan = _budget(self.node), self.agreement.terms.plan
-        if budget is None or plan is None:
+    def budget(self) -> dict[str, float] | None:
+        """For the partner's own people; None where the ledger cannot be read."""
+        try:
+            found = self._ledger.budget()
+        except FedrecError:
             return None
-        delta = self.node.settings.policy.delta
-        return Budget(budget["epsilon_left"], max(round_epsilon(part, delta) for part in plan.parts))
+        return {"epsilon_spent": found.epsilon_spent, "epsilon_left": found.epsilon_remaining, "delta": found.delta}
+
+    def _cost(self) -> Budget | None:
+        """What is left, and what the next round may take of it."""
+        if (plan := self.agreement.terms.plan) is None:
+            return None
+        try:
+            return Budget(self._ledger.budget().epsilon_remaining, self._ledger.price_of_next(plan.parts))
+        except FedrecError:
+            return None
+
+    @cached_property
+    def _ledger(self) -> LedgerView:
+        """One for all who look, since it remembers what it added up."""
+        return LedgerView(self.node.ledger)
 
     def _wish(self) -> None:
         with closing(CoordinatorLink(self.node)) as link:
@@ -175,18 +190,3 @@ class Asked:
     def counts(self) -> tuple[int, int]:
         """Asked, failed."""
         return self._asked, self._failed
-
-
-def _budget(node: Node) -> dict[str, float] | None:
-    """For the partner's own people; None where the ledger cannot be read."""
-    try:
-        budget = LedgerView(node.ledger).budget()
-    except FedrecError:
-        return None
-    if budget is None:
-        return None
-    return {
-        "epsilon_spent": budget.epsilon_spent,
-        "epsilon_left": budget.epsilon_remaining,
-        "delta": budget.delta,
-    }
