@@ -32,7 +32,7 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import learnt_seq, seed_imported
+from fedrec_client.serving.training_rows import Place, learnt_seq, seed_imported
 from fedrec_client.settings import Node
 
 NO_ADAPTER = "round-0000"
@@ -68,6 +68,7 @@ class NodeModels:
     settings: ServingSettings
     began: Candidate | None = None
     _statements: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _places: dict[str, Place] = field(default_factory=dict, repr=False)
     _forgetting: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _shared: SharedModel | None = field(default=None, repr=False)
 
@@ -105,8 +106,11 @@ class NodeModels:
         if held is None:
             return None
         version = f"round-{held.round:04d}" + ("" if held.generation == 1 else f"-of-{held.generation}")
-        self._statements[version] = held.statement
+        self._statements[version], self._places[version] = held.statement, (held.generation, held.round)
         return Candidate(version, held.adapter_hash, lambda: self._adapters.load().to_bytes())
+
+    def _learnt(self, candidate: Candidate, tenant: str) -> int:
+        return learnt_seq(self.node.serving, tenant, self._places[candidate.version])
 
     def make(self, candidate: Candidate | None) -> LiveModel:
         """An adapter made ready; the untrained one of None. Raises RunError: damaged."""
@@ -130,7 +134,7 @@ class NodeModels:
         asked = Asked()
         service.tenants()[0].tenant.on_removed.append(self._forget)
         metrics.tell(asked)
-        sources = Sources(self.newest, self.make, asked.counts, lambda tenant: learnt_seq(self.node.serving, tenant))
+        sources = Sources(self.newest, self.make, asked.counts, self._learnt)
         coordination = Coordination(self._cost, self._wish) if self.settings.learning.rounds else None
         learning = Learning(service, self.began, sources, coordination)
         await learning.start()

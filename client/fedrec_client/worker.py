@@ -65,7 +65,7 @@ class Worker:
         most_users: as in `PrivateStep`; public.
         is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
             need not be looked at again.
-        renew: reads the partner's data as they are now, once for each round and not for its further attempts: who was
+        renew: reads the partner's data as they are now for a round, once and not for its further attempts: who was
             deleted is in no later round, and what changes between two attempts is no reason to pay twice.
     """
 
@@ -78,7 +78,7 @@ class Worker:
     plain: PlainSettings
     most_users: int = 0
     is_vetted: bool = False
-    renew: Callable[[], PartnerData] | None = field(default=None, repr=False)
+    renew: Callable[[RoundPlan], PartnerData] | None = field(default=None, repr=False)
     _renewed_for: tuple[str, int] = ("", -1)
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
 
@@ -160,7 +160,7 @@ class Worker:
         """Contexts are kept by a user's place among all, which other data change."""
         if self.renew is None or self._renewed_for == (plan.run, plan.round):
             return
-        data = self.renew()
+        data = self.renew(plan)
         if data.fingerprint != self.data.fingerprint:
             self.data, self._cache = data, ContextCache()
         self._renewed_for = (plan.run, plan.round)

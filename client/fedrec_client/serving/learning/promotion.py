@@ -44,14 +44,14 @@ class Sources:
         newest: the newest adapter that is held, None before the first; in a thread, every minute.
         make: a live model of it over the federation's catalogue; slow, in a thread.
         asked: recommendations asked for and failed, since the process began.
-        learnt: by tenant, number of the latest event that the newest adapter may have been trained on.
+        learnt: by adapter and tenant, number of the latest event that it may have been trained on.
         click_types: by tenant, types of events that count as clicks; None: any.
     """
 
     newest: Callable[[], Candidate | None]
     make: Callable[[Candidate], LiveModel]
     asked: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0))
-    learnt: Callable[[str], int] = field(default=lambda _: 0)
+    learnt: Callable[[Candidate, str], int] = field(default=lambda *_: 0)
     click_types: Callable[[str], Collection[str] | None] = field(default=lambda _: None)
 
 
@@ -129,7 +129,7 @@ class Promotion:
         model = await asyncio.to_thread(self._sources.make, candidate)
         if self.record.serving is None:  # nothing is compared with the untrained one
             return await self._serve(candidate, model, {})
-        verdicts = await self._replayed(model)
+        verdicts = await self._replayed(candidate, model)
         figures = {tenant: verdict.to_dict() for tenant, verdict in verdicts.items()}
         if any(verdict.outcome == "worse" for verdict in verdicts.values()):
             refusal = Refusal(candidate.version, candidate.adapter_hash, "replay", self._clock(), figures)
@@ -138,14 +138,14 @@ class Promotion:
             return "kept"
         return await self._serve(candidate, model, figures)
 
-    async def _replayed(self, model: LiveModel) -> dict[str, Verdict]:
+    async def _replayed(self, candidate: Candidate, model: LiveModel) -> dict[str, Verdict]:
         """By tenant, one after the other, in a thread of its own that lets all else go first."""
         verdicts: dict[str, Verdict] = {}
         loop, stop, thread = asyncio.get_running_loop(), threading.Event(), ThreadPoolExecutor(1, "replay")
         try:
             for one in self._service.tenants():
                 old, new = branches(one.tenant, model)
-                after = self._sources.learnt(one.tenant.name)
+                after = await asyncio.to_thread(self._sources.learnt, candidate, one.tenant.name)
                 replaying = loop.run_in_executor(thread, replay, one.tenant, old, new, after, stop)
                 verdicts[one.tenant.name] = await replaying
         finally:
