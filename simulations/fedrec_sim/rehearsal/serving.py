@@ -109,6 +109,9 @@ class ServingDay:
         for fault in sorted(set(faults)):
             self.timeline.note(f"a visitor saw: {fault}")
         self.checks["always_answered_and_no_5xx"] = not faults
+        told = self.visitors.acknowledged.items()
+        lost = [event for name, events in told for event in events if not seq_of(self.shops[name].node, event)]
+        self.checks["no_acknowledged_event_is_lost"] = not lost
         self.checks["adapters_are_judged_by_replay"] = self._were_judged()
         self.checks |= wishes_hold(self.stage, ROUNDS)
         self.checks |= endings(self.stage, self.timeline)
@@ -224,9 +227,9 @@ class ServingDay:
         record = PromotionBook(self.first.node.serving).read()
         adapter = self.first.told("GET", "/v1/status", as_admin=True)["adapter"]
         self.checks["killed_node_serves_again"] = record.serving is not None and adapter == record.serving.version
-        lost = [event for event in acknowledged if not seq_of(self.first.node, event)]
-        self.checks["no_acknowledged_event_is_lost"] = bool(acknowledged) and not lost
-        self.timeline.note(f"it serves again: {len(lost)} of {len(acknowledged)} acknowledged events lost")
+        lost = sum(not seq_of(self.first.node, event) for event in acknowledged)
+        self.checks["killed_node_lost_no_acknowledged_event"] = bool(acknowledged) and not lost
+        self.timeline.note(f"it serves again: {lost} of {len(acknowledged)} acknowledged events lost")
 
 
 def _verdict(shop: Shop, version: str) -> dict[str, Any] | None:
