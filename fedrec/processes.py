@@ -57,6 +57,7 @@ class Child:
         name: for the log.
         log: file that takes its output.
         failures: in a row; each doubles the wait before the next start, with jitter.
+        patience_s: that it is given to end in order.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Child:
     environment: dict[str, str] = field(default_factory=dict)
     started: float = 0.0
     not_before: float = 0.0
+    patience_s: float = 10.0
 
     def is_running(self) -> bool:
         """Whether it is there just now."""

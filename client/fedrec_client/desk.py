@@ -102,7 +102,7 @@ class NodeDesk:
             if plan.mode == "secagg":
                 raise PrivacyError("a share of noise never leaves without masks", "both sides must run the same fedrec")
             self._check(plan, state)
-            self.seen.see((self._generation(plan.run), plan.round, plan.attempt))
+            self.seen.see((generation_of(plan.run), plan.round, plan.attempt))
             header, adapter_delta = self.worker.train(plan, state)
             self.answered, self.last_refusal = self.answered + 1, ""
             return header, adapter_delta, self.key.sign("answer", header.to_record())
@@ -119,7 +119,7 @@ class NodeDesk:
                 self._refuse("", self._adapter_problems(state))
             if header.step in ("advertise", "mask"):
                 self._refuse("", self._moment_problems())
-            self.seen.see((self._generation(header.run), header.round, header.attempt), header.number)
+            self.seen.see((generation_of(header.run), header.round, header.attempt), header.number)
             answer, content = self.sums.answer(header, body, state)
             if header.step == "reveal":
                 self.answered, self.last_refusal = self.answered + 1, ""
@@ -201,12 +201,13 @@ class NodeDesk:
         costs = round_epsilon(part, self.policy.delta, plan.local_steps)
         return ["costs more than a round may"] if costs > self.policy.epsilon_round else []
 
-    @staticmethod
-    def _generation(run: str) -> int:
-        number = run.rpartition("/")[2]
-        if not (number.isascii() and number.isdigit() and len(number) < 10):
-            raise ProtocolError("a run's name must end with its generation")
-        return int(number)
+
+def generation_of(run: str) -> int:
+    """Of a run's name, which ends with it. Raises ProtocolError: it does not."""
+    number = run.rpartition("/")[2]
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise ProtocolError("a run's name must end with its generation")
+    return int(number)
 
 
 def is_open(hours: str, moment: datetime) -> bool:

@@ -73,6 +73,8 @@ class Executor:
                     if given.token:
                         self._do(str(given.token))
                         continue
+                except httpx.ConnectError:  # it waits for the worker, which loads for long: nothing has failed
+                    self._stop.wait(1.0)
                 except (httpx.HTTPError, RuntimeError, ValueError) as error:
                     _log.warning("a task failed: %s", type(error).__name__, extra={"event": "task_failed"})
                     self._stop.wait(1.0)

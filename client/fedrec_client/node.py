@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
 _LONGEST_WAIT_S = 60.0
 _KEYS_EVERY_S = 3600.0
+# More than the service gives requests that are under way, since it writes down and closes afterwards.
+SERVING_PATIENCE_S = 25.0
 # After a broken TLS connection Flower's node leaves its loop, but a thread of its keeps the process alive and deaf.
 _SUPERNODE = """
 import os, sys
@@ -76,7 +78,7 @@ class RunningNode:
             ]
             if self.node.settings.local.serve:
                 serve = [sys.executable, "-m", "fedrec_client", "serve", str(self.node.folder)]
-                children.append(Child("serving", serve, self._log("serving")))
+                children.append(Child("serving", serve, self._log("serving"), patience_s=SERVING_PATIENCE_S))
             with self._metrics(agreement, children[1]):
                 threads = [
                     threading.Thread(target=self._execute, name="executor", daemon=True),
@@ -121,7 +123,7 @@ class RunningNode:
         finally:
             for child in reversed(children):
                 if child.process is not None:
-                    stop_process(child.process)
+                    stop_process(child.process, child.patience_s)
 
     def _is_worker_up(self) -> bool:
         try:

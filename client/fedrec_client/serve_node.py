@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fedrec.data.interactions import read_stored_interactions
@@ -17,7 +18,7 @@ from fedrec.model.shared import SharedModel, encoder_folder, load_shared
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
-from fedrec_client.agreement import Agreement, round_epsilon
+from fedrec_client.agreement import Agreement
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.importing import INTERACTIONS, forget_imported, read_catalog_bytes
 from fedrec_client.node import adapters_of
@@ -31,7 +32,7 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import learnt_seq, seed_imported
+from fedrec_client.serving.training_rows import Place, learnt_seq, seed_imported
 from fedrec_client.settings import Node
 
 NO_ADAPTER = "round-0000"
@@ -50,7 +51,7 @@ def serve_node(node: Node, say: Say = lambda _: None) -> None:
         make=models.first,
         say=say,
         after=models.live,
-        outside=Outside(models.statement, lambda: _budget(node)),
+        outside=Outside(models.statement, models.budget),
     ).run()
 
 
@@ -67,6 +68,7 @@ class NodeModels:
     settings: ServingSettings
     began: Candidate | None = None
     _statements: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _places: dict[str, Place] = field(default_factory=dict, repr=False)
     _forgetting: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _shared: SharedModel | None = field(default=None, repr=False)
 
@@ -104,8 +106,11 @@ class NodeModels:
         if held is None:
             return None
         version = f"round-{held.round:04d}" + ("" if held.generation == 1 else f"-of-{held.generation}")
-        self._statements[version] = held.statement
+        self._statements[version], self._places[version] = held.statement, (held.generation, held.round)
         return Candidate(version, held.adapter_hash, lambda: self._adapters.load().to_bytes())
+
+    def _learnt(self, candidate: Candidate, tenant: str) -> int:
+        return learnt_seq(self.node.serving, tenant, self._places[candidate.version])
 
     def make(self, candidate: Candidate | None) -> LiveModel:
         """An adapter made ready; the untrained one of None. Raises RunError: damaged."""
@@ -122,16 +127,14 @@ class NodeModels:
         return next(reversed(self._statements.values()), None)
 
     async def live(self, service: Service, metrics: ServingMetrics) -> None:
-        """Watch, replay newer adapters before they serve, ask for rounds; until the service ends."""
+        """Watch, replay newer adapters before they serve, ask for rounds; until the service ends.
+
+        Before there is any adapter too: where rounds wait for a wish, the first one does.
+        """
         asked = Asked()
         service.tenants()[0].tenant.on_removed.append(self._forget)
         metrics.tell(asked)
-        while self.began is None:  # nothing is compared with the untrained one
-            await asyncio.sleep(self.node.settings.local.adapter_every_s)
-            self.began = await asyncio.to_thread(self.newest)
-            if self.began is not None:
-                await service.swap(await asyncio.to_thread(self.make, self.began))
-        sources = Sources(self.newest, self.make, asked.counts, lambda tenant: learnt_seq(self.node.serving, tenant))
+        sources = Sources(self.newest, self.make, asked.counts, self._learnt)
         coordination = Coordination(self._cost, self._wish) if self.settings.learning.rounds else None
         learning = Learning(service, self.began, sources, coordination)
         await learning.start()
@@ -145,13 +148,27 @@ class NodeModels:
         with self._forgetting:  # the file is read and written as a whole
             forget_imported(self.node, user)
 
-    def _cost(self) -> Budget | None:
-        """What is left, and the dearest round that could be asked for."""
-        budget, plan = _budget(self.node), self.agreement.terms.plan
-        if budget is None or plan is None:
+    def budget(self) -> dict[str, float] | None:
+        """For the partner's own people; None where the ledger cannot be read."""
+        try:
+            found = self._ledger.budget()
+        except FedrecError:
             return None
-        delta = self.node.settings.policy.delta
-        return Budget(budget["epsilon_left"], max(round_epsilon(part, delta) for part in plan.parts))
+        return {"epsilon_spent": found.epsilon_spent, "epsilon_left": found.epsilon_remaining, "delta": found.delta}
+
+    def _cost(self) -> Budget | None:
+        """What is left, and what the next round may take of it."""
+        if (plan := self.agreement.terms.plan) is None:
+            return None
+        try:
+            return Budget(self._ledger.budget().epsilon_remaining, self._ledger.price_of_next(plan.parts))
+        except FedrecError:
+            return None
+
+    @cached_property
+    def _ledger(self) -> LedgerView:
+        """One for all who look, since it remembers what it added up."""
+        return LedgerView(self.node.ledger)
 
     def _wish(self) -> None:
         with closing(CoordinatorLink(self.node)) as link:
@@ -177,18 +194,3 @@ class Asked:
     def counts(self) -> tuple[int, int]:
         """Asked, failed."""
         return self._asked, self._failed
-
-
-def _budget(node: Node) -> dict[str, float] | None:
-    """For the partner's own people; None where the ledger cannot be read."""
-    try:
-        budget = LedgerView(node.ledger).budget()
-    except FedrecError:
-        return None
-    if budget is None:
-        return None
-    return {
-        "epsilon_spent": budget.epsilon_spent,
-        "epsilon_left": budget.epsilon_remaining,
-        "delta": budget.delta,
-    }

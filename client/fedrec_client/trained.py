@@ -15,11 +15,13 @@ from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
 from fedrec.terms import FederationTerms
 from fedrec.training.local import PlainSettings
+from fedrec.wire import RoundPlan
 from fedrec_client.agreement import Agreement
+from fedrec_client.desk import generation_of
 from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import is_seeded, note_learnt, training_histories
+from fedrec_client.serving.training_rows import Place, is_seeded, note_learnt, training_histories
 from fedrec_client.settings import PAUSED, Node
 from fedrec_client.worker import PartnerData, Worker
 
@@ -38,7 +40,7 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     shared = load_shared(config, catalog, rows)
     _refuse_other_model(shared, catalog, terms)
     if is_seeded(node.serving):
-        data = PartnerData.of(_from_store(node, catalog))
+        data = PartnerData.of(_from_store(node, catalog))  # for how many there are: each round reads them anew
     else:
         data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, _tie_break(node))])
     work = terms.work
@@ -56,17 +58,17 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     return worker, len(data.histories)
 
 
-def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[], PartnerData]:
+def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[RoundPlan], PartnerData]:
     """Reads the partner's data as they are: from the store of its service, once there is one; else they stay.
 
     Decided anew each time, since a service may begin after the worker. With fewer users than the policy wants the node
     pauses: its people are told in the log, the coordinator no more than that it is paused.
     """
 
-    def renew() -> PartnerData:
+    def renew(plan: RoundPlan) -> PartnerData:
         if not is_seeded(node.serving):
             return first
-        data = PartnerData.of(_from_store(node, catalog))
+        data = PartnerData.of(_from_store(node, catalog, (generation_of(plan.run), plan.round)))
         if len(data.histories) < node.settings.policy.min_users:
             (node.state / PAUSED).touch(mode=0o600)
             _log.error("fewer users than policy.min_users: paused", extra={"event": "too_few_users"})
@@ -76,11 +78,13 @@ def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[
     return renew
 
 
-def _from_store(node: Node, catalog: ItemCatalog) -> list[np.ndarray]:
+def _from_store(node: Node, catalog: ItemCatalog, place: Place | None = None) -> list[np.ndarray]:
+    """What training reads, for the adapter of a place if they are to be trained on now."""
     settings = read_serving(node.serving)
     store = ServingStore.open(store_url(node.serving, settings.store.database))
     try:
-        note_learnt(node.serving, store, settings)
+        if place is not None:
+            note_learnt(node.serving, store, settings, place)
         return training_histories(store, settings, catalog)
     finally:
         store.close()

@@ -65,7 +65,7 @@ class Worker:
         most_users: as in `PrivateStep`; public.
         is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
             need not be looked at again.
-        renew: reads the partner's data as they are now, once for each round and not for its further attempts: who was
+        renew: reads the partner's data as they are now for a round, once and not for its further attempts: who was
             deleted is in no later round, and what changes between two attempts is no reason to pay twice.
     """
 
@@ -78,7 +78,7 @@ class Worker:
     plain: PlainSettings
     most_users: int = 0
     is_vetted: bool = False
-    renew: Callable[[], PartnerData] | None = field(default=None, repr=False)
+    renew: Callable[[RoundPlan], PartnerData] | None = field(default=None, repr=False)
     _renewed_for: tuple[str, int] = ("", -1)
     _cache: ContextCache = field(default_factory=ContextCache, repr=False)
 
@@ -160,7 +160,7 @@ class Worker:
         """Contexts are kept by a user's place among all, which other data change."""
         if self.renew is None or self._renewed_for == (plan.run, plan.round):
             return
-        data = self.renew()
+        data = self.renew(plan)
         if data.fingerprint != self.data.fingerprint:
             self.data, self._cache = data, ContextCache()
         self._renewed_for = (plan.run, plan.round)
@@ -180,8 +180,7 @@ class Worker:
     def _pay(self, plan: RoundPlan, question: str) -> str:
         """Reserve the round's cost, before anything is computed from rows; the event's name."""
         part, ledger = self.agreed(plan)
-        # Keyed: the hash of a question holds the data's fingerprint, which would confirm a guess of all rows.
-        event = hmac.digest(self.noise_root, f"ledger|{question}".encode(), "sha256").hex()
+        event = event_of(self.noise_root, question)
         ledger.reserve(
             event,
             plan_hash=plan.privacy_plan_hash,
@@ -236,22 +235,42 @@ class Worker:
         )
 
     def _question(self, plan: RoundPlan, state: AdapterState, session: bytes = b"") -> str:
-        """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
-
-        Under secure aggregation each sum is another question: two that were opened over different partners would
-        otherwise differ by one partner's answer with nothing but its own small noise share on it. Its session never
-        repeats, whatever was forgotten since.
-        """
-        question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
-        question += f"{self.plain.max_history}|{self.most_users}|"  # the shape of a batch moves last bits
-        question += f"{plan.privacy_plan_hash}|{state.hash}|{self.data.fingerprint}|{self.partner}|"
-        question += f"{plan.attempt}|{session.hex()}" if plan.mode == "secagg" else "any attempt"
-        return hashlib.sha256(question.encode()).hexdigest()
+        bounds = (self.plain.max_history, self.most_users)
+        return question_of(plan, state.hash, self.data.fingerprint, self.partner, bounds, session)
 
     def _forget_stale_contexts(self, state: AdapterState) -> None:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
         if self._cache.key != (key := reading_hash(state)):
             self._cache.key, self._cache.contexts = key, {}
+
+
+def question_of(
+    plan: RoundPlan, state_hash: str, fingerprint: str, partner: str, bounds: tuple[int, int], session: bytes = b""
+) -> str:
+    """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
+
+    Under secure aggregation each sum is another question: two that were opened over different partners would
+    otherwise differ by one partner's answer with nothing but its own small noise share on it. Its session never
+    repeats, whatever was forgotten since.
+
+    Args:
+        state_hash: of the adapter that the round starts from.
+        fingerprint: of the data; private.
+        bounds: longest history and most users, since the shape of a batch moves last bits.
+    """
+    question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
+    question += f"{bounds[0]}|{bounds[1]}|"
+    question += f"{plan.privacy_plan_hash}|{state_hash}|{fingerprint}|{partner}|"
+    question += f"{plan.attempt}|{session.hex()}" if plan.mode == "secagg" else "any attempt"
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
+def event_of(noise_root: bytes, question: str) -> str:
+    """The ledger's name of a question: keyed, since its hash alone would confirm a guess of all rows.
+
+    Whoever has the partner's keys and rows can say by it, afterwards and here alone, which rows a round was paid for.
+    """
+    return hmac.digest(noise_root, f"ledger|{question}".encode(), "sha256").hex()
 
 
 def _plain_parts(part: str) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """What a ledger says was spent, for somebody who only looks: no lock is taken, so that no round ever waits."""
 
+import json
 import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.pool import NullPool
 
-from fedrec.privacy.ledger_chain import broken, read_chain
+from fedrec.privacy.ledger_chain import Chain, broken, read_chain
 from fedrec.privacy.ledger_store import named_errors, newest, read_records
+from fedrec.privacy.mechanism import Event
+from fedrec.privacy.plan import PartPlan
 
 
 @dataclass(frozen=True)
@@ -43,25 +47,55 @@ class LedgerView:
 
     def __init__(self, path: Path) -> None:
         self._path, self._engine = path, _engine(path)
-        self._known: tuple[tuple[int, str], BudgetView] | None = None
+        self._known: tuple[tuple[int, str], Chain, BudgetView] | None = None
+        self._after: dict[Event, float] = {}
         self._lock = threading.Lock()
 
     def budget(self) -> BudgetView:
         """As of now. Raises LedgerError: none there, damaged, or of another format. StorageError: cannot be read."""
-        with self._lock, named_errors(self._path), self._engine.connect() as db:
+        with self._lock:
+            return self._read()[1]
+
+    def price_of_next(self, parts: Sequence[PartPlan]) -> float:
+        """Epsilon that one more step adds to what was spent, of the dearest part that may come next; >= 0.
+
+        That is less than the step costs alone, since epsilons of many steps do not add up. A part whose steps were
+        all taken in the latest training comes no more, unless all were. Raises as `budget`.
+        """
+        with self._lock:
+            chain, view = self._read()
+            left = [part for part in parts if _steps_taken(chain, part.part) < part.total_steps] or parts
+            events = [(part.part, part.sampling_prob, part.noise_multiplier, 1) for part in left]
+            for event in events:
+                if event not in self._after:
+                    self._after[event] = chain.spent(event)
+            return max(0.0, max(self._after[event] for event in events) - view.epsilon_spent)
+
+    def _read(self) -> tuple[Chain, BudgetView]:
+        with named_errors(self._path), self._engine.connect() as db:
             try:
                 place = newest(db)
             except NoResultFound as error:
                 raise broken(str(self._path), 1) from error
             if self._known is None or self._known[0] != place:
-                self._known = place, _view(db, str(self._path))
-            return self._known[1]
+                chain = read_chain(read_records(db, str(self._path)), str(self._path))
+                self._known, self._after = (place, chain, _view(chain)), {}
+            return self._known[1:]
 
 
-def _view(db: Connection, name: str) -> BudgetView:
-    chain = read_chain(read_records(db, name), name)
+def _view(chain: Chain) -> BudgetView:
     spent, budget = chain.spent(), chain.budget
     return BudgetView(budget.epsilon, spent, max(0.0, budget.epsilon - spent), budget.delta, len(chain.records))
+
+
+def _steps_taken(chain: Chain, part: str) -> int:
+    """Of a part, in the training that was charged last."""
+    if not chain.reserved:
+        return 0
+    latest = json.loads(list(chain.reserved.values())[-1].content)
+    training = (latest["plan_hash"], latest["run"])
+    totals = (charge.total() for charge in chain.charges if (charge.plan_hash, charge.run) == training)
+    return sum(steps for name, _, _, steps in totals if name == part)
 
 
 def _engine(path: Path) -> Engine:

@@ -27,6 +27,9 @@ def rehearse(
     pages: Annotated[
         bool, typer.Option("--pages", help="Then use the admin pages in headless Chromium; needs playwright.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Instead: three partners that serve while they train; none of the above.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a coordinator and partners as real processes over TLS on this machine, and check what came of it.
@@ -35,8 +38,16 @@ def rehearse(
     they answer with powers of two in place of trained differences: every loss or double count shows in the sum, and
     the time is that of everything but training. Some 3 minutes. With `--pages`, screenshots lie in `pages/`.
 
+    With `--serve`, some 6 minutes: rounds wait for a partner's wish, events come by HTTP, adapters are replayed before
+    they serve; a user is deleted and a node killed, while people ask for lists all the time.
+
     Example: `fedrec rehearse --kill server@2 --partition client-2@1:20s --garbage client-3 --json`
     """
+    if serve:
+        if kill or partition or garbage or disk_full or pages or mode != "inspect":
+            raise ConfigError("--serve is a rehearsal of its own", "leave out faults, --mode and --pages")
+        _rehearse_serving(folder, as_json)
+        return
     from fedrec.secagg.graph import LEAST_PARTNERS
     from fedrec_sim.rehearsal.faults import parse_faults
     from fedrec_sim.rehearsal.pages import rehearse_pages
@@ -48,23 +59,40 @@ def rehearse(
     faults += parse_faults("garbage", garbage or [], names, rounds)
     faults += parse_faults("disk-full", disk_full or [], names, rounds)
 
-    def say(line: str) -> None:
-        errors.print(line, markup=False, highlight=False, soft_wrap=True)
-
     if mode == "secagg" and partners < LEAST_PARTNERS:
         raise ConfigError(f"sums under masks of {partners} partners hide nothing", f"--partners {LEAST_PARTNERS}")
     size: Any = {"partners": partners, "rounds": rounds, "mode": mode}
-    trained = rehearse_training(folder / "training", **size, say=say) if train else None
-    found = rehearse_sums(folder / "sums", **size, faults=faults, say=say)
-    walked = rehearse_pages(folder / "pages", say=say) if pages else None
+    trained = rehearse_training(folder / "training", **size, say=_say) if train else None
+    found = rehearse_sums(folder / "sums", **size, faults=faults, say=_say)
+    walked = rehearse_pages(folder / "pages", say=_say) if pages else None
     found |= {"training": trained, "pages": walked, "command": command_line(), "commit": commit_of_checkout()}
     every = {"exact_sum": found["exact_sum"], **found["checks"]}
     every |= {f"training: {name}": holds for name, holds in (trained or {}).get("checks", {}).items()}
     every |= {f"pages: {name}": holds for name, holds in (walked or {}).get("checks", {}).items()}
+    words = f"{found['rounds_committed']} rounds, {found['overhead_s_per_round']} s each without training"
+    _tell(found, every, words, folder, as_json)
+
+
+def _rehearse_serving(folder: Path, as_json: bool) -> None:
+    from fedrec_sim.rehearsal.serving import ROUNDS, rehearse_serving
+    from fedrec_sim.run import commit_of_checkout
+
+    found = rehearse_serving(folder / "serving", say=_say)
+    found |= {"command": command_line(), "commit": commit_of_checkout()}
+    words = f"{ROUNDS} rounds on wish, {found['lists']['answered']} lists answered meanwhile"
+    _tell(found, found["checks"], words, folder, as_json)
+
+
+def _say(line: str) -> None:
+    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell(found: dict[str, Any], every: dict[str, bool], words: str, folder: Path, as_json: bool) -> None:
+    """Raises RunError: something does not hold."""
     if as_json:
         emit_json(found)
     else:
-        console.print(f"{found['rounds_committed']} rounds, {found['overhead_s_per_round']} s each without training")
+        console.print(words)
         for name, holds in every.items():
             console.print(f"{'holds' if holds else 'FAILS'}  {name}")
     if not all(every.values()):

@@ -267,6 +267,16 @@ def test_what_is_told_of_rehearsals_is_what_was_recorded() -> None:
         assert all(found["checks"].values())
 
 
+def test_what_is_told_of_partners_that_serve_while_they_train_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/operations.md").read_text(encoding="utf-8"), figures_of("rehearsal-serving.json")
+    assert all(found["checks"].values())
+    assert f"{max(found['wish_to_round_s']):.1f} s after their wish at most" in text
+    lists = found["lists"]
+    assert f"{lists['answered']:,} lists" in text
+    assert f"half within {lists['p50_ms']:.0f} ms and 99 of 100 within {lists['p99_ms']:.0f} ms" in text
+    assert f"of {found['events_acknowledged']} events that services had acknowledged none was lost" in text
+
+
 def test_what_is_told_of_a_load_is_what_was_recorded() -> None:
     text, load = (ROOT / "docs/operations.md").read_text(encoding="utf-8"), figures_of("network-load.json")
     assert f"On {load['cores']} cores" in text

@@ -130,6 +130,16 @@ def test_a_wish_counts_until_a_round_began_after_it(database: Database) -> None:
     assert is_wished(book.partners(), began)
 
 
+def test_a_round_began_with_its_first_attempt(database: Database) -> None:
+    rounds = RoundBook(database)
+    assert rounds.began("films/1", 1) == ""
+    for run, attempt in (("films/1", 1), ("films/1", 2), ("films/2", 1)):
+        rounds.begin(run, 1, attempt, "head")
+        time.sleep(0.002)
+    third, _, first = (one["started_at"] for one in rounds.latest())
+    assert (rounds.began("films/1", 1), rounds.began("films/2", 1)) == (first, third)
+
+
 def test_an_attempt_is_on_record_before_it_ends_and_its_number_is_not_used_again(database: Database) -> None:
     book = RoundBook(database)
     assert book.attempts("films/1", 1) == 0

@@ -129,6 +129,29 @@ def test_a_worse_one_is_refused_for_good_unless_somebody_insists(
     place.run(second)
 
 
+@pytest.mark.parametrize("was_lost", [False, True])
+def test_the_first_adapter_serves_without_a_replay(
+    place: Place, world: World, says: Callable[[str], list[str]], was_lost: bool
+) -> None:
+    """Nothing is compared with the untrained one; also where the tensors of one that served are gone."""
+    replayed = says("worse")
+
+    async def work(service: Service) -> None:
+        promotion = world.promotion(service)
+        if was_lost:
+            await promotion.began(candidate_of(2))
+        await promotion.began(None)
+        world.newest = None
+        assert await promotion.look() == "nothing newer"
+        world.newest = candidate_of(2)
+        assert await promotion.look() == "served"
+        assert (service.version, replayed) == ("round-0002", [])
+        world.newest = candidate_of(3)
+        assert await promotion.look() == "kept"
+
+    place.run(work)
+
+
 @pytest.mark.parametrize("outcome", ["helps", "no worse", "unclear"])
 def test_only_worse_is_refused(place: Place, world: World, says: Callable[[str], list[str]], outcome: str) -> None:
     says(outcome)

@@ -11,7 +11,7 @@ from fedrec.files import read_json
 from fedrec_client.serving.learning.alerts import Alerts
 from fedrec_client.serving.learning.measures import CONFIDENCE, HITS, UNKNOWN
 from fedrec_client.serving.learning.watch import Watch
-from fedrec_client.serving.records import Event, Query, Shown
+from fedrec_client.serving.records import IMPORTED_TYPE, Event, Query, Shown
 from fedrec_client.serving.service import Served, Service, TenantService
 from tests.serving.conftest import Place
 
@@ -90,6 +90,22 @@ def test_a_restart_goes_on_where_it_was(make_place: Callable[..., Place], served
 
     place.with_tenant(before)
     place.with_tenant(after)
+
+
+def test_imported_rows_are_read_and_are_nothing_new(place: Place, served: Served, tmp_path: Path) -> None:
+    """Rounds have learnt them without the service: they are no reason to wish for one."""
+
+    async def work(one: TenantService) -> None:
+        one.tenant.store.events.add(
+            [Event(IMPORTED_TYPE, served.catalog.ids[k], user="anna", timestamp=1.0 + k, id=f"i{k}") for k in range(9)]
+        )
+        watch = watch_of(one, tmp_path, Clock())
+        await watch.look()
+        await one.intake.add_events([Event("like", served.catalog.ids[9], user="anna", timestamp=20.0)])
+        await watch.look()
+        assert watch.n_events == 1
+
+    place.with_tenant(work)
 
 
 def test_hits_are_counted_against_the_list_before(place: Place, served: Served, tmp_path: Path) -> None:

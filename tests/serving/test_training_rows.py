@@ -116,13 +116,39 @@ def test_imported_rows_of_a_deleted_user_go_from_the_file(
 def test_how_far_training_has_read_is_written_down(store: ServingStore, catalog: ItemCatalog, tmp_path: Path) -> None:
     books = store.of("default")
     books.events.add([Event("like", catalog.ids[1], user="anna", timestamp=1.0)])
-    assert learnt_seq(tmp_path, "default") == 0
-    note_learnt(tmp_path, store, settings())
+    assert learnt_seq(tmp_path, "default", (1, 1)) == 0
+    note_learnt(tmp_path, store, settings(), (1, 1))
     books.events.add([Event("like", catalog.ids[2], user="anna", timestamp=2.0)])
-    note_learnt(tmp_path, store, settings())
-    assert learnt_seq(tmp_path, "default") == 1, "nothing new was read"
-    note_learnt(tmp_path, store, settings(learning={"rounds": True}))
-    assert learnt_seq(tmp_path, "default") == 2
+    note_learnt(tmp_path, store, settings(), (1, 2))
+    assert learnt_seq(tmp_path, "default", (1, 2)) == 1, "nothing new was read"
+    note_learnt(tmp_path, store, settings(learning={"rounds": True}), (1, 3))
+    assert learnt_seq(tmp_path, "default", (1, 3)) == 2
+    store.close()
+
+
+def test_what_a_later_round_read_may_be_asked_of_the_adapter_before(
+    store: ServingStore, catalog: ItemCatalog, tmp_path: Path
+) -> None:
+    """Else nothing would be left to replay where one round follows the other."""
+    books, wanted = store.of("default"), settings(learning={"rounds": True})
+    for number, place in enumerate(((1, 1), (1, 2), (2, 2))):
+        books.events.add([Event("like", catalog.ids[number], user="anna", timestamp=1.0 + number)])
+        note_learnt(tmp_path, store, wanted, place)
+    found = {place: learnt_seq(tmp_path, "default", place) for place in ((1, 0), (1, 1), (1, 5), (2, 1), (2, 2))}
+    assert found == {(1, 0): 0, (1, 1): 1, (1, 5): 2, (2, 1): 2, (2, 2): 3}
+    note_learnt(tmp_path, store, wanted, (1, 1))  # another try, with what came since
+    assert learnt_seq(tmp_path, "default", (1, 1)) == 3
+    store.close()
+
+
+@pytest.mark.parametrize(("kept", "seq"), [('{"format": 1, "tenants": {"default": 7}}', 7), ("{", 1)])
+def test_an_older_note_counts_for_every_adapter_and_a_damaged_one_hides_nothing(
+    store: ServingStore, catalog: ItemCatalog, tmp_path: Path, kept: str, seq: int
+) -> None:
+    store.of("default").events.add([Event("like", catalog.ids[0], user="anna", timestamp=1.0)])
+    (tmp_path / "learnt.json").write_text(kept)
+    note_learnt(tmp_path, store, settings(learning={"rounds": True}), (1, 9))
+    assert learnt_seq(tmp_path, "default", (1, 1)) == seq
     store.close()
 
 

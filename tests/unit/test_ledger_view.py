@@ -13,7 +13,9 @@ import pytest
 from fedrec.errors import LedgerError
 from fedrec.privacy import ledger_view
 from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.privacy.ledger_chain import Chain
 from fedrec.privacy.ledger_view import LedgerView
+from fedrec.privacy.plan import PartPlan
 
 MakeLedger = Callable[..., PrivacyLedger]
 COST: dict[str, Any] = {"plan_hash": "p", "run": "r", "most_steps": 100, "part": "head", "sampling_prob": 1.0}
@@ -67,12 +69,27 @@ def test_an_unchanged_ledger_is_added_up_once(
     ledger = make_ledger(tmp_path / "ledger.sqlite")
     view, calls = LedgerView(ledger.path), list[str]()
     real = ledger_view._view
-    monkeypatch.setattr(ledger_view, "_view", lambda db, name: calls.append(name) or real(db, name))
+    monkeypatch.setattr(ledger_view, "_view", lambda chain: calls.append("") or real(chain))
     for _ in range(3):
         view.budget()
     ledger.reserve("e", **COST)
     view.budget()
     assert len(calls) == 2
+
+
+def test_the_next_step_costs_what_the_ledger_would_take_for_it(
+    tmp_path: Path, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path / "ledger.sqlite")
+    parts = (PartPlan("prior", 1.0, 1.0, 1.0, 1), PartPlan("head", 1.0, 1.0, 2.0, 100))
+    view, prior = LedgerView(ledger.path), {**COST, "part": "prior", "noise_multiplier": 1.0, "most_steps": 1}
+    for number, cost in enumerate((prior, COST, COST)):  # the dearest part comes no more once its step is taken
+        told, before = view.price_of_next(parts), ledger.spent()[0]
+        ledger.reserve(f"e{number}", **cost)
+        assert ledger.spent()[0] - before == pytest.approx(told), number
+    told = view.price_of_next(parts)
+    monkeypatch.setattr(Chain, "spent", lambda *_: pytest.fail("what has not changed was added up again"))
+    assert view.price_of_next(parts) == told
 
 
 @pytest.mark.parametrize("statement", ["UPDATE records SET note = 'x' WHERE seq = 1", "DELETE FROM records"])

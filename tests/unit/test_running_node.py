@@ -10,6 +10,7 @@ import pytest
 
 from fedrec.files import replace_file
 from fedrec.processes import Child
+from fedrec_client.executor import Executor
 from fedrec_client.node import RunningNode
 from fedrec_client.settings import Node
 from fedrec_client.socket_link import SECRET, SOCKET, pack
@@ -42,6 +43,22 @@ def test_nobody_is_asked_before_the_worker_can_answer(tmp_path: Path) -> None:
         running.stop.set()
         thread.join(20.0)
     assert not any(child.is_running() for child in children)
+
+
+def test_a_supernode_that_is_not_there_yet_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It starts once the worker has loaded its model: a log full of failures would hide those that are some."""
+    replace_file(tmp_path / "executor.secret", b"s" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    stop = threading.Event()
+    executor = Executor(address, tmp_path / "executor.secret", stop)
+    thread = threading.Thread(target=executor.run)
+    thread.start()
+    time.sleep(0.5)
+    stop.set()
+    thread.join(20.0)
+    assert not thread.is_alive()
+    assert not [record for record in caplog.records if record.name == "fedrec_client.executor"]
 
 
 @pytest.mark.parametrize("leftover", [True, False])

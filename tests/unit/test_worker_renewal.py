@@ -47,7 +47,7 @@ def test_data_are_read_anew_for_each_round_and_not_for_its_attempts(made: Made, 
     worker, _ = made
     reads: list[int] = []
 
-    def renew() -> PartnerData:
+    def renew(_: RoundPlan) -> PartnerData:
         reads.append(len(reads))
         return PartnerData.of(histories[len(reads) :])  # somebody is deleted each time
 
@@ -66,14 +66,14 @@ def test_a_round_after_a_renewal_is_what_a_fresh_worker_answers(made: Made, hist
     worker, state = made
     answer(made, 1)
     fewer = PartnerData.of(histories[5:])
-    worker.renew = lambda: fewer
+    worker.renew = lambda _: fewer
     warm = answer(made, 2)
     fresh = Worker("shop", worker.model, fewer, PLAN, worker.ledger, bytes(32), worker.plain)
     assert answer((fresh, state), 2) == warm
 
 
 def test_a_renewal_that_refuses_costs_nothing(made: Made) -> None:
-    def refuse() -> PartnerData:
+    def refuse(_: RoundPlan) -> PartnerData:
         raise PrivacyError("comes while this node is paused")
 
     made[0].renew = refuse
@@ -85,7 +85,7 @@ def test_a_renewal_that_refuses_costs_nothing(made: Made) -> None:
 
 def test_a_plan_that_is_refused_makes_nobody_read_a_row(made: Made) -> None:
     worker, state = made
-    worker.renew = lambda: pytest.fail("rows were read")
+    worker.renew = lambda _: pytest.fail("rows were read")
     values = ("films/1", 1, 1, "head", 1, 1, 0.5, state.hash, "another plan", "inspect", 1, 60.0, 1)
     with pytest.raises(PrivacyError, match="another privacy plan"):
         worker.train(RoundPlan(*values), state)

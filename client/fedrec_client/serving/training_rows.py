@@ -7,11 +7,13 @@ somebody who is deleted there is in no later round; with `learning.rounds` it re
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import InteractionTable
+from fedrec.errors import RunError
 from fedrec.files import json_bytes, read_json, replace_file, storage_errors
 from fedrec_client.serving.people import Feedback
 from fedrec_client.serving.records import IMPORTED_TYPE, Event
@@ -21,6 +23,9 @@ from fedrec_client.serving.store.store import ServingStore, TenantStore
 IMPORTED = "import-"
 _MARK, _LEARNT = "imported.json", "learnt.json"
 _TOGETHER = 5000
+_MOST_MARKS = 1000
+Place = tuple[int, int]
+"""Of an adapter: generation and round. Those of earlier generations are among its ancestors, or may be."""
 
 
 def seed_imported(
@@ -87,20 +92,46 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
     return histories
 
 
-def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings) -> None:
-    """Write down how far the events go that training reads now: a replay must not ask what an adapter has learnt.
+def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings, place: Place) -> None:
+    """Write down how far the events go that a round reads now: a replay must not ask what an adapter has learnt.
 
     Called before they are read. Without `learning.rounds` nothing new is read, and the first note stays.
+
+    Args:
+        place: of the adapter that comes of the round.
+    Raises: StorageError.
     """
-    if settings.learning.rounds or not (folder / _LEARNT).exists():
-        seqs = {tenant: store.of(tenant).log.last_seq() for tenant in settings.tenant_names}
-        with storage_errors(folder):
-            replace_file(folder / _LEARNT, json_bytes({"format": 1, "tenants": seqs}))
+    if not settings.learning.rounds and (folder / _LEARNT).exists():
+        return
+    seqs = {tenant: store.of(tenant).log.last_seq() for tenant in settings.tenant_names}
+    try:
+        values = _learnt(folder)
+    except RunError:  # all that there is may have been learnt
+        values = {"tenants": seqs, "marks": []}
+    generation, number = place
+    marks = [mark for mark in values["marks"] if _place_of(mark) != place]
+    values["marks"] = [*marks, {"generation": generation, "round": number, "tenants": seqs}][-_MOST_MARKS:]
+    with storage_errors(folder):
+        replace_file(folder / _LEARNT, json_bytes({"format": 1, **values}))
 
 
-def learnt_seq(folder: Path, tenant: str) -> int:
-    """The latest event that any adapter may have been trained on; 0 before the first training. Raises RunError."""
+def learnt_seq(folder: Path, tenant: str, place: Place) -> int:
+    """The latest event that an adapter, or one before it, may have been trained on; 0 before the first training.
+
+    What later rounds read is not in it, and may be asked of it. Raises RunError: what is kept of it is damaged.
+    """
+    values = _learnt(folder)
+    seqs = [values["tenants"], *(mark["tenants"] for mark in values["marks"] if _place_of(mark) <= place)]
+    return max(int(one.get(tenant, 0)) for one in seqs)
+
+
+def _learnt(folder: Path) -> dict[str, Any]:
+    """`tenants` is of a time when adapters were not told apart, and holds for all."""
     if not (folder / _LEARNT).exists():
-        return 0
+        return {"tenants": {}, "marks": []}
     values, _ = read_json(folder / _LEARNT, 1)
-    return int(values["tenants"].get(tenant, 0))
+    return {"tenants": values["tenants"], "marks": values.get("marks", [])}
+
+
+def _place_of(mark: dict[str, Any]) -> Place:
+    return int(mark["generation"]), int(mark["round"])

@@ -31,7 +31,8 @@ def is_wished(partners: Sequence[Partner], since: str) -> bool:
     """Whether one of them wished for a round after the last committed one began: its data then are not in that one.
 
     Args:
-        since: as `now` writes it; "" before the first.
+        since: when the first attempt at that round began, since partners read their data for that one and not for
+            further ones; as `now` writes it; "" before the first.
     """
     return any(partner.wished_at > since for partner in partners)
 
@@ -190,7 +191,8 @@ class Driver:
         if not self.coordinator.settings.rounds.on_wish:
             return True
         latest = self._rounds.committed(1)
-        return is_wished(self._asked(), latest[-1]["started_at"] if latest else "")
+        since = self._rounds.began(latest[-1]["run"], latest[-1]["round"]) if latest else ""
+        return is_wished(self._asked(), since)
 
     def _is_done(self) -> bool:
         head = self.coordinator.registry.head()

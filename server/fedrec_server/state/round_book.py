@@ -36,6 +36,12 @@ class RoundBook:
             wanted = select(func.max(ROUNDS.c.attempt)).where(ROUNDS.c.run == run, ROUNDS.c.round == number)
             return int(connection.execute(wanted).scalar() or 0)
 
+    def began(self, run: str, number: int) -> str:
+        """When the first attempt at a round was begun, as `now` writes it; "" if none was."""
+        with self._database.begin() as connection:
+            wanted = select(func.min(ROUNDS.c.started_at)).where(ROUNDS.c.run == run, ROUNDS.c.round == number)
+            return str(connection.execute(wanted).scalar() or "")
+
     def latest(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """The latest attempts, or the latest before that of an `id`; newest first."""
         wanted = select(ROUNDS).order_by(ROUNDS.c.id.desc()).limit(limit)

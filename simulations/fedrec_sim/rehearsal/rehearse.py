@@ -59,7 +59,7 @@ def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say, mod
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
     finally:
         stage.close()
-    found = _checked(stage, rounds)
+    found = checked(stage, rounds)
     return {"rounds_committed": len(checks.committed_rounds(stage)), "s_per_round": round(seconds / rounds, 3), **found}
 
 
@@ -82,7 +82,7 @@ def rehearse_sums(
         timeline.note("every partner holds the newest adapter")
     finally:
         stage.close()
-    committed, found = checks.committed_rounds(stage), _checked(stage, rounds)
+    committed, found = checks.committed_rounds(stage), checked(stage, rounds)
     found["checks"] |= {
         "garbage_never_counted": not any(spoilers & set(told["partners"]) for told in committed.values()),
         "outsider_gets_nothing": all(400 <= status < 500 for status in tried.values()),
@@ -98,7 +98,8 @@ def rehearse_sums(
     }
 
 
-def _checked(stage: Stage, rounds: int) -> dict[str, Any]:
+def checked(stage: Stage, rounds: int) -> dict[str, Any]:
+    """What must hold after every rehearsal, and its attempts."""
     attempts = RoundBook(stage.coordinator.database).latest(1000)
     return {
         "checks": {

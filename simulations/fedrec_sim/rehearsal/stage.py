@@ -64,6 +64,25 @@ class Actor:
                 self.process.wait(timeout_s)
             self.kill()
 
+    def kill_first(self) -> None:
+        """SIGKILL to the process that keeps the others running, and to no other."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the terminal tells every process of the group."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGINT)
+
+    def left_over(self) -> int:
+        """How many of its processes there are, the first included."""
+        if self.process is None:
+            return 0
+        self.process.poll()
+        return len(_group(self.process.pid))
+
     def limit_files(self, n_bytes: int) -> None:
         """No file of any of its processes may grow beyond so much, as on a full disk; -1 lifts that."""
         if self.process is None:
@@ -135,7 +154,7 @@ def set_stage(
         set_server(stage, federation, say)
         for number, name in enumerate(rows):
             _enrol(stage, name, approve_by_hand=number == 0)
-            _change(stage.clients[name].folder / "client.toml", {'modes = ["inspect"]': f'modes = ["{mode}"]'})
+            change_lines(stage.clients[name].folder / "client.toml", {'modes = ["inspect"]': f'modes = ["{mode}"]'})
             say(f"{name} enrolled")
         if mode == "secagg":
             _meet(stage)
@@ -170,7 +189,7 @@ def set_server(
     names = ("--port", "--superlink-port", "--admin-port")
     options = [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
     said([*SERVER, "init", str(place), "--name", "rehearsal", "--host", "localhost", *options, "--json"])
-    _change(place / "server.toml", changes or {})
+    change_lines(place / "server.toml", changes or {})
     stage.server_says("use", str(federation))
     stage.server_says("pause")
     stage.server.start()
@@ -178,7 +197,8 @@ def set_server(
     say(f"coordinator on port {ports[0]}, TLS")
 
 
-def _change(path: Path, changes: Mapping[str, str]) -> None:
+def change_lines(path: Path, changes: Mapping[str, str]) -> None:
+    """Lines of a settings file -> what they are to be. Raises RunError: it has no such line."""
     text = path.read_text()
     for before, after in changes.items():
         if before not in text:
@@ -237,11 +257,12 @@ def listens(port: int) -> bool:
 
 
 def _group(leader: int) -> list[int]:
-    """Every process of a group."""
+    """Every process of a group that has not ended."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.getpgid(int(entry.name)) == leader:
+                is_zombie = entry.joinpath("stat").read_text().rpartition(") ")[2].startswith("Z")
+                if os.getpgid(int(entry.name)) == leader and not is_zombie:
                     found.append(int(entry.name))
     return found

@@ -15,6 +15,8 @@ from fedrec_client.serving.settings import HttpSettings, ServingSettings
 _log = logging.getLogger(__name__)
 # Connections that wait between requests count too; the guard bounds those that are under way.
 _CONNECTIONS_PER_WAITING = 4
+# For what is under way when the service ends.
+GRACE_S = 10.0
 
 
 def serve(
@@ -22,7 +24,7 @@ def serve(
     settings: ServingSettings,
     *,
     has_keys: bool,
-    grace_s: float = 10.0,
+    grace_s: float = GRACE_S,
     listener: socket.socket | None = None,
 ) -> None:
     """Answer until SIGTERM or SIGINT: then accept nothing more, finish what is under way, and let the app stop.

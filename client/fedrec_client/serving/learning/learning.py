@@ -34,7 +34,7 @@ class Learning:
     """Watches, promotion and scheduler of a service. Made on the event loop once the service is open.
 
     Args:
-        began: what the service was opened with, by `PromotionBook.at_start`.
+        began: what the service was opened with, by `PromotionBook.at_start`; None: the untrained one.
         sources: see there; its `click_types` are those of the watches.
         coordination: None: rounds are never asked for.
     Raises: ConfigError: the webhook's address is none. RunError: `promotion.json` is damaged. StorageError.
@@ -43,7 +43,7 @@ class Learning:
     def __init__(
         self,
         service: Service,
-        began: Candidate,
+        began: Candidate | None,
         sources: Sources,
         coordination: Coordination | None = None,
         every_s: float = _EVERY_S,

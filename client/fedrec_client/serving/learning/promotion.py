@@ -44,14 +44,14 @@ class Sources:
         newest: the newest adapter that is held, None before the first; in a thread, every minute.
         make: a live model of it over the federation's catalogue; slow, in a thread.
         asked: recommendations asked for and failed, since the process began.
-        learnt: by tenant, number of the latest event that the newest adapter may have been trained on.
+        learnt: by adapter and tenant, number of the latest event that it may have been trained on.
         click_types: by tenant, types of events that count as clicks; None: any.
     """
 
     newest: Callable[[], Candidate | None]
     make: Callable[[Candidate], LiveModel]
     asked: Callable[[], tuple[int, int]] = field(default=lambda: (0, 0))
-    learnt: Callable[[str], int] = field(default=lambda _: 0)
+    learnt: Callable[[Candidate, str], int] = field(default=lambda *_: 0)
     click_types: Callable[[str], Collection[str] | None] = field(default=lambda _: None)
 
 
@@ -76,9 +76,12 @@ class Promotion:
         self._tried: tuple[str, float] = ("", float("-inf"))
         self.record: PromotionRecord = self._book.read()
 
-    async def began(self, candidate: Candidate) -> None:
-        """Note what the service was opened with, see `PromotionBook.at_start`."""
-        if self.record.serving is None or self.record.serving.adapter_hash != candidate.adapter_hash:
+    async def began(self, candidate: Candidate | None) -> None:
+        """Note what the service was opened with, see `PromotionBook.at_start`; None: the untrained one."""
+        if candidate is None:
+            if self.record.serving is not None:  # its tensors are gone, and when they come again they must serve
+                await self._write(replace(self.record, serving=None, before=None))
+        elif self.record.serving is None or self.record.serving.adapter_hash != candidate.adapter_hash:
             await asyncio.to_thread(self._book.keep, candidate)
             served = ServingSince(candidate.version, candidate.adapter_hash, self._clock())
             await self._write(replace(self.record, serving=served, before=None))
@@ -124,7 +127,9 @@ class Promotion:
             return "nothing newer"
         self._tried = (candidate.adapter_hash, now)
         model = await asyncio.to_thread(self._sources.make, candidate)
-        verdicts = await self._replayed(model)
+        if self.record.serving is None:  # nothing is compared with the untrained one
+            return await self._serve(candidate, model, {})
+        verdicts = await self._replayed(candidate, model)
         figures = {tenant: verdict.to_dict() for tenant, verdict in verdicts.items()}
         if any(verdict.outcome == "worse" for verdict in verdicts.values()):
             refusal = Refusal(candidate.version, candidate.adapter_hash, "replay", self._clock(), figures)
@@ -133,14 +138,14 @@ class Promotion:
             return "kept"
         return await self._serve(candidate, model, figures)
 
-    async def _replayed(self, model: LiveModel) -> dict[str, Verdict]:
+    async def _replayed(self, candidate: Candidate, model: LiveModel) -> dict[str, Verdict]:
         """By tenant, one after the other, in a thread of its own that lets all else go first."""
         verdicts: dict[str, Verdict] = {}
         loop, stop, thread = asyncio.get_running_loop(), threading.Event(), ThreadPoolExecutor(1, "replay")
         try:
             for one in self._service.tenants():
                 old, new = branches(one.tenant, model)
-                after = self._sources.learnt(one.tenant.name)
+                after = await asyncio.to_thread(self._sources.learnt, candidate, one.tenant.name)
                 replaying = loop.run_in_executor(thread, replay, one.tenant, old, new, after, stop)
                 verdicts[one.tenant.name] = await replaying
         finally:

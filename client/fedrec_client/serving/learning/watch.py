@@ -21,7 +21,7 @@ from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec_client.serving.learning.alerts import Alert, Alerts
 from fedrec_client.serving.learning.drift import Drift
 from fedrec_client.serving.learning.measures import CONFIDENCE, HITS, UNKNOWN, Bins, Measures
-from fedrec_client.serving.records import Event, Shown
+from fedrec_client.serving.records import IMPORTED_TYPE, Event, Shown
 from fedrec_client.serving.service import TenantService
 from fedrec_client.serving.settings import FeedbackSettings
 from fedrec_client.serving.store.event_log import Arrived
@@ -72,7 +72,7 @@ class Watch:
         alerts: told of drift.
         clock: Unix seconds.
     Attributes:
-        n_events: that were ever read, imported ones too: what rounds could learn from.
+        n_events: that were ever read and not imported: what came since. Rounds learn imported rows without it.
         drifts: the latest, oldest first.
         figures: of the last hour's look; None before the first.
     """
@@ -164,7 +164,7 @@ class Watch:
         for seq, event in events:
             while waiting and waiting[-1].at <= event.timestamp:
                 self._take_list(waiting.pop())
-            self._seq, self.n_events = seq, self.n_events + 1
+            self._seq, self.n_events = seq, self.n_events + (event.type != IMPORTED_TYPE)
             if now - event.timestamp <= _LATE_S:
                 found += self._take_event(event)
         while waiting:
