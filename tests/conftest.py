@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,24 @@ from fedrec.secagg.packing import unpack
 from fedrec.secagg.partner import PartnerSum
 from fedrec.signing import SigningKey
 from fedrec.wire import RoundPlan
+from tests.postgres import Cluster, cluster, with_pgvector
 
 WORDS = ["quiet", "loud", "space", "love", "war", "comedy", "drama", "music", "river", "night"]
 N_ITEMS = 40
+
+
+@pytest.fixture(scope="session")
+def pgvector_cluster() -> Iterator[Cluster]:
+    """PostgreSQL with pgvector."""
+    with cluster(with_pgvector()) as running:
+        yield running
+
+
+@pytest.fixture
+def pgvector(pgvector_cluster: Cluster) -> Iterator[str]:
+    """The address of an empty database, whose server has pgvector."""
+    with pgvector_cluster.database(f"of_{uuid.uuid4().hex[:12]}") as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

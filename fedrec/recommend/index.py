@@ -9,7 +9,9 @@ Using a Euclidean Transformation for Inner-Product Spaces".
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +23,10 @@ from fedrec.recommend.live_model import Floats
 _CONNECTIVITY, _EFFORT_OF_ADDING = 32, 256
 # Items that join later may be longer than all before; how much longer they may be without a new graph.
 _ROOM = 1.2
+Codes = NDArray[np.int64]
 
 
-def best(scores: Floats, is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+def best(scores: Floats, is_open: NDArray[np.bool_], k: int) -> Codes:
     """Codes of the k highest-scored open items, best first; equal scores by lower code. Fewer if fewer are open.
 
     >>> best(np.array([1.0, 3.0, 3.0, 2.0]), np.array([True, True, True, False]), 2).tolist()
@@ -38,8 +41,66 @@ def best(scores: Floats, is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64
     return codes[np.argsort(-scores[codes], kind="stable")][:k]
 
 
+class ItemGraph(Protocol):
+    """Candidates by inner product among items that may join and change. Rows are `[items, width]`."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether `candidates` waits for another process, and so belongs into a thread; the rest never waits."""
+
+    def __len__(self) -> int: ...
+
+    def fits(self, rows: Floats) -> bool:
+        """Whether these may still be added or changed; if not, a new graph is to be made of all."""
+
+    def add(self, rows: Floats) -> None:
+        """Items that joined, with the codes that follow. Raises ValueError: they do not fit."""
+
+    def change(self, codes: Sequence[int], rows: Floats) -> None:
+        """Other rows for items that are there. Raises ValueError: they do not fit."""
+
+    def candidates(self, vector: Floats, k: int, effort: int) -> Codes:
+        """Codes of about the k highest inner products, best first; more `effort` finds more of them."""
+
+
+@dataclass(frozen=True)
+class EqualLengths:
+    """Rows made equally long by one more coordinate, so that nearest neighbours are largest inner products.
+
+    Attributes:
+        centre: `[width]`. The same taken off all items changes no order, and the shorter they are the better a graph
+            finds.
+        length: that all get.
+    """
+
+    centre: Floats
+    length: float
+
+    @classmethod
+    def of(cls, rows: Floats, room: float = 1.0) -> Self:
+        """As long as the longest times `room`."""
+        centre = rows.mean(0)
+        return cls(centre, float(_lengths(rows - centre).max()) * room)
+
+    def fits(self, rows: Floats) -> bool:
+        """Whether none is longer."""
+        return bool(_lengths(rows - self.centre).max(initial=0.0) <= self.length)
+
+    def augmented(self, rows: Floats) -> Floats:
+        """`[items, width]` -> `[items, width + 1]`."""
+        centred = rows - self.centre
+        rest = np.sqrt(np.maximum(self.length**2 - _lengths(centred) ** 2, 0.0)).astype(np.float32)
+        whole: Floats = np.concatenate([centred, rest[:, None]], 1)
+        return whole
+
+
+def _lengths(rows: Floats) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return lengths
+
+
 class GraphIndex:
-    """Approximate candidates by inner product.
+    """A graph in this process, kept in a file.
 
     Args:
         rows: what is scored with, `[items, width]`.
@@ -47,11 +108,11 @@ class GraphIndex:
         threads: for building.
     """
 
+    waits = False
+
     def __init__(self, rows: Floats, folder: Path | None = None, threads: int = 0) -> None:
         self._n, width = rows.shape
-        # The same taken off all items changes no order, and the shorter they are the better the graph finds.
-        self._centre = rows.mean(0)
-        self._length = float(self._lengths(rows).max()) * _ROOM
+        self._lengths = EqualLengths.of(rows, _ROOM)
         self._index = Index(
             ndim=width + 1,
             metric="ip",
@@ -59,11 +120,12 @@ class GraphIndex:
             connectivity=_CONNECTIVITY,
             expansion_add=_EFFORT_OF_ADDING,
         )
-        stored = folder / f"{_name(rows)}.usearch" if folder else None
+        name = rows_hash(rows, f"2|{_CONNECTIVITY}|{_EFFORT_OF_ADDING}|{_ROOM}")
+        stored = folder / f"{name}.usearch" if folder else None
         if stored is not None and stored.is_file():
             self._index.load(str(stored))
             return
-        self._index.add(np.arange(self._n), self._augmented(rows), threads=threads)
+        self._index.add(np.arange(self._n), self._lengths.augmented(rows), threads=threads)
         if stored is not None:
             with storage_errors(stored):
                 stored.parent.mkdir(parents=True, exist_ok=True)
@@ -75,14 +137,14 @@ class GraphIndex:
         return int(self._n)
 
     def fits(self, rows: Floats) -> bool:
-        """Whether these may still be added."""
-        return bool(self._lengths(rows).max(initial=0.0) <= self._length)
+        """Whether they are short enough."""
+        return self._lengths.fits(rows)
 
     def add(self, rows: Floats) -> None:
         """Items that joined, with the codes that follow. Raises ValueError: longer than `fits` allows."""
         if not self.fits(rows):
             raise ValueError("an item is longer than this index can take")
-        self._index.add(np.arange(self._n, self._n + len(rows)), self._augmented(rows))
+        self._index.add(np.arange(self._n, self._n + len(rows)), self._lengths.augmented(rows))
         self._n += len(rows)
 
     def change(self, codes: Sequence[int], rows: Floats) -> None:
@@ -90,24 +152,16 @@ class GraphIndex:
         if not self.fits(rows):
             raise ValueError("an item is longer than this index can take")
         self._index.remove(np.array(codes))
-        self._index.add(np.array(codes), self._augmented(rows))
+        self._index.add(np.array(codes), self._lengths.augmented(rows))
 
-    def candidates(self, vector: Floats, k: int, effort: int) -> NDArray[np.int64]:
+    def candidates(self, vector: Floats, k: int, effort: int) -> Codes:
         """Codes of about the k highest inner products, best first; more `effort` finds more of them."""
         self._index.expansion_search = max(effort, k)  # type: ignore[misc]  # has a setter that its stub leaves out
         found = self._index.search(np.append(vector, np.float32(0.0)), min(k, self._n), threads=1)
         return np.asarray(found.keys, np.int64)
 
-    def _augmented(self, rows: Floats) -> Floats:
-        rest = np.sqrt(np.maximum(self._length**2 - self._lengths(rows) ** 2, 0.0)).astype(np.float32)
-        whole: Floats = np.concatenate([rows - self._centre, rest[:, None]], 1)
-        return whole
 
-    def _lengths(self, rows: Floats) -> NDArray[np.float64]:
-        lengths: NDArray[np.float64] = np.linalg.norm((rows - self._centre).astype(np.float64), axis=1)
-        return lengths
-
-
-def _name(rows: Floats) -> str:
-    made = f"2|{_CONNECTIVITY}|{_EFFORT_OF_ADDING}|{_ROOM}|{rows.shape}".encode()
+def rows_hash(rows: Floats, recipe: str) -> str:
+    """32 hexadecimal digits that name a graph: what it is of, and how it was made."""
+    made = f"{recipe}|{rows.shape}".encode()
     return hashlib.sha256(made + np.ascontiguousarray(rows).tobytes()).hexdigest()[:32]

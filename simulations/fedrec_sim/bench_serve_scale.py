@@ -84,16 +84,15 @@ async def _recall(run: Path, world: World, place: Path, load: Workload, say: Cal
         one = service.of("default")
         await one.tenant.index.settle()
         model = one.tenant.engine.model
-        index = one.tenant.index.of(model)
-        if index is None:
-            return 1.0
+        index = one.tenant.index
         found = 0
         is_open = np.ones(model.n_items, bool)
         for user in load.users[:_ASKED]:
             _, vector = await one.tenant.engine.user_vector(await one.tenant.person(user))
             exact = best(model.score_rows @ vector, is_open, 10)
-            candidates = index.candidates(vector, 2 * settings.ranking.candidates, settings.model.index_probe)
-            found += len(set(exact.tolist()) & set(candidates.tolist()))
+            k, probe = 2 * settings.ranking.candidates, settings.model.index_probe
+            candidates = await index.candidates(model, vector, k, probe)
+            found += len(set(exact.tolist()) & set((exact if candidates is None else candidates).tolist()))
         return found / (10 * min(_ASKED, len(load.users)))
     finally:
         await asyncio.to_thread(service.close)

@@ -1,8 +1,5 @@
 """Empty databases of every kind that our state may lie in: SQLite always, PostgreSQL where installed."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,35 +8,14 @@ from sqlalchemy import create_engine
 
 from fedrec_client.serving.store.store import ServingStore, TenantStore
 from fedrec_client.serving.store.writer import Writer
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from tests.postgres import cluster, installed
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster of our own, on a socket, gone afterwards."""
-    if not BINARIES:
-        pytest.skip("PostgreSQL is not installed")
-    folder = Path(f"/tmp/fedrec-postgres-{os.getpid()}")
-    folder.mkdir()
-    try:
-        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-        if as_user:
-            shutil.chown(folder, "postgres")
-        data, log = folder / "data", folder / "log"
-
-        def run(*words: str) -> None:
-            subprocess.run([*as_user, *words], check=True, capture_output=True, cwd="/")
-
-        run(str(BINARIES[-1] / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run(str(BINARIES[-1] / "pg_ctl"), "-D", str(data), "-l", str(log), "-o", options, "-w", "start")
-        try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-        finally:
-            run(str(BINARIES[-1] / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres() -> Iterator[str]:
+    """The address of the machine's own."""
+    with cluster(installed()) as running:
+        yield running.url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -11,7 +11,7 @@ import pytest
 
 from fedrec.errors import DataError
 from fedrec.model.features import ItemFeatures
-from fedrec.recommend.live_model import as_window
+from fedrec.recommend.live_model import LiveModel, as_window
 from fedrec.recommend.readings import HistoryReader, Wanted
 from fedrec.recommend.rules import Rule
 from fedrec.recommend.shelf import Item
@@ -261,6 +261,28 @@ def test_an_item_that_feedback_made_is_scored_by_its_text_once_it_has_one(place:
         assert one.tenant.shelf.item(0).title == "Another title"
 
     place.with_tenant(work)
+
+
+def test_an_adapter_that_takes_over_while_the_index_is_asked_is_the_one_that_answers(
+    place: Place, served: Served, tiny_llama: Path, features: ItemFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(service: Service) -> None:
+        one, asked = service.of("default"), list[str]()
+        await one.intake.add_events(liked(*served.catalog.ids[:4]))
+
+        async def meanwhile(model: LiveModel, *_: object) -> None:
+            asked.append(model.version)
+            if len(asked) == 1:
+                await service.swap(live_model(tiny_llama, features, "round-0002", seed=2))
+                await one.intake.put_items([Item("late", "Song of War", categories=("War",))])
+
+        monkeypatch.setattr(one.tenant.index, "candidates", meanwhile)
+        answer = await one.lists.recommend(Query("anna", n=40))
+        assert asked == ["round-0001", "round-0002"]
+        assert answer.adapter == "round-0002"
+        assert "late" in ids(answer)
+
+    place.run(work)
 
 
 def test_a_change_of_adapter_that_is_given_up_leaves_nothing_behind(

@@ -1,65 +1,110 @@
-"""The graph index of a tenant's items beside its model: built in a thread, kept on the disk, used once it is whole."""
+"""The graph of a tenant's items beside its model: built in a thread, used once it is whole, done without till then."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import Executor
 
-from fedrec.recommend.index import GraphIndex
+from fedrec.errors import StorageError
+from fedrec.recommend.index import Codes, ItemGraph
 from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec_client.serving.graphs import Build
+from fedrec_client.serving.store.graph_book import GraphGoneError
 
 _log = logging.getLogger(__name__)
-# Between two tries to build a graph, however often it is asked for.
-_AGAIN_S = 30.0
+# Between two tries to build a graph, however often it is asked for; twice as long after each that failed.
+_AGAIN_S, _AGAIN_MOST_S = 30.0, 3600.0
+# So long an answer waits for a graph that lies elsewhere, and so long nobody asks it after it gave none.
+_PATIENCE_S, _REST_S = 2.0, 10.0
 
 
 class ItemIndex:
     """Finds candidates among more than `exact_items` items; until it is built, and for fewer, all are scored.
 
+    All but what `build` and `threads` do is done on the event loop's thread.
+
     Args:
-        folder: where built graphs are kept.
+        build: makes a graph of rows, in a thread.
         exact_items: up to so many no graph is wanted.
+        threads: where graphs are searched that lie in another process.
     """
 
-    def __init__(self, folder: Path, exact_items: int) -> None:
-        self._folder, self._exact_items = folder, exact_items
-        self._ready: tuple[LiveModel, GraphIndex] | None = None
+    def __init__(self, build: Build, exact_items: int, threads: Executor | None = None) -> None:
+        self._build_of, self._exact_items, self._threads = build, exact_items, threads
+        self._ready: tuple[LiveModel, ItemGraph] | None = None
         self._building: asyncio.Task[None] | None = None
-        self._stale, self._not_before = False, 0.0
+        self._stale, self._not_before, self._again_s = False, 0.0, _AGAIN_S
+        self._is_away, self._rests_until = False, 0.0
 
-    def of(self, model: LiveModel) -> GraphIndex | None:
+    async def candidates(self, model: LiveModel, vector: Floats, k: int, effort: int) -> Codes | None:
+        """Codes of about the k highest scores, best first; None: there is no graph now, or it does not answer."""
+        graph = self.of(model)
+        if graph is None or not graph.waits:
+            return None if graph is None else graph.candidates(vector, k, effort)
+        if self._is_away:
+            if time.monotonic() < self._rests_until:
+                return None
+            self._rests_until = time.monotonic() + _REST_S  # this one looks whether it is back; others do not wait
+        searching = asyncio.get_running_loop().run_in_executor(self._threads, graph.candidates, vector, k, effort)
+        try:
+            found = await asyncio.wait_for(searching, _PATIENCE_S)
+        except GraphGoneError:
+            self._lose(graph, model)
+            return None
+        except (StorageError, TimeoutError) as error:
+            self._rest(type(error).__name__)
+            return None
+        if self._is_away:
+            self._is_away = False
+            _log.info("the index of items answers again", extra={"event": "index_back"})
+        return found
+
+    def _rest(self, reason: str) -> None:
+        """Said once: until it is back every list is made by scoring all items."""
+        self._rests_until = time.monotonic() + _REST_S
+        if not self._is_away:
+            self._is_away = True
+            words = "the index of items does not answer: %s; all are scored"
+            _log.warning(words, reason, extra={"event": "index_away"})
+
+    def _lose(self, graph: ItemGraph, model: LiveModel) -> None:
+        if self._ready is not None and self._ready[1] is graph:
+            self._ready = None
+            self.want(model)
+
+    def of(self, model: LiveModel) -> ItemGraph | None:
         """The graph of just this model's items; items that joined are added first."""
         if model.n_items <= self._exact_items:
             return None
         if self._ready is None or self._ready[0] is not model:
             self.want(model)
             return None
-        index = self._ready[1]
-        if len(index) < model.n_items:
-            later: Floats = model.score_rows[len(index) :]
-            if not index.fits(later):
+        graph = self._ready[1]
+        if len(graph) < model.n_items:
+            later: Floats = model.score_rows[len(graph) :]
+            if not graph.fits(later):
                 self.want(model)
                 return None
-            index.add(later)
-        return index
+            graph.add(later)
+        return graph
 
     def changed(self, model: LiveModel, codes: Sequence[int]) -> None:
-        """Items have other rows. Called in the event loop."""
+        """Items have other rows."""
+        if self._building is not None and not self._building.done():
+            self._stale = True  # it may have begun with the rows before
         if self._ready is None or self._ready[0] is not model:
-            if self._building is not None and not self._building.done():
-                self._stale = True  # it may have begun with the rows before
             return
-        index = self._ready[1]
-        there = [code for code in codes if code < len(index)]
-        if index.fits(model.score_rows[there]):
-            index.change(there, model.score_rows[there])
+        graph = self._ready[1]
+        there = [code for code in codes if code < len(graph)]
+        if graph.fits(model.score_rows[there]):
+            graph.change(there, model.score_rows[there])
         else:
             self._ready, self._not_before = None, 0.0
             self.want(model)
 
     def want(self, model: LiveModel) -> None:
-        """Have a graph made for a model, in the background. Called in the event loop."""
+        """Have a graph made for a model, in the background."""
         is_idle = self._building is None or self._building.done()
         if model.n_items > self._exact_items and is_idle and time.monotonic() >= self._not_before:
             self._not_before = time.monotonic() + _AGAIN_S
@@ -72,12 +117,25 @@ class ItemIndex:
 
     async def _build(self, model: LiveModel) -> None:
         began = time.monotonic()
-        index = await asyncio.to_thread(GraphIndex, model.score_rows.copy(), self._folder)
+        try:
+            graph = await asyncio.to_thread(self._build_of, model.score_rows.copy())
+        except StorageError as error:
+            self._fail(error)
+            return
+        self._again_s = _AGAIN_S
         if self._stale:
             self._stale, self._building, self._not_before = False, None, 0.0
             self.want(model)
             return
-        self._ready = (model, index)
+        if graph is None:
+            self._not_before = time.monotonic() + _AGAIN_S
+            return
+        self._ready = (model, graph)
         _log.info(
-            "index of %d items", len(index), extra={"event": "index", "seconds": round(time.monotonic() - began, 3)}
+            "index of %d items", len(graph), extra={"event": "index", "seconds": round(time.monotonic() - began, 3)}
         )
+
+    def _fail(self, error: StorageError) -> None:
+        self._stale, self._not_before = False, time.monotonic() + self._again_s
+        self._again_s = min(2 * self._again_s, _AGAIN_MOST_S)
+        _log.warning("the index of items is not built: %s", error.problem, extra={"event": "index_failed"})

@@ -15,6 +15,7 @@ from fedrec.recommend.arms import arm_of
 from fedrec.recommend.arrangement import Audience, Placed, arrange
 from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.cursor import EMPTY, Cursor, read_cursor, write_cursor
+from fedrec.recommend.index import Codes
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.errors import NotFoundError
@@ -31,7 +32,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, repr=False)
 class _Request:
-    """A query, and all that was looked up for it; it holds while the answer is made, whatever changes meanwhile."""
+    """A query, and all that was looked up for it; it holds while the answer is made, whatever changes meanwhile.
+
+    Attributes:
+        near: codes that the graph of items found, if it was asked.
+    """
 
     query: Query
     person: Person
@@ -42,6 +47,7 @@ class _Request:
     now: float
     began: float
     cursor: Cursor = field(default=EMPTY)
+    near: Codes | None = None
 
 
 class Lists:
@@ -62,9 +68,9 @@ class Lists:
 
         Raises: DataError: the cursor is none, or somebody else's. ConfigError: the filter is faulty.
         """
-        request = await self._request(query)
-        blocked = self._blocked(request) | ~self._asked_for(request)
         wanted = query.n + query.offset
+        request = await self._request(query, wanted)
+        blocked = self._blocked(request) | ~self._asked_for(request)
         ranked = self._chain(request, blocked, wanted)[query.offset :]
         return self._answer(request, ranked)
 
@@ -103,7 +109,8 @@ class Lists:
         request = await self._request(query)
         blocked = self._blocked(request) | ~self._asked_for(request)
         if source in ("model", "session"):
-            scores = request.model.scores(request.vector[None])[0] if _speaks(source, request) else None
+            is_theirs = source == _speaker(query, request.person)
+            scores = request.model.scores(request.vector[None])[0] if is_theirs else None
         else:
             scores = self.sources.scores(source, request.model, request.person)
         if scores is None:
@@ -128,7 +135,12 @@ class Lists:
         order = np.argsort(-cosines, kind="stable")[:n]
         return [(ready[place].key[1], float(cosines[place])) for place in order]
 
-    async def _request(self, query: Query) -> _Request:
+    async def _request(self, query: Query, wanted: int = 0) -> _Request:
+        """All that has to be waited for; after it an answer is made at one go, so that no codes or lengths change.
+
+        Args:
+            wanted: items of the model's list; 0 if there will be none.
+        """
         began, tenant = time.perf_counter(), self._tenant
         now = time.time()
         if query.filter:  # a new expression takes its time over all items; then it is known
@@ -138,11 +150,23 @@ class Lists:
         person = await tenant.person(key) if key else Person((tenant.name, ""))
         if query.session:
             person = person.with_session(self._session(query))
-        is_kept = bool(key) and not query.session
-        model, vector = await tenant.engine.user_vector(person, is_kept=is_kept)
         arm = query.arm or arm_of(key or uuid.uuid4().hex, self._shares, "fedrec")
+        model, vector, near = await self._vector(query, person, arm, wanted)
         rules = self._policy.table.in_force(now, person.labels, arm)
-        return _Request(query, person, model, vector, arm, rules, now, began, cursor)
+        return _Request(query, person, model, vector, arm, rules, now, began, cursor, near)
+
+    async def _vector(
+        self, query: Query, person: Person, arm: str, wanted: int
+    ) -> tuple[LiveModel, Floats, Codes | None]:
+        """By the model that serves when this returns: items may join another one while a graph is asked."""
+        engine, is_kept = self._tenant.engine, bool(query.user or query.session_id) and not query.session
+        while True:
+            model, vector = await engine.user_vector(person, is_kept=is_kept)
+            if not wanted or _speaker(query, person) not in self._tenant.settings.fallback.chain:
+                return model, vector, None
+            near = await self.ranking.near(model, vector, arm, wanted)
+            if model is engine.model:
+                return model, vector, near
 
     @property
     def _shares(self) -> list[tuple[str, float]]:
@@ -197,10 +221,10 @@ class Lists:
 
     def _candidates(
         self, source: Source, request: _Request, blocked: Mask, n: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.floating]] | None:
+    ) -> tuple[Codes, NDArray[np.floating]] | None:
         """Codes of one source with their scores; None if it has nothing to say."""
         if source in ("model", "session"):
-            if not _speaks(source, request):
+            if source != _speaker(request.query, request.person):
                 return None
             return self.ranking.of_model(request, request.model, request.vector, blocked, n)
         scores = self.sources.scores(source, request.model, request.person)
@@ -221,7 +245,7 @@ class Lists:
     def _arrange(
         self,
         request: _Request,
-        codes: NDArray[np.int64],
+        codes: Codes,
         scores: NDArray[np.floating],
         n: int,
         rules: CompiledRules,
@@ -292,14 +316,15 @@ def _columns(ranked: Sequence[Ranked]) -> dict[str, tuple[float | None, ...]]:
     return {name: tuple(one.features.get(name) for one in ranked) for name in names}
 
 
-def _by_code(codes: NDArray[np.int64], scores: NDArray[np.floating]) -> dict[int, float]:
+def _by_code(codes: Codes, scores: NDArray[np.floating]) -> dict[int, float]:
     return dict(zip(codes.tolist(), scores.tolist(), strict=True))
 
 
-def _speaks(source: str, request: _Request) -> bool:
-    """A model's list is that of a user's history, or of a session."""
-    is_session = bool(request.query.session or request.query.session_id)
-    return bool(request.person.codes) and is_session == (source == "session")
+def _speaker(query: Query, person: Person) -> Source | None:
+    """Whose the model's list would be: that of a user's history, or of a session; of neither without one."""
+    if not person.codes:
+        return None
+    return "session" if query.session or query.session_id else "model"
 
 
 def _owner(query: Query) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedrec.recommend.arrangement import ArrangementSettings
 from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.final import FinalWeights, feature_columns
-from fedrec.recommend.index import best
+from fedrec.recommend.index import Codes, best
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.popularity import Popularity
 from fedrec_client.serving.settings import RankingSettings
@@ -28,6 +28,8 @@ class Ruled(Protocol):
     def arm(self) -> str: ...
     @property
     def rules(self) -> CompiledRules: ...
+    @property
+    def near(self) -> Codes | None: ...
 
 
 class Ranking:
@@ -69,17 +71,24 @@ class Ranking:
             told.negative,
         )
 
+    async def near(self, model: LiveModel, vector: Floats, arm: str, wanted: int) -> Codes | None:
+        """What the graph of items finds for a list of `wanted`; None: no graph answers, and all items are scored."""
+        probe = self._tenant.settings.model.index_probe
+        return await self._tenant.index.candidates(model, vector, 2 * self._most(arm, wanted), probe)
+
+    def _most(self, arm: str, wanted: int) -> int:
+        """So many are arranged: twice as many as are wanted at least."""
+        return max(self._told(arm).candidates, 2 * wanted)
+
     def of_model(
         self, request: Ruled, model: LiveModel, vector: Floats, blocked: NDArray[np.bool_], wanted: int
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """Codes to be arranged, and their scores by the model: from the graph if there is one and it finds enough."""
-        most = max(self._told(request.arm).candidates, 2 * wanted)
-        index = self._tenant.index.of(model)
-        if index is not None:
+    ) -> tuple[Codes, Floats]:
+        """Codes to be arranged, and their scores by the model: from `request.near` if enough of these are open."""
+        most = self._most(request.arm, wanted)
+        if request.near is not None:
             is_open = request.rules.open & ~blocked
-            found = index.candidates(vector, 2 * most, self._tenant.settings.model.index_probe)
             boosted = np.flatnonzero(request.rules.boost > 0)
-            codes = np.union1d(found[found < len(is_open)], boosted)
+            codes = np.union1d(request.near[request.near < len(is_open)], boosted)
             codes = codes[is_open[codes]]
             if len(codes) >= most:
                 scores = model.score_rows[codes] @ vector
@@ -115,12 +124,12 @@ class Ranking:
 
     def candidates(
         self, request: Ruled, scores: NDArray[np.floating], blocked: NDArray[np.bool_], wanted: int
-    ) -> NDArray[np.int64]:
-        """Codes to be arranged: the best by score and boost, twice as many as are wanted at least."""
-        most = max(self._told(request.arm).candidates, 2 * wanted)
-        return self.best(scores + request.rules.boost, request.rules.open & ~blocked, most)
+    ) -> Codes:
+        """Codes to be arranged: the best by score and boost."""
+        scored = scores + request.rules.boost
+        return self.best(scored, request.rules.open & ~blocked, self._most(request.arm, wanted))
 
-    def best(self, scores: NDArray[np.floating], is_open: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    def best(self, scores: NDArray[np.floating], is_open: NDArray[np.bool_], k: int) -> Codes:
         """Codes of the k best that are open."""
         column = np.asarray(scores, np.float32)
         return best(column, is_open & (column > -np.inf), k)

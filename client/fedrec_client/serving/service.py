@@ -17,6 +17,7 @@ from fedrec.files import make_folders, replace_file, storage_errors
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
+from fedrec_client.serving.graphs import Graphs
 from fedrec_client.serving.intake import Intake
 from fedrec_client.serving.learning_to_rank import LearningToRank
 from fedrec_client.serving.lists import Lists
@@ -65,6 +66,7 @@ class Service:
 
     Args:
         folder: of `serving.toml`; store, keys and indices lie there. Its owner alone should read it.
+    Raises: ConfigError: the index that is asked for cannot be had. As `ServingStore.open`.
     Attributes:
         versions: adapters that can be served in place of this one; None: there are no others.
     """
@@ -72,6 +74,11 @@ class Service:
     def __init__(self, folder: Path, settings: ServingSettings) -> None:
         self.folder, self.settings = folder, settings
         self.store = ServingStore.open(store_url(folder, settings.store.database))
+        try:
+            self._graphs = Graphs.choose(settings.model.index, self.store, folder / "indices")
+        except BaseException:
+            self.store.close()
+            raise
         self._writer: Writer = self.store.writer()
         self._tenants: dict[str, TenantService] = {}
         self._version, self._since = "none", 0.0
@@ -125,7 +132,7 @@ class Service:
                 served.catalog,
                 served.model,
                 remembering(books.vectors, served.encoder, served.encode),
-                self.folder / "indices" / name,
+                self._graphs,
                 say,
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
@@ -155,6 +162,7 @@ class Service:
 
     def close(self) -> None:
         """Write what waits, and let go of everything."""
+        self._graphs.close()
         for one in self.tenants():
             one.tenant.close()
         self._writer.close()

@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 SourceName = Literal["model", "session", "similar", "trending", "popular", "latest"]
+IndexName = Literal["auto", "usearch", "pgvector"]
 FILE = "serving.toml"
 
 
@@ -49,6 +50,7 @@ class LiveSettings(Section):
     batch_users: Annotated[int, Field(ge=1)] = 32
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     exact_items: Count = 20_000
+    index: IndexName = "auto"
     index_probe: Annotated[int, Field(ge=1)] = 128
     new_item_boost: float = 1.0
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from fedrec.data.catalog import ItemCatalog, item_text
 from fedrec.recommend.live_model import LiveModel
 from fedrec.recommend.shelf import Item, Shelf
 from fedrec_client.serving.engine import Encode, Engine
+from fedrec_client.serving.graphs import Graphs
 from fedrec_client.serving.item_index import ItemIndex
 from fedrec_client.serving.people import Feedback, FeedbackType, People, Person, person_of
 from fedrec_client.serving.records import IMPORTED_TYPE, Event, Shown
@@ -294,15 +294,16 @@ async def open_tenant(
     catalog: ItemCatalog,
     model: LiveModel,
     encode: Encode,
-    indices: Path,
+    graphs: Graphs,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tenant:
     """Read a tenant from its store.
 
     Args:
         model: of the federation's adapter, which other tenants may share: a branch is taken.
-        indices: folder of built graphs.
+        graphs: how its items are indexed.
     """
+    build = graphs.of(name, model.score_rows.shape[1])
     await asyncio.to_thread(seed_catalog, store, catalog)
     counting = asyncio.ensure_future(asyncio.to_thread(count_chosen, store, settings))
     shelf, later = await asyncio.to_thread(open_shelf, store, catalog)
@@ -322,7 +323,7 @@ async def open_tenant(
         trends=trends,
         feedback=Feedback(settings.feedback),
         people=People(),
-        index=ItemIndex(indices, settings.model.exact_items),
+        index=ItemIndex(build, settings.model.exact_items, graphs.threads),
     )
     tenant.index.want(engine.model)
     return tenant

@@ -8,6 +8,7 @@ from fedrec_client.serving.store.block_book import BlockBook
 from fedrec_client.serving.store.click_book import ClickBook
 from fedrec_client.serving.store.event_book import EventBook
 from fedrec_client.serving.store.event_log import EventLog
+from fedrec_client.serving.store.graph_book import Availability, GraphBook, availability
 from fedrec_client.serving.store.item_book import ItemBook
 from fedrec_client.serving.store.key_book import KeyBook
 from fedrec_client.serving.store.learned_book import LearnedBook
@@ -81,6 +82,14 @@ class ServingStore:
             vectors=VectorBook(d, tenant),
             learned=LearnedBook(d, tenant),
         )
+
+    def graphs_available(self) -> Availability:
+        """Whether `graphs` can be used here. Raises StorageError."""
+        return availability(self._database)
+
+    def graphs(self, tenant: str) -> GraphBook:
+        """Graphs of a tenant's items, where they are available."""
+        return GraphBook(self._database, tenant)
 
     def writer(self, waiting: int = 4096) -> Writer:
         """A thread that commits together what comes at once; close it before the store."""

@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from fedrec_client.serving.store.tables import METADATA
+from fedrec_client.serving.store.tables import METADATA, is_migrated
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
+    include_name=is_migrated,
     render_as_batch=True,  # SQLite cannot alter a column in place
     compare_type=True,
 )
