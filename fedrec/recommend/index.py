@@ -8,6 +8,7 @@ Using a Euclidean Transformation for Inner-Product Spaces".
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from usearch.index import Index
 from fedrec.files import replace_file, storage_errors
 from fedrec.recommend.live_model import Floats
 
-_CONNECTIVITY, _EFFORT_OF_ADDING = 32, 256
+_CONNECTIVITY, _EFFORT_OF_ADDING = 64, 512
 # Items that join later may be longer than all before; how much longer they may be without a new graph.
 _ROOM = 1.2
 Codes = NDArray[np.int64]
@@ -105,12 +106,12 @@ class GraphIndex:
     Args:
         rows: what is scored with, `[items, width]`.
         folder: where a built graph is kept; found again by the rows' hash.
-        threads: for building.
+        threads: for building; None: half of the machine's, since lists are made meanwhile.
     """
 
     waits = False
 
-    def __init__(self, rows: Floats, folder: Path | None = None, threads: int = 0) -> None:
+    def __init__(self, rows: Floats, folder: Path | None = None, threads: int | None = None) -> None:
         self._n, width = rows.shape
         self._lengths = EqualLengths.of(rows, _ROOM)
         self._index = Index(
@@ -125,7 +126,8 @@ class GraphIndex:
         if stored is not None and stored.is_file():
             self._index.load(str(stored))
             return
-        self._index.add(np.arange(self._n), self._lengths.augmented(rows), threads=threads)
+        half = max(1, (os.cpu_count() or 1) // 2)
+        self._index.add(np.arange(self._n), self._lengths.augmented(rows), threads=threads or half)
         if stored is not None:
             with storage_errors(stored):
                 stored.parent.mkdir(parents=True, exist_ok=True)

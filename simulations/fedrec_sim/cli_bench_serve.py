@@ -41,7 +41,7 @@ def serve(
 
 def serve_scale(
     run: RunName = "demo",
-    items: Annotated[int, typer.Option(help="Items; those beyond the run's catalogue are made.", min=2000)] = 100_000,
+    items: Annotated[int, typer.Option(help="Items; those beyond the run's catalogue are made.", min=20_001)] = 100_000,
     events: Annotated[int, typer.Option(help="Events of made users, 100 each.", min=100)] = 1_000_000,
     rate: Annotated[float, typer.Option(help="Requests a second.", min=1)] = 50.0,
     seconds: Annotated[float, typer.Option(help="Of the load.", min=1)] = 60.0,

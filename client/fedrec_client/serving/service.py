@@ -21,7 +21,9 @@ from fedrec_client.serving.graphs import Graphs
 from fedrec_client.serving.intake import Intake
 from fedrec_client.serving.learning_to_rank import LearningToRank
 from fedrec_client.serving.lists import Lists
+from fedrec_client.serving.people import Person
 from fedrec_client.serving.policy import Policy
+from fedrec_client.serving.records import Query
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
@@ -139,6 +141,7 @@ class Service:
             lists = Lists(tenant, policy, key)
             learning = LearningToRank(tenant, lists.ranking)
             await learning.restore()
+            await _warm(lists, tenant)
             self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning)
         self._encode = served.encode
         self._version, self._since = served.model.version, time.time()
@@ -167,6 +170,14 @@ class Service:
             one.tenant.close()
         self._writer.close()
         self.store.close()
+
+
+async def _warm(lists: Lists, tenant: Tenant) -> None:
+    """What the first ones to ask would wait for: columns over all items, and the LLM's first pass."""
+    await lists.recommend(Query(n=1, is_recorded=False))
+    if len(tenant.shelf):
+        somebody = Person((tenant.name, "")).with_session([(0, "positive", 1.0)])
+        await tenant.engine.user_vector(somebody, is_kept=False)
 
 
 def _cursor_key(folder: Path) -> bytes:

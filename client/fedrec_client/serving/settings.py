@@ -49,9 +49,9 @@ class LiveSettings(Section):
     window_slack: Annotated[int, Field(ge=1)] = 50
     batch_users: Annotated[int, Field(ge=1)] = 32
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
-    exact_items: Count = 20_000
+    exact_items: Count = 150_000
     index: IndexName = "auto"
-    index_probe: Annotated[int, Field(ge=1)] = 128
+    index_probe: Annotated[int, Field(ge=1)] = 800
     new_item_boost: float = 1.0
 
 
