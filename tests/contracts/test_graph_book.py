@@ -68,8 +68,8 @@ def test_a_store_in_a_file_has_none(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_server_without_pgvector_is_told(postgres: str, tmp_path: Path) -> None:
-    store = ServingStore.open(postgres)
+def test_a_server_without_pgvector_is_told(empty_postgres: str, tmp_path: Path) -> None:
+    store = ServingStore.open(empty_postgres)
     with pytest.raises(ConfigError, match=r"does not have pgvector\n.*install pgvector 0\.8"):
         Graphs.choose("pgvector", store, tmp_path)
     assert Graphs.choose("auto", store, tmp_path).index == "usearch"
@@ -199,6 +199,15 @@ def test_the_newest_two_stay_and_an_older_one_while_it_is_used(book: GraphBook, 
     assert PostgresGraph.of(book, unlike(4)) is not None
     assert third._name in names(opened)
     assert first not in names(opened)
+
+
+def test_rows_lie_there_equally_long(book: GraphBook, opened: ServingStore) -> None:
+    """Without that the graph misses far more, which a few made rows do not show."""
+    assert PostgresGraph.of(book, ROWS * RNG.exponential(size=(50, 1)).astype(np.float32)) is not None
+    (name,) = names(opened)
+    with opened._database.begin() as connection:
+        lengths = connection.execute(text(f"SELECT vector_norm(v) FROM item_graph_{name}")).scalars().all()
+    np.testing.assert_allclose(lengths, max(lengths), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", graph_book.KINDS)

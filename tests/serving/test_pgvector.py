@@ -50,6 +50,20 @@ def test_lists_are_as_without_an_index(make_place: Callable[..., Place], served:
     assert indexed == make_place(model={"index": "usearch"}, **few).run(work)
 
 
+def test_a_list_is_made_without_scoring_every_item(
+    make_place: Callable[..., Place], served: Served, pgvector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every(*_: object) -> None:
+        raise AssertionError("all items were scored")
+
+    async def work(one: TenantService) -> None:
+        await begun(one, served)
+        monkeypatch.setattr(one.tenant.engine.model, "scores", every)
+        assert len(ids(await one.lists.recommend(Query("anna", n=5)))) == 5
+
+    make_place(store={"database": pgvector}, model=MODEL, ranking={"candidates": 10}).with_tenant(work)
+
+
 def test_a_restart_and_a_second_process_find_the_graph(make_place: Callable[..., Place], pgvector: str) -> None:
     place = make_place(store={"database": pgvector}, model=MODEL)
 

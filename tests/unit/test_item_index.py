@@ -174,6 +174,19 @@ def test_one_that_fails_is_told_once_and_asked_now_and_then(caplog: pytest.LogCa
         run(work())
 
 
+def test_one_asks_whether_it_is_back_while_the_others_do_not_wait() -> None:
+    async def work() -> None:
+        graph = Graph(answer=fail(StorageError("the database fails")))
+        world = World(graph)
+        await world.begin()
+        graph.answer = lambda: np.array([4])
+        world.due()
+        assert await asyncio.gather(world.ask(), world.ask(), world.ask()) == [[4], None, None]
+        assert await world.ask() == [4]
+
+    run(work())
+
+
 def test_one_that_was_dropped_is_built_anew() -> None:
     async def work() -> None:
         world = World(Graph(answer=fail(GraphGoneError("gone"))), Graph())
