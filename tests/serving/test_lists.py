@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from fedrec.errors import DataError
 from fedrec.model.features import ItemFeatures
@@ -18,6 +21,7 @@ from fedrec.recommend.shelf import Item
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
 from fedrec_client.serving.records import Answer, Event, Query, Shown
 from fedrec_client.serving.service import Served, Service, TenantService
+from fedrec_client.serving.tracing import Tracing
 from tests.serving.conftest import Place, live_model
 
 
@@ -339,3 +343,17 @@ def test_a_deletion_goes_on_when_whoever_asked_goes_away_and_takes_sessions_alon
         assert one.tenant.store.shown.find("late") is None
 
     place.with_tenant(work)
+
+
+def test_spans_say_where_the_time_of_a_list_and_of_an_event_goes(place: Place, served: Served) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    async def work(one: TenantService) -> list[str]:
+        with Tracing(provider).request("GET", []):
+            await one.intake.add_events(liked(*served.catalog.ids[:3]))
+            await one.lists.recommend(Query("anna", explain=True))
+        return [span.name for span in exporter.get_finished_spans()]
+
+    steps = ["store", "person", "read", "search", "arrange", "explain"]
+    assert place.with_tenant(work) == [*steps, "GET"]

@@ -24,8 +24,8 @@ from fedrec.logs import JsonLines
 from fedrec_client.serving.http.app import make_app
 from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import EngineFigures, ServingMetrics
-from fedrec_client.serving.http.tracing import Tracing, make_provider, make_tracing, span
 from fedrec_client.serving.settings import ServingSettings, TracingSettings
+from fedrec_client.serving.tracing import Tracing, make_provider, make_tracing, span
 
 WHO = "somebody"
 FIGURES = EngineFigures(users_cached=3, queue_length=0, adapter_round=31, epsilon_remaining=1.5)

@@ -15,6 +15,7 @@ from fedrec_client.serving.store.block_book import Kind
 from fedrec_client.serving.store.event_book import AddedEvents, remove_events_of_item
 from fedrec_client.serving.store.user_book import remove_user
 from fedrec_client.serving.tenant import SESSION, Tenant, text_of
+from fedrec_client.serving.tracing import span
 from fedrec_client.serving.training_rows import IMPORTED
 
 # Texts that are encoded before the answer; of more items the rest joins the lists some moments later.
@@ -58,7 +59,8 @@ class Intake:
         taken = dated if tenant.settings.http.auto_insert else await self._known(dated)
         if tenant.settings.http.auto_insert:
             await self._insert_unknown(taken)
-        added: AddedEvents = await asyncio.wrap_future(tenant.writer.add_events(tenant.name, taken, mode))
+        with span("store"):
+            added: AddedEvents = await asyncio.wrap_future(tenant.writer.add_events(tenant.name, taken, mode))
         if mode == "set":
             for event in taken:
                 self._forget(event)

@@ -26,6 +26,7 @@ from fedrec_client.serving.ranking import Ranking
 from fedrec_client.serving.records import Answer, Query, Ranked, Shown, Source
 from fedrec_client.serving.sources import Sources
 from fedrec_client.serving.tenant import SESSION, Tenant
+from fedrec_client.serving.tracing import span
 
 Mask = NDArray[np.bool_]
 
@@ -71,7 +72,8 @@ class Lists:
         wanted = query.n + query.offset
         request = await self._request(query, wanted)
         blocked = self._blocked(request) | ~self._asked_for(request)
-        ranked = self._chain(request, blocked, wanted)[query.offset :]
+        with span("arrange"):
+            ranked = self._chain(request, blocked, wanted)[query.offset :]
         return self._answer(request, ranked)
 
     async def rank(self, query: Query) -> Answer:
@@ -147,7 +149,8 @@ class Lists:
             await asyncio.to_thread(self._policy.filters.mask, query.filter, now)
         cursor = read_cursor(query.cursor, _owner(query), now, self._cursor_key) if query.cursor else EMPTY
         key = query.user or (SESSION + query.session_id if query.session_id else "")
-        person = await tenant.person(key) if key else Person((tenant.name, ""))
+        with span("person"):
+            person = await tenant.person(key) if key else Person((tenant.name, ""))
         if query.session:
             person = person.with_session(self._session(query))
         arm = query.arm or arm_of(key or uuid.uuid4().hex, self._shares, "fedrec")
@@ -161,10 +164,12 @@ class Lists:
         """By the model that serves when this returns: items may join another one while a graph is asked."""
         engine, is_kept = self._tenant.engine, bool(query.user or query.session_id) and not query.session
         while True:
-            model, vector = await engine.user_vector(person, is_kept=is_kept)
+            with span("read"):
+                model, vector = await engine.user_vector(person, is_kept=is_kept)
             if not wanted or _speaker(query, person) not in self._tenant.settings.fallback.chain:
                 return model, vector, None
-            near = await self.ranking.near(model, vector, arm, wanted)
+            with span("search"):
+                near = await self.ranking.near(model, vector, arm, wanted)
             if model is engine.model:
                 return model, vector, near
 
@@ -285,7 +290,9 @@ class Lists:
 
     def _answer(self, request: _Request, ranked: Sequence[Ranked]) -> Answer:
         query, tenant = request.query, self._tenant
-        ranked = self.explaining.with_reasons(request.person, request.model, ranked) if query.explain else list(ranked)
+        if query.explain:
+            with span("explain"):
+                ranked = self.explaining.with_reasons(request.person, request.model, ranked)
         ids = tuple(one.item.id for one in ranked)
         cursor = ""
         if ids and len(ids) == query.n and query.candidates is None:

@@ -20,8 +20,8 @@ from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.problems import handle_problems
 from fedrec_client.serving.http.reference import reference_page
-from fedrec_client.serving.http.tracing import Tracing, make_tracing
 from fedrec_client.serving.settings import ServingSettings
+from fedrec_client.serving.tracing import Tracing, make_tracing
 
 _WORDS = "Recommendations of this partner. Every call needs an API key, as `X-API-Key` or `Authorization: Bearer`."
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedrec_client.serving.http.access import log_access, log_failure
 from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.problems import broken, family_of, respond
-from fedrec_client.serving.http.tracing import Tracing
+from fedrec_client.serving.tracing import Tracing
 
 _PROCESS, _NUMBERS = secrets.token_hex(4), itertools.count()  # of requests; a random id each would cost more
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
