@@ -5,6 +5,7 @@ of somebody else's on this machine. Here the app of the message is never unpacke
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from fedrec_client.app import app
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.1
+_AWAY_S, _LONG_AWAY_S = 1.0, 120.0
 _HEARTBEAT_S = 10.0
 _FIRST_WAIT_S = 0.05
 
@@ -59,6 +61,7 @@ class Executor:
 
     def __init__(self, address: str, secret: Path, stop: threading.Event) -> None:
         self._address, self._secret, self._stop = address, read_secret(secret), stop
+        self._away_since: float | None = None
 
     def run(self) -> None:
         """Until stopped; a SuperNode that is away is waited for."""
@@ -69,16 +72,29 @@ class Executor:
         with RuntimeHttpClient.from_server_address(self._address, True, None, [version, signed]) as client:
             while not self._stop.is_set():
                 try:
-                    given = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
-                    if given.token:
-                        self._do(str(given.token))
+                    token = self._ask(client)
+                    if token:
+                        self._do(token)
                         continue
-                except httpx.ConnectError:  # it waits for the worker, which loads for long: nothing has failed
-                    self._stop.wait(1.0)
                 except (httpx.HTTPError, RuntimeError, ValueError) as error:
                     _log.warning("a task failed: %s", type(error).__name__, extra={"event": "task_failed"})
                     self._stop.wait(1.0)
                 self._stop.wait(_LOOK_S)
+
+    def _ask(self, client: RuntimeHttpClient) -> str:
+        """The token of a task, if there is one."""
+        try:
+            given = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+        except httpx.ConnectError:  # it waits for the worker, which loads for long: nothing has failed
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+            elif time.monotonic() - self._away_since > _LONG_AWAY_S:
+                self._away_since = math.inf  # said once
+                _log.warning("no SuperNode listens at %s", self._address, extra={"event": "supernode_away"})
+            self._stop.wait(_AWAY_S)
+            return ""
+        self._away_since = None
+        return str(given.token)
 
     def _do(self, token: str) -> None:
         started = time.monotonic()

@@ -83,9 +83,10 @@ def _from_store(node: Node, catalog: ItemCatalog, place: Place | None = None) ->
     settings = read_serving(node.serving)
     store = ServingStore.open(store_url(node.serving, settings.store.database))
     try:
-        if place is not None:
+        histories = training_histories(store, settings, catalog)
+        if place is not None:  # after they are read, since what came meanwhile may be among them
             note_learnt(node.serving, store, settings, place)
-        return training_histories(store, settings, catalog)
+        return histories
     finally:
         store.close()
 

@@ -19,6 +19,7 @@ from fedrec.recommend.readings import HistoryReader, Wanted
 from fedrec.recommend.rules import Rule
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
+from fedrec_client.serving.people import Person
 from fedrec_client.serving.records import Answer, Event, Query, Shown
 from fedrec_client.serving.service import Served, Service, TenantService
 from fedrec_client.serving.tracing import Tracing
@@ -337,8 +338,10 @@ def test_a_deletion_goes_on_when_whoever_asked_goes_away_and_takes_sessions_alon
         while one.tenant.removing or one.tenant.store.events.history("anna"):
             await asyncio.sleep(0.01)
         assert not one.tenant.people.everybody()
+        gone = Person((one.tenant.name, "anna"))
+        await one.lists.recommend(Query("anna"))  # somebody of this id is there again, and had nothing
         late = Shown("late", "anna", "", time.time(), "default", "round-0001", ("i1",))
-        one.tenant.note_shown(late)  # of a list that was being made meanwhile
+        one.tenant.note_shown(late, gone)  # of a list that was being made meanwhile
         await one.tenant.written()
         assert one.tenant.store.shown.find("late") is None
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fedrec_client.importing import INTERACTIONS, forget_imported
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.service import Served, TenantService
 from fedrec_client.serving.settings import ServingSettings
-from fedrec_client.serving.store.store import ServingStore
+from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import (
     is_seeded,
     learnt_seq,
@@ -22,6 +23,7 @@ from fedrec_client.serving.training_rows import (
     training_histories,
 )
 from fedrec_client.settings import Node
+from fedrec_client.trained import _from_store
 from tests.serving.conftest import Place
 
 
@@ -176,4 +178,21 @@ def test_people_of_two_tenants_are_two_people(store: ServingStore, catalog: Item
         store.of(tenant).events.add([Event("like", catalog.ids[code], user="anna", timestamp=1.0)])
     both = settings(tenants=[{"name": "a"}, {"name": "b"}], learning={"rounds": True})
     assert codes(training_histories(store, both, catalog)) == [[1], [2]]
+    store.close()
+
+
+def test_what_comes_while_rows_are_read_counts_as_learnt(
+    catalog: ItemCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be among them, and a replay must not ask it."""
+    (tmp_path / "serving.toml").write_text("format = 1\n[learning]\nrounds = true\n")
+    store = ServingStore.open(store_url(tmp_path, "sqlite"))
+
+    def read(*args: Any) -> list[np.ndarray]:
+        store.of("default").events.add([Event("like", catalog.ids[1], user="late", timestamp=1.0)])
+        return training_histories(*args)
+
+    monkeypatch.setattr("fedrec_client.trained.training_histories", read)
+    assert codes(_from_store(SimpleNamespace(serving=tmp_path), catalog, (1, 2))) == [[1]]  # type: ignore[arg-type]
+    assert learnt_seq(tmp_path, "default", (1, 2)) == store.of("default").log.last_seq() == 1
     store.close()

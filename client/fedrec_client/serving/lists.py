@@ -36,10 +36,12 @@ class _Request:
     """A query, and all that was looked up for it; it holds while the answer is made, whatever changes meanwhile.
 
     Attributes:
+        found: who asks, as the tenant knows them; `person`: the same with the events of the query.
         near: codes that the graph of items found, if it was asked.
     """
 
     query: Query
+    found: Person
     person: Person
     model: LiveModel
     vector: Floats
@@ -151,12 +153,13 @@ class Lists:
         key = query.user or (SESSION + query.session_id if query.session_id else "")
         with span("person"):
             person = await tenant.person(key) if key else Person((tenant.name, ""))
+        found = person
         if query.session:
             person = person.with_session(self._session(query))
         arm = query.arm or arm_of(key or uuid.uuid4().hex, self._shares, "fedrec")
         model, vector, near = await self._vector(query, person, arm, wanted)
         rules = self._policy.table.in_force(now, person.labels, arm)
-        return _Request(query, person, model, vector, arm, rules, now, began, cursor, near)
+        return _Request(query, found, person, model, vector, arm, rules, now, began, cursor, near)
 
     async def _vector(
         self, query: Query, person: Person, arm: str, wanted: int
@@ -312,7 +315,7 @@ class Lists:
                 sources,
                 features,
             )
-            tenant.note_shown(shown)
+            tenant.note_shown(shown, request.found)
         took_ms = 1000 * (time.perf_counter() - request.began)
         return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms)
 

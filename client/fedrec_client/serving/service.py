@@ -105,12 +105,12 @@ class Service:
         return self._encode(texts)
 
     def is_ready(self) -> bool:
-        """Whether every tenant is there."""
-        return len(self._tenants) == len(self.settings.tenant_names)
+        """Whether every tenant is there: none is served before, since what a deletion tells is set for all at once."""
+        return self._encode is not None
 
     def of(self, tenant: str) -> TenantService:
         """Raises NotReadyError: still reading; NotFoundError: no such tenant."""
-        found = self._tenants.get(tenant)
+        found = self._tenants.get(tenant) if self.is_ready() else None
         if found is None:
             if tenant in self.settings.tenant_names:
                 raise NotReadyError("the service is still reading items and events", "try again in a moment")
@@ -173,11 +173,17 @@ class Service:
 
 
 async def _warm(lists: Lists, tenant: Tenant) -> None:
-    """What the first ones to ask would wait for: columns over all items, and the LLM's first pass."""
-    await lists.recommend(Query(n=1, is_recorded=False))
-    if len(tenant.shelf):
-        somebody = Person((tenant.name, "")).with_session([(0, "positive", 1.0)])
-        await tenant.engine.user_vector(somebody, is_kept=False)
+    """What the first ones to ask would wait for: columns over all items, and the LLM's first pass.
+
+    What fails here fails whoever asks, with its reason; a start must not, or nobody could mend a rule by API.
+    """
+    try:
+        await lists.recommend(Query(n=1, is_recorded=False))
+        if len(tenant.shelf):
+            somebody = Person((tenant.name, "")).with_session([(0, "positive", 1.0)])
+            await tenant.engine.user_vector(somebody, is_kept=False)
+    except Exception as error:  # noqa: BLE001  # see above
+        _log.warning("not warmed up: %s", type(error).__name__, extra={"event": "not_warmed"})
 
 
 def _cursor_key(folder: Path) -> bytes:

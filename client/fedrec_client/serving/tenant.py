@@ -137,9 +137,13 @@ class Tenant:
         self.people.forget(key)
         self.engine.forget((self.name, key))
 
-    def note_shown(self, shown: Shown) -> None:
-        """Have a list written down, some moments later and with others: nobody waits for it."""
-        if shown.user in self.removing or (shown.user and self.people.find(shown.user) is None):
+    def note_shown(self, shown: Shown, person: Person) -> None:
+        """Have a list written down, some moments later and with others: nobody waits for it.
+
+        Args:
+            person: whose list it is, as they were found.
+        """
+        if shown.user and (shown.user in self.removing or self.people.find(shown.user) is not person):
             return  # deleted while the list was made
         if not self._shown:
             asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, self.write_shown)

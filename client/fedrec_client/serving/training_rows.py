@@ -93,9 +93,10 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
 
 
 def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings, place: Place) -> None:
-    """Write down how far the events go that a round reads now: a replay must not ask what an adapter has learnt.
+    """Write down how far the events go that a round has read: a replay must not ask what an adapter has learnt.
 
-    Called before they are read. Without `learning.rounds` nothing new is read, and the first note stays.
+    Called once they are read, before they are trained on. Without `learning.rounds` nothing new is read, and the first
+    note stays.
 
     Args:
         place: of the adapter that comes of the round.
