@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from fedrec.errors import ConfigError, StorageError
-from fedrec.recommend.index import GraphIndex
+from fedrec.recommend.index import EqualLengths, GraphIndex
 from fedrec.recommend.live_model import Floats
 from fedrec_client.serving.graphs import Graphs
 from fedrec_client.serving.store import graph_book
@@ -50,6 +50,11 @@ def tables(store: ServingStore) -> set[str]:
 def names(store: ServingStore) -> set[str]:
     with store._database.begin() as connection:
         return {name for (name,) in connection.execute(text("SELECT name FROM item_graphs"))}
+
+
+def made(store: ServingStore) -> list[object]:
+    with store._database.begin() as connection:
+        return list(connection.execute(text("SELECT made_at FROM item_graphs")).scalars().all())
 
 
 def unused(store: ServingStore) -> None:
@@ -171,11 +176,82 @@ def test_while_another_process_makes_it_nobody_waits(book: GraphBook, opened: Se
     assert PostgresGraph.of(book, unlike(1)) is not None
 
 
-def test_a_service_that_ends_gives_up_what_it_makes(book: GraphBook, opened: ServingStore) -> None:
-    book.stop()
-    with pytest.raises(StorageError, match="given up"):
-        PostgresGraph.of(book, ROWS)
-    assert tables(opened) == set()
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "DROP TABLE {table}",
+        "DROP INDEX {index}",
+        "ALTER TABLE {table} DROP COLUMN v",
+        "ALTER TABLE {table} RENAME COLUMN v TO w",
+        "TRUNCATE {table}",
+        "DROP EXTENSION vector CASCADE; CREATE EXTENSION vector",
+        "DELETE FROM item_graphs",
+        "DROP TABLE item_graphs",
+    ],
+)
+def test_one_that_is_listed_and_broken_is_made_anew_once(book: GraphBook, opened: ServingStore, broken: str) -> None:
+    assert PostgresGraph.of(book, ROWS) is not None
+    (table,) = tables(opened)
+    with opened._database.write() as connection:
+        for sql in broken.format(table=table, index=f"{table}_v_idx").split(";"):
+            connection.execute(text(sql))
+    for _ in range(2):
+        graph = PostgresGraph.of(book, ROWS)
+        assert graph is not None
+        assert graph.candidates(ROWS[0], 1, 50)[0] == np.argmax(ROWS @ ROWS[0])
+        assert (tables(opened), len(names(opened))) == ({table}, 1)
+
+
+@pytest.mark.parametrize(
+    "broken", ["DROP TABLE {table}", "ALTER TABLE {table} DROP COLUMN v", "DROP INDEX {table}_v_idx"]
+)
+def test_a_search_in_one_that_broke_says_so_and_does_not_keep_it(
+    book: GraphBook, opened: ServingStore, broken: str
+) -> None:
+    graph = PostgresGraph.of(book, ROWS)
+    assert graph is not None
+    (name,) = names(opened)
+    with opened._database.write() as connection:
+        connection.execute(text(broken.format(table=f"item_graph_{name}")))
+    graph._touched -= 61.0
+    with pytest.raises(GraphGoneError):
+        graph.candidates(ROWS[0], 1, 1)
+    assert book.made_at(name) is None
+
+
+def test_an_emptied_one_is_no_answer(book: GraphBook, opened: ServingStore) -> None:
+    graph = PostgresGraph.of(book, ROWS)
+    assert graph is not None
+    (table,) = tables(opened)
+    with opened._database.write() as connection:
+        connection.execute(text(f"TRUNCATE {table}"))
+    with pytest.raises(GraphGoneError):
+        graph.candidates(ROWS[0], 1, 1)
+
+
+@pytest.mark.parametrize("away", ["SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)", "SELECT 1 / 0"])
+def test_a_search_that_says_nothing_of_the_graph_leaves_it(
+    book: GraphBook, opened: ServingStore, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    assert PostgresGraph.of(book, ROWS) is not None
+    before = made(opened)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_book, "SEARCHING", text(away.replace("SELECT", "SELECT :effort,")))
+        with pytest.raises(StorageError):
+            PostgresGraph.of(book, ROWS)
+    assert PostgresGraph.of(book, ROWS) is not None
+    assert made(opened) == before
+
+
+def test_one_that_was_made_meanwhile_is_not_taken_for_the_broken_one(book: GraphBook, opened: ServingStore) -> None:
+    assert PostgresGraph.of(book, ROWS) is not None
+    (name,) = names(opened)
+    broken, rows = book.made_at(name), EqualLengths.of(ROWS).augmented(ROWS)
+    assert book.make(name, rows, broken)
+    again = made(opened)
+    assert book.made_at(name) != broken
+    assert book.make(name, rows, broken)
+    assert made(opened) == again
 
 
 def test_the_newest_two_stay_and_an_older_one_while_it_is_used(book: GraphBook, opened: ServingStore) -> None:
@@ -242,5 +318,5 @@ def test_the_migrations_do_not_answer_for_them(opened: ServingStore, book: Graph
         context = MigrationContext.configure(connection, opts={"include_name": is_migrated})
         assert compare_metadata(context, METADATA) == []
     again = ServingStore.open(str(opened._database._engine.url))
-    assert again.graphs("shop").holds(next(iter(names(opened))))
+    assert again.graphs("shop").made_at(next(iter(names(opened)))) is not None
     again.close()

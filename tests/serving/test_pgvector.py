@@ -9,6 +9,7 @@ from fedrec_client.serving import item_index
 from fedrec_client.serving.records import Answer, Event, Query
 from fedrec_client.serving.service import Served, Service, TenantService
 from fedrec_client.serving.store.postgres_graph import PostgresGraph
+from fedrec_client.serving.store.writer import BusyError
 from tests.postgres import cluster, with_pgvector
 from tests.serving.conftest import Place
 
@@ -100,3 +101,31 @@ def test_a_database_that_goes_away_costs_no_answer(
             assert ids(await one.lists.recommend(Query("anna", n=5))) == expected
 
         make_place(store={"database": running.url}, model=MODEL, ranking={"candidates": 10}).with_tenant(work)
+
+
+def test_a_service_ends_in_order_though_its_graphs_cannot_be_stopped(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenError(Exception):
+        pass
+
+    def fail() -> None:
+        raise BrokenError
+
+    async def work(service: Service) -> None:
+        monkeypatch.setattr(service._graphs, "close", fail)
+        closed.append(service)
+
+    closed: list[Service] = []
+    with pytest.raises(BrokenError):
+        make_place().run(work)
+    with pytest.raises(BusyError):
+        closed[0]._writer.submit(lambda _: None)
+
+
+def test_a_tenant_s_graphs_are_made_by_the_service_s_one_builder(make_place: Callable[..., Place]) -> None:
+    async def work(service: Service) -> None:
+        assert service.of("default").tenant.index._builder is service._graphs.builder
+        assert service._graphs.builder._max_workers == 1
+
+    make_place().run(work)

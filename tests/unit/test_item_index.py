@@ -240,24 +240,94 @@ def test_items_that_join_are_added_until_there_is_no_room() -> None:
     run(work())
 
 
-def test_what_changes_while_it_is_built_is_built_again() -> None:
+def test_what_changes_while_it_is_built_is_brought_in_afterwards() -> None:
     """Also where the one before is still there: its successor would have the rows before."""
 
     async def work() -> None:
-        graph = Graph(room=2)
-        world = World(Graph(), graph, Graph())
+        graph, successor = Graph(room=2), Graph()
+        world = World(graph, successor)
         model = cast(LiveModel, world.model)
         world.index.want(model)
-        world.index.changed(model, [1])
+        await asyncio.sleep(0)
+        world.index.changed(model, [1, 9])  # the last joined meanwhile
+        world.index.changed(model, [4, 1])
         await world.index.settle()
-        await world.index.settle()
-        assert (world.n_built, world.index._stale) == (2, False)
+        assert (world.n_built, graph.changed) == (1, [1, 4])
         assert await world.ask() == [3]
-        world.index.changed(model, [1, 4])
-        assert graph.changed == [1, 4]
         world.due()
         world.index.want(model)
+        await asyncio.sleep(0)
         world.index.changed(model, [2])
-        assert world.index._stale
+        await world.index.settle()
+        assert (graph.changed, successor.changed) == ([1, 4, 2], [2])
+
+    run(work())
+
+
+def test_what_changes_while_the_rest_is_brought_in_comes_in_too_and_by_its_rows_of_then() -> None:
+    async def work() -> None:
+        rows: list[float] = []
+        graph = Graph()
+        world = World(graph)
+        model = cast(LiveModel, world.model)
+
+        def put(value: float) -> None:
+            world.model.score_rows[2] = value
+            world.index.changed(model, [2])
+
+        def change(codes: Sequence[int], changed: Floats) -> None:
+            rows.append(float(changed[0, 0]))
+            if len(rows) == 1:
+                put(8.0)
+
+        graph.change = change  # type: ignore[assignment, method-assign]
+        world.index.want(model)
+        await asyncio.sleep(0)
+        put(7.0)
+        await world.index.settle()
+        assert (rows, world.n_built) == ([7.0, 8.0], 1)
+        assert await world.ask() == [3]
+
+    run(work())
+
+
+def test_more_than_fits_that_changes_while_it_is_built_is_built_again_after_a_pause() -> None:
+    async def work() -> None:
+        world = World(Graph(room=1), Graph())
+        model = cast(LiveModel, world.model)
+        world.index.want(model)
+        await asyncio.sleep(0)
+        world.index.changed(model, [1, 2])
+        await world.index.settle()
+        assert await world.begin() is None
+        assert world.n_built == 1
+        world.due()
+        assert await world.begin() == [3]
+
+    run(work())
+
+
+def test_they_are_built_in_the_thread_that_is_given_for_it_and_keep_no_other() -> None:
+    """The pool that everything shares has few threads, and a build takes minutes."""
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        let_go, worlds = threading.Event(), [World(), World()]
+
+        def build(_: Floats) -> None:
+            let_go.wait(30)
+
+        with ThreadPoolExecutor(1, "builder") as builder:
+            indices = [ItemIndex(build, 2, None, builder) for _ in worlds]
+            for world, index in zip(worlds, indices, strict=True):
+                index.want(cast(LiveModel, world.model))
+            await asyncio.sleep(0)
+            try:
+                assert await asyncio.wait_for(asyncio.to_thread(lambda: "served"), 10) == "served"
+                assert builder._work_queue.qsize() == 1
+            finally:
+                let_go.set()
+            for index in indices:
+                await index.settle()
 
     run(work())

@@ -40,6 +40,8 @@ class Graphs:
         folder: of usearch's files, a folder for each tenant.
     Attributes:
         threads: in which graphs that wait are searched.
+        builder: a thread of its own, in which they are made one after the other: all tenants' at once would take every
+            core and, in a pool that others use, every thread for minutes.
     """
 
     index: IndexName
@@ -47,6 +49,9 @@ class Graphs:
     folder: Path
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_SEARCHES, "fedrec-graph"), repr=False
+    )
+    builder: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "fedrec-graph-builder"), repr=False
     )
     _books: list[GraphBook] = field(default_factory=list, repr=False)
 
@@ -79,6 +84,7 @@ class Graphs:
 
     def close(self) -> None:
         """Give up what is being made in the database, so that nobody waits minutes for the end."""
+        for threads in (self.builder, self.threads):  # first, or the next one would begin
+            threads.shutdown(wait=False, cancel_futures=True)
         for book in self._books:
             book.stop()
-        self.threads.shutdown(wait=False, cancel_futures=True)

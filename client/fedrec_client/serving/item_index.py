@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 
 from fedrec.errors import StorageError
@@ -22,19 +22,23 @@ _PATIENCE_S, _REST_S = 2.0, 10.0
 class ItemIndex:
     """Finds candidates among more than `exact_items` items; until it is built, and for fewer, all are scored.
 
-    All but what `build` and `threads` do is done on the event loop's thread.
+    All but what `build`, `threads` and `builder` do is done on the event loop's thread.
 
     Args:
         build: makes a graph of rows, in a thread.
         exact_items: up to so many no graph is wanted.
         threads: where graphs are searched that lie in another process.
+        builder: where they are made, which takes minutes.
     """
 
-    def __init__(self, build: Build, exact_items: int, threads: Executor | None = None) -> None:
-        self._build_of, self._exact_items, self._threads = build, exact_items, threads
+    def __init__(
+        self, build: Build, exact_items: int, threads: Executor | None = None, builder: Executor | None = None
+    ) -> None:
+        self._build_of, self._exact_items, self._threads, self._builder = build, exact_items, threads, builder
         self._ready: tuple[LiveModel, ItemGraph] | None = None
         self._building: asyncio.Task[None] | None = None
-        self._stale, self._not_before, self._again_s = False, 0.0, _AGAIN_S
+        self._changed: set[int] = set()  # since what is being built got its rows
+        self._not_before, self._again_s = 0.0, _AGAIN_S
         self._is_away, self._rests_until = False, 0.0
 
     async def candidates(self, model: LiveModel, vector: Floats, k: int, effort: int) -> Codes | None:
@@ -92,11 +96,11 @@ class ItemIndex:
     def changed(self, model: LiveModel, codes: Sequence[int]) -> None:
         """Items have other rows."""
         if self._building is not None and not self._building.done():
-            self._stale = True  # it may have begun with the rows before
+            self._changed.update(codes)
         if self._ready is None or self._ready[0] is not model:
             return
         graph = self._ready[1]
-        there = [code for code in codes if code < len(graph)]
+        there = _of_graph(graph, codes)
         if graph.fits(model.score_rows[there]):
             graph.change(there, model.score_rows[there])
         else:
@@ -117,17 +121,15 @@ class ItemIndex:
 
     async def _build(self, model: LiveModel) -> None:
         began = time.monotonic()
+        self._changed.clear()
+        rows = model.score_rows.copy()
         try:
-            graph = await asyncio.to_thread(self._build_of, model.score_rows.copy())
+            graph = await asyncio.get_running_loop().run_in_executor(self._builder, self._build_of, rows)
         except StorageError as error:
             self._fail(error)
             return
         self._again_s = _AGAIN_S
-        if self._stale:
-            self._stale, self._building, self._not_before = False, None, 0.0
-            self.want(model)
-            return
-        if graph is None:
+        if graph is None or not await self._catch_up(model, graph):
             self._not_before = time.monotonic() + _AGAIN_S
             return
         self._ready = (model, graph)
@@ -135,7 +137,26 @@ class ItemIndex:
             "index of %d items", len(graph), extra={"event": "index", "seconds": round(time.monotonic() - began, 3)}
         )
 
+    async def _catch_up(self, model: LiveModel, graph: ItemGraph) -> bool:
+        """Bring in what changed while it was built, so that a shop that always changes something has a graph too.
+
+        In a thread, since it may be much; nobody else has the graph yet. False: it does not fit.
+        """
+        while self._changed:
+            codes = _of_graph(graph, self._changed)
+            self._changed.clear()
+            rows: Floats = model.score_rows[codes]
+            if not graph.fits(rows):
+                return False
+            await asyncio.to_thread(graph.change, codes, rows)
+        return True
+
     def _fail(self, error: StorageError) -> None:
-        self._stale, self._not_before = False, time.monotonic() + self._again_s
+        self._not_before = time.monotonic() + self._again_s
         self._again_s = min(2 * self._again_s, _AGAIN_MOST_S)
         _log.warning("the index of items is not built: %s", error.problem, extra={"event": "index_failed"})
+
+
+def _of_graph(graph: ItemGraph, codes: Collection[int]) -> list[int]:
+    """Those that joined later are added as they are by then."""
+    return sorted({code for code in codes if code < len(graph)})

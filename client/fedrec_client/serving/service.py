@@ -164,12 +164,13 @@ class Service:
         _log.info("serving from %s", model.version, extra={"event": "adapter_served"})
 
     def close(self) -> None:
-        """Write what waits, and let go of everything."""
-        self._graphs.close()
-        for one in self.tenants():
-            one.tenant.close()
-        self._writer.close()
-        self.store.close()
+        """Write what waits, and let go of everything, whatever one of them raises; the last named goes first."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.store.close)
+            closing.callback(self._writer.close)
+            for one in self.tenants():
+                closing.callback(one.tenant.close)
+            closing.callback(self._graphs.close)
 
 
 async def _warm(lists: Lists, tenant: Tenant) -> None:

@@ -327,7 +327,7 @@ async def open_tenant(
         trends=trends,
         feedback=Feedback(settings.feedback),
         people=People(),
-        index=ItemIndex(build, settings.model.exact_items, graphs.threads),
+        index=ItemIndex(build, settings.model.exact_items, graphs.threads, graphs.builder),
     )
     tenant.index.want(engine.model)
     return tenant

@@ -5,8 +5,12 @@ Their tables are made here when the first graph is, and not by the migrations: m
 Reference: https://github.com/pgvector/pgvector, "HNSW".
 """
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +38,12 @@ _MAKING_BYTES = 2 << 30  # of the database's memory for making, at most
 _KEPT = 2  # the newest of a tenant, whoever uses them: of the adapter that serves and of the one before
 _UNUSED = timedelta(minutes=10)  # after which any other may go; `touch` must come more often
 _SEARCH_MS = 2000
-_UNDEFINED_TABLE = "42P01"
+# How SQLSTATEs begin that say nothing of a graph: the database is away, ends, is full or too slow, a pooler mixes up
+# prepared statements (26, 42P05), or the vector that is asked for is no good (22). After any other the graph cannot be
+# used: its table, column, type or index is not there.
+_NOT_THE_GRAPH = ("08", "22", "25", "26", "40", "42P05", "53", "55", "57", "58")
+# A service that ends waits so long for one cancel, and so long for all, well within what is left of its end.
+_CANCEL_S, _STOPPING_S, _CANCEL_AGAIN_S = 1.0, 5.0, 0.05
 _WORD = Text(collation="C")
 _GRAPHS = Table(
     f"{GRAPH_PREFIX}s",
@@ -48,7 +57,7 @@ _G = _GRAPHS.c
 
 
 class GraphGoneError(StorageError):
-    """A graph that nobody seemed to use was dropped."""
+    """A graph was dropped since nobody seemed to use it, or cannot be searched any more."""
 
 
 @dataclass(frozen=True)
@@ -102,56 +111,96 @@ class GraphBook:
         self._database, self._tenant = database, tenant
         self._making: Any = None
         self._is_stopped = False
+        self._changing = threading.Lock()  # of the two above
 
     def name_of(self, rows: Floats) -> str:
         """Of the graph of these rows, made as graphs are made here."""
         return rows_hash(rows, f"1|{self._tenant}|{_LINKS}|{_EFFORT_OF_MAKING}")
 
-    def holds(self, name: str) -> bool:
-        """Whether a graph is there, whole; then it is not dropped for a while."""
+    def made_at(self, name: str) -> datetime | None:
+        """When a graph was made that is there, whole; then it is not dropped for a while. None: it is not there."""
         with self._database.write() as connection:
             return self._touch(connection, name)
 
-    def make(self, name: str, rows: Floats) -> bool:
+    def make(self, name: str, rows: Floats, broken: datetime | None = None) -> bool:
         """Make a graph: minutes for many items. False: another process makes it at this moment.
 
         All is one transaction: of a process that is killed nothing is left, and nobody sees a half.
 
         Args:
             rows: `[items, width]`, a code each; not wider than the widest of `KINDS`.
+            broken: when the one was made that is there and cannot be used; one of another time stays.
         """
         kind = kind_of(rows.shape[1])
         assert kind is not None
         self._make_registry()
+        if not self._clear(name, broken):
+            return False
         table = table_of(name)
         with self._database.write() as connection:
-            if not connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCKS, func.hashtext(table)))):
+            if not _has_lock(connection, table):
                 return False
             if self._touch(connection, name):
                 return True
-            self._making = connection.connection.driver_connection
-            try:
+            with self._cancellable(connection):
                 self._fill(connection, table, rows, kind)
-            finally:
-                self._making = None
             now = {"made_at": func.clock_timestamp(), "used_at": func.clock_timestamp()}  # not when it was begun
             connection.execute(_GRAPHS.insert().values(tenant=self._tenant, name=name, **now))
         return True
+
+    def _clear(self, name: str, broken: datetime | None) -> bool:
+        """Drop what is there and is not whole, or is the broken one. False: another process makes it.
+
+        A transaction of its own: others that ask for the graph would wait for one that makes it.
+        """
+        with self._database.write() as connection:
+            connection.execute(_SOON)
+            if not _has_lock(connection, table_of(name)):
+                return False
+            if self._touch(connection, name) in (None, broken):
+                connection.execute(delete(_GRAPHS).where(_G.tenant == self._tenant, _G.name == name))
+                connection.execute(text(f"DROP TABLE IF EXISTS {table_of(name)}"))
+        return True
+
+    @contextmanager
+    def _cancellable(self, connection: Connection) -> Iterator[None]:
+        with self._changing:
+            self._go_on()
+            self._making = connection.connection.driver_connection
+        try:
+            yield
+        finally:
+            with self._changing:  # a cancel that is on its way must not meet the next who uses this connection
+                self._making = None
+
+    def _go_on(self) -> None:
+        if self._is_stopped:
+            raise StorageError("a graph of items was given up", "the service is ending")
 
     def _fill(self, connection: Connection, table: str, rows: Floats, kind: Kind) -> None:
         _prepare_making(connection, rows)
         connection.execute(text(f"CREATE TABLE {table} (code int NOT NULL, v {kind.type}({rows.shape[1]}) NOT NULL)"))
         _copy(connection, table, rows, kind)
-        if self._is_stopped:
-            raise StorageError("a graph of items was given up", "the service is ending")
+        self._go_on()
         options = f"m = {_LINKS}, ef_construction = {_EFFORT_OF_MAKING}"
         connection.execute(text(f"CREATE INDEX ON {table} USING hnsw (v {kind.type}_ip_ops) WITH ({options})"))
 
     def stop(self) -> None:
-        """Give up what is being made, from another thread; for good."""
-        self._is_stopped, making = True, self._making
-        if making is not None:
-            making.cancel_safe()
+        """Give up what is being made, from another thread; for good, and within seconds whatever the database does."""
+        with self._changing:
+            self._is_stopped = True
+        until = time.monotonic() + _STOPPING_S
+        while self._cancel() and time.monotonic() < until:
+            time.sleep(_CANCEL_AGAIN_S)  # it may have come between two statements, where it does nothing
+
+    def _cancel(self) -> bool:
+        """Whether something was being made."""
+        with self._changing:
+            if self._making is None:
+                return False
+            with suppress(Exception):  # of the driver or the network; the service ends anyway
+                self._making.cancel_safe(timeout=_CANCEL_S)
+            return True
 
     def search(
         self, name: str, vector: Floats, k: int, effort: int, *, touch: bool = False
@@ -161,7 +210,7 @@ class GraphBook:
         Args:
             effort: candidates that are looked at.
             touch: say that this graph is in use.
-        Raises: GraphGoneError: it was dropped.
+        Raises: GraphGoneError: it was dropped, or is broken.
         """
         kind = kind_of(len(vector))
         assert kind is not None
@@ -172,18 +221,18 @@ class GraphBook:
             try:
                 found = connection.execute(wanted, asked).all()
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
-                    raise GraphGoneError("a graph of items is gone", "it is made anew") from None
+                if _is_of_graph(error):
+                    raise _gone() from None
                 raise
-            if touch:
-                self._touch(connection, name)
+            if not found or (touch and not self._touch(connection, name)):
+                raise _gone()
         return np.array([code for code, _ in found], np.int64), -np.array([d for _, d in found], np.float64)
 
     def drop_unused(self) -> list[str]:
         """Drop graphs that nobody used lately, but for the newest."""
         dropped = []
         with self._database.write() as connection:
-            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            connection.execute(_SOON)
             newest = select(_G.name).where(_G.tenant == self._tenant).order_by(_G.made_at.desc()).limit(_KEPT)
             unused = _G.used_at < func.now() - _UNUSED
             # Whoever takes one up meanwhile has its row: this waits, looks at it again, and leaves it.
@@ -198,11 +247,15 @@ class GraphBook:
             _wait_for_lock(connection, "registry")  # two that make it at once would not see each other
             _GRAPHS.create(connection, checkfirst=True)
 
-    def _touch(self, connection: Connection, name: str) -> bool:
+    def _touch(self, connection: Connection, name: str) -> datetime | None:
+        """When it was made; None: it is not there, or not whole, and then nothing keeps what is left of it."""
         if connection.scalar(select(func.to_regclass(_GRAPHS.name))) is None:
-            return False
+            return None
+        if not connection.scalar(_IS_WHOLE, {"table": table_of(name)}):
+            return None
         here = update_rows(_GRAPHS).where(_G.tenant == self._tenant, _G.name == name)
-        return bool(connection.execute(here.values(used_at=func.now())).rowcount)
+        made_at: datetime | None = connection.scalar(here.values(used_at=func.now()).returning(_G.made_at))
+        return made_at
 
 
 def table_of(name: str) -> str:
@@ -228,6 +281,12 @@ _MAKING = text(
     " / 1024) || 'kB', true), set_config('max_parallel_maintenance_workers', '0', true),"
     " set_config('statement_timeout', '0', true)"
 )
+_SOON = text("SET LOCAL lock_timeout = '5s'")
+# Without its index a table still answers, after looking at every row; the index goes with the column and the extension.
+_IS_WHOLE = text(
+    "SELECT EXISTS (SELECT FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam"
+    " WHERE indrelid = to_regclass(:table) AND indisvalid AND amname = 'hnsw')"
+)
 _COPY_HEAD, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _COPIED_AT_ONCE = 4096
 
@@ -239,6 +298,20 @@ def _version(told: str) -> tuple[int, int]:
 
 def _wait_for_lock(connection: Connection, what: str) -> None:
     connection.execute(select(func.pg_advisory_xact_lock(_LOCKS, func.hashtext(what))))
+
+
+def _has_lock(connection: Connection, table: str) -> bool:
+    """Of who makes or drops this graph, until the transaction ends; nobody waits for it."""
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_LOCKS, func.hashtext(table)))))
+
+
+def _is_of_graph(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)  # none where the connection broke
+    return state is not None and not state.startswith(_NOT_THE_GRAPH)
+
+
+def _gone() -> GraphGoneError:
+    return GraphGoneError("a graph of items is gone", "it is made anew")
 
 
 def _prepare_making(connection: Connection, rows: Floats) -> None:

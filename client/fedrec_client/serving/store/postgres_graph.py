@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedrec.errors import StorageError
 from fedrec.recommend.index import Codes, EqualLengths
 from fedrec.recommend.live_model import Floats, GrowingRows
-from fedrec_client.serving.store.graph_book import GraphBook
+from fedrec_client.serving.store.graph_book import GraphBook, GraphGoneError
 
 # So many changed items are looked at one by one, or a tenth of all; with more a new graph is due.
 _LEAST_ROOM, _SHARE = 1000, 0.1
@@ -46,14 +46,28 @@ class PostgresGraph:
         """The graph of just these rows, found or made; None: another process makes it now. Raises StorageError."""
         lengths = EqualLengths.of(rows)
         name = book.name_of(rows)
-        if not book.holds(name):
-            if not book.make(name, lengths.augmented(rows)):
-                return None
-            with suppress(StorageError):  # they are dropped another time
-                book.drop_unused()
         graph = cls(book, name, lengths.centre, len(rows))
-        graph.candidates(rows[0], 200, 1)  # now rather than with a user: the first searches read it from the disk
+        made_at = book.made_at(name)
+        if made_at is not None and graph._is_searchable(rows[0]):
+            return graph
+        if not book.make(name, lengths.augmented(rows), broken=made_at):
+            return None
+        with suppress(StorageError):  # they are dropped another time
+            book.drop_unused()
+        graph._warm(rows[0])
         return graph
+
+    def _is_searchable(self, vector: Floats) -> bool:
+        """Whether the table that is listed is a graph still: somebody may have emptied, changed or dropped it."""
+        try:
+            self._warm(vector)
+        except GraphGoneError:
+            return False
+        return True
+
+    def _warm(self, vector: Floats) -> None:
+        """Now rather than with a user: the first searches read it from the disk."""
+        self.candidates(vector, 200, 1)
 
     def __len__(self) -> int:
         return self._n
