@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fedrec.recommend.live_model import Floats
 from fedrec.recommend.shelf import Item
@@ -13,7 +14,9 @@ from fedrec_client.serving.store.vector_book import remembering
 from tests.serving.conftest import Place
 
 
-def test_each_text_is_read_once_by_each_encoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [1, 5000])
+def test_each_text_is_read_once_by_each_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    monkeypatch.setattr("fedrec_client.serving.store.vector_book._MANY", many)
     store = ServingStore.open(f"sqlite:///{tmp_path / 's.sqlite'}")
     read: list[str] = []
 

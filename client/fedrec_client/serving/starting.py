@@ -51,7 +51,6 @@ class Starting:
 
         Raises: ConfigError: the port is taken, or strangers could listen or call. What `make` and the store raise.
         """
-        sys.setswitchinterval(_SWITCH_S)
         listener = listen(self.settings.http)
         try:
             service = Service(self.folder, self.settings)
@@ -79,6 +78,7 @@ class Starting:
         try:
             served = await asyncio.to_thread(self.make, self.say)
             await service.open(served, self.say)
+            sys.setswitchinterval(_SWITCH_S)  # not before: threads that read would take turns too often
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again would stall answers
             http = self.settings.http

@@ -309,14 +309,15 @@ async def open_tenant(
     """
     build = graphs.of(name, model.score_rows.shape[1])
     await asyncio.to_thread(seed_catalog, store, catalog)
-    counting = asyncio.ensure_future(asyncio.to_thread(count_chosen, store, settings))
     shelf, later = await asyncio.to_thread(open_shelf, store, catalog)
     state_bytes = (settings.model.state_mb << 20) // len(settings.tenant_names)
     engine = Engine(model.branch(), settings.model, encode, state_bytes)
     if later:
         say(f"{name}: {len(later)} items beyond the catalogue")
         await engine.add_items([text_of(item) for item in later])
-    trends = await asyncio.to_thread(load_trends, await counting, shelf, settings)
+    # Not beside what is read before: SQLite lets go of the interpreter at every row, and two would wait for each other.
+    chosen = await asyncio.to_thread(count_chosen, store, settings)
+    trends = await asyncio.to_thread(load_trends, chosen, shelf, settings)
     tenant = Tenant(
         name=name,
         settings=settings,
