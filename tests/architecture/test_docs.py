@@ -277,6 +277,22 @@ def test_what_is_told_of_partners_that_serve_while_they_train_is_what_was_record
     assert f"of {found['events_acknowledged']} events that services had acknowledged none was lost" in text
 
 
+def test_what_is_told_of_serving_is_what_was_recorded() -> None:
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    bench, scale, soak = (figures_of(f"serve-{name}.json") for name in ("bench", "scale", "soak"))
+    assert bench["errors"] == scale["errors"] == soak["lost"] == soak["failed_swaps"] == 0
+    assert (bench["reflected"], bench["reflection"]["tries"], soak["faults"]) == (1.0, 1000, {})
+    told = f"half of the answers within {bench['p50_ms']:.1f} ms and 99 of 100 within {bench['p99_ms']:.0f} ms"
+    assert f"{told}; {bench['recommendations_per_s']:.0f} lists a second" in text
+    assert f"{bench['sasrec_forward_ms'][1]:.1f} ms" in text
+    assert f"{scale['p50_ms']:.0f} ms and {scale['p99_ms']:.0f} ms" in text
+    assert f"{scale['index_recall']:.4f} of the exact ten in {scale['index_ms']:.1f} ms" in text
+    assert f"Scoring all takes {scale['exact_ms']:.1f} ms" in text
+    assert f"starts in {scale['start_s']:.0f} s" in text
+    assert f"of {soak['acknowledged']:,} acknowledged events none was lost" in text
+    assert f"{soak['swaps']} adapters took over" in text
+
+
 def test_what_is_told_of_a_load_is_what_was_recorded() -> None:
     text, load = (ROOT / "docs/operations.md").read_text(encoding="utf-8"), figures_of("network-load.json")
     assert f"On {load['cores']} cores" in text
