@@ -108,7 +108,7 @@ def test_no_cancel_is_under_way_when_a_connection_goes_to_others(book: GraphBook
             stopping = threads.submit(book.stop)
             assert hanging.is_asked.wait(30)
             began = time.monotonic()
-        assert time.monotonic() - began > 0.5  # until the cancel was given up
+        assert 0.5 < time.monotonic() - began < 15  # until the cancel was given up
         stopping.result()
     assert hanging.n_asked == 1
 
