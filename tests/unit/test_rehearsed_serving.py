@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -60,9 +61,11 @@ class World:
             ]
         )
 
-    def pay(self) -> None:
-        note_learnt(self.node.serving, self.store, self.settings, (1, 1))
+    def pay(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """As a round does, while more may come."""
         data = PartnerData.of(training_histories(self.store, self.settings, self.catalog))
+        meanwhile()
+        note_learnt(self.node.serving, self.store, self.settings, (1, 1))
         self.paid.add(event_of(KEY, question_of(PLAN, PLAN.parent_hash, data.fingerprint, "shop", (50, 0))))
 
     def found(self) -> PaidRows | None:
@@ -81,12 +84,17 @@ def world(tmp_path: Path, catalog: ItemCatalog, monkeypatch: pytest.MonkeyPatch)
 
 def test_rows_are_found_though_more_came_since(world: World) -> None:
     world.add("anna", 3, 1)
-    world.pay()
+    world.pay(lambda: world.add("carl", 7))
     world.add("bert", 2, 4)
     found = world.found()
     assert found is not None
-    assert (found.noted, found.seq, found.holds([3, 1]), found.holds([2, 4])) == (2, 2, True, False)
-    assert (seq_of(world.node, "e4"), seq_of(world.node, "never told")) == (4, 0)
+    assert (found.noted, found.seq, found.holds([3, 1]), found.holds([7]), found.holds([2, 4])) == (
+        3,
+        2,
+        True,
+        *2 * [False],
+    )
+    assert (seq_of(world.node, "e5"), seq_of(world.node, "never told")) == (5, 0)
 
 
 def test_other_rows_than_those_that_were_paid_for_are_not_found(world: World) -> None:

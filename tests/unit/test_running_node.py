@@ -61,6 +61,25 @@ def test_a_supernode_that_is_not_there_yet_is_no_failure(tmp_path: Path, caplog:
     assert not [record for record in caplog.records if record.name == "fedrec_client.executor"]
 
 
+def test_a_supernode_that_stays_away_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrec_client.executor._LONG_AWAY_S", 0.0)
+    monkeypatch.setattr("fedrec_client.executor._AWAY_S", 0.01)
+    replace_file(tmp_path / "executor.secret", b"s" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    stop = threading.Event()
+    thread = threading.Thread(target=Executor(address, tmp_path / "executor.secret", stop).run)
+    thread.start()
+    time.sleep(1.0)
+    stop.set()
+    thread.join(20.0)
+    assert [record.msg for record in caplog.records if record.name == "fedrec_client.executor"] == [
+        "no SuperNode listens at %s"
+    ]
+
+
 @pytest.mark.parametrize("leftover", [True, False])
 def test_a_socket_that_was_left_behind_is_no_worker(tmp_path: Path, leftover: bool) -> None:
     node = Node(tmp_path)

@@ -28,7 +28,7 @@ from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.stage import Stage
 
 _TENANT = "default"
-# Events that may have come between the note of how far a round reads, and its reading.
+# Events that may have come between the reading of a round and the note of how far it went.
 _MEANWHILE = 12
 
 
@@ -37,8 +37,8 @@ class PaidRows:
     """What a round was paid for. Private.
 
     Attributes:
-        noted: number of the latest event by the node's own note.
-        seq: the same, as the ledger's name shows it.
+        noted: number of the latest event by the node's own note, which is written once they are read.
+        seq: of the latest among them, as the ledger's name shows it; not above the note.
         histories: of all users, as item codes.
     """
 
@@ -97,7 +97,7 @@ def _plan(stage: Stage, number: int) -> RoundPlan:
 
 
 def _rows_by_age(node: Node, noted: int) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """What training would have read at events from some after the noted one back to that, in a copy of the store."""
+    """What training would have read at the noted event, and at some before it, in a copy of the store."""
     catalog, settings = read_catalog_bytes(Agreement.read(node).catalog), read_serving(node.serving)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -106,8 +106,7 @@ def _rows_by_age(node: Node, noted: int) -> Iterator[tuple[int, list[np.ndarray]
             there.backup(here)
         store = ServingStore.open(store_url(copy, "sqlite"))
         try:
-            latest = store.of(_TENANT).log.last_seq()
-            for seq in range(min(latest, noted + _MEANWHILE), noted - 1, -1):
+            for seq in range(noted, max(noted - _MEANWHILE, 0) - 1, -1):
                 with closing(sqlite3.connect(copy / "serving.sqlite")) as here, here:
                     here.execute("DELETE FROM events WHERE seq > ?", (seq,))
                 yield seq, training_histories(store, settings, catalog)

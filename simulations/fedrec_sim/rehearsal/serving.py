@@ -172,7 +172,7 @@ class ServingDay:
         new = [_LIKED[2], *_LIKED]  # the event that came last is dated first
         for name, shop in self.shops.items():
             paid = rows_paid_for(self.stage, name, 1)
-            is_there = paid is not None and paid.holds(new) and paid.noted >= seq_of(shop.node, "new-3")
+            is_there = paid is not None and paid.holds(new) and paid.seq >= seq_of(shop.node, "new-3")
             if name == "off":
                 is_there = paid is not None and not paid.holds(new)
             self.checks[f"rows_of_a_round_are_those_of_the_store: {name}"] = is_there
