@@ -41,7 +41,7 @@ class ReadingDesk:
 
     def __init__(self, reader: HistoryReader, batch_users: int, threads: int = 1) -> None:
         self._reader, self._batch_users, self._threads = reader, batch_users, threads
-        self._questions: queue.SimpleQueue[_Question | Hashable | None] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[_Question | tuple[Hashable] | None] = queue.SimpleQueue()
         self._waiting = 0
         self._closing, self._is_closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._work, name="readings", daemon=True)
@@ -116,7 +116,7 @@ class ReadingDesk:
                 (short if self._reader.grows(found.wanted) else whole).append(found)
                 may_wait = may_wait and not whole
             else:
-                key = found[0]  # type: ignore[index]  # a key in a tuple
+                (key,) = found
                 self._reader.forget(key)
                 for question in (*short, *whole):
                     if question.wanted.key == key:
