@@ -1,5 +1,6 @@
 """What the rehearsal of serving partners finds out must be able to come out badly."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from fedrec_client.settings import Node
 from fedrec_client.worker import PartnerData, event_of, question_of
 from fedrec_sim.cli_rehearse import rehearse
 from fedrec_sim.rehearsal import learnt
+from fedrec_sim.rehearsal.endings import _code_of
 from fedrec_sim.rehearsal.learnt import PaidRows, rows_paid_for, seq_of
 from fedrec_sim.rehearsal.shops import Shop, Visitors
 from fedrec_sim.rehearsal.stage import Actor, Stage
@@ -162,3 +164,11 @@ def test_a_shop_that_gets_no_list_says_who_and_where_to_look(tmp_path: Path) -> 
     with pytest.raises(RunError, match="shop: GET answers 500"):
         shop.told("GET", "/v1/recommend/anna")
     shop.close()
+
+
+def test_a_process_that_has_just_ended_has_its_code() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    assert _code_of(cast(Actor, SimpleNamespace(process=process))) == 3
+    with subprocess.Popen(["sleep", "60"]) as running:
+        assert _code_of(cast(Actor, SimpleNamespace(process=running))) is None
+        running.kill()

@@ -1,7 +1,9 @@
 """How nodes end: told to, interrupted, or without their first process; and what of them is left."""
 
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fedrec_sim.rehearsal.rehearse import Timeline
 from fedrec_sim.rehearsal.stage import Actor, Stage
@@ -23,7 +25,7 @@ def endings(stage: Stage, timeline: Timeline) -> dict[str, bool]:
         began = time.monotonic()
         end(actor)
         left = _left_over(actor)
-        ended = actor.process.returncode if actor.process is not None else None
+        ended = _code_of(actor)
         found[f"nothing_is_left_after_{name}"] = not left and code in (None, ended)
         timeline.note(f"{name}: {left} processes left after {time.monotonic() - began:.1f} s, code {ended}")
     return found
@@ -32,6 +34,13 @@ def endings(stage: Stage, timeline: Timeline) -> dict[str, bool]:
 def _terminate(actor: Actor) -> None:
     if actor.process is not None:
         actor.process.terminate()
+
+
+def _code_of(actor: Actor) -> int | None:
+    """Its exit code; None: it has not ended. One that has just ended is asked for first, or it would seem to run."""
+    with suppress(subprocess.TimeoutExpired):
+        return actor.process.wait(1.0) if actor.process is not None else None
+    return None
 
 
 def _left_over(actor: Actor) -> int:
