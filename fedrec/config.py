@@ -5,24 +5,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedrec.defence import AttackConfig, Defence
 from fedrec.errors import ConfigError
-from fedrec.rows import RowName, asked_epsilon, is_private, row_mode
+from fedrec.rows import RowName, is_private, row_mode
+from fedrec.sections.baselines import BaselinesConfig as BaselinesConfig
+from fedrec.sections.baselines import FedMFConfig as FedMFConfig
+from fedrec.sections.baselines import PFedRecConfig as PFedRecConfig
+from fedrec.sections.baselines import SASRecConfig as SASRecConfig
+from fedrec.sections.section import Count, Section
+from fedrec.sections.tracking import TrackerName as TrackerName
+from fedrec.sections.tracking import TrackingConfig as TrackingConfig
+from fedrec.sections.training import PartConfig as PartConfig
+from fedrec.sections.training import PlainConfig as PlainConfig
+from fedrec.sections.training import PrivateConfig as PrivateConfig
+from fedrec.sections.training import ShapeConfig as ShapeConfig
+from fedrec.sections.training import TunedConfig as TunedConfig
 
 FORMAT = 1
 ProtocolName = Literal["A", "B", "D", "split721", "global-time"]
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1000)]
-Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """`[data]`: which interactions, and how much of each user is read."""
 
     source: str = "ml-100k"
@@ -30,7 +35,7 @@ class DataConfig(_Section):
     max_history: Annotated[int, Field(ge=2, le=2000)] = 100
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """`[model]`: the frozen parts that every partner shares."""
 
     backbone: str = "smollm2-135m"
@@ -43,114 +48,6 @@ class ModelConfig(_Section):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
-
-
-class ShapeConfig(_Section):
-    """Sizes of what is trained; see `AdapterShape`."""
-
-    rank: Count = 8
-    item_dim: Annotated[int, Field(ge=0, le=1024)] = 0
-    summary_dim: Annotated[int, Field(ge=0, le=4096)] = 32
-    context_dim: Count = 32
-    score_dim: Count = 32
-    context_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    popularity_floor: Annotated[float, Field(gt=0)] = 1.0
-    head_start: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    item_rows: Annotated[int, Field(ge=0)] = 0
-    item_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
-    item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
-
-
-class PlainConfig(_Section):
-    """`[plain]`: the rows without privacy: first head and item vectors alone, then everything together."""
-
-    shape: ShapeConfig
-    head_rounds: Annotated[int, Field(ge=0)] = 8
-    head_local_epochs: Count = 1
-    head_epochs: Annotated[int, Field(ge=0)] = 8
-    head_learning_rate: Rate = 5e-3
-    rounds: Annotated[int, Field(ge=0)] = 4
-    local_epochs: Count = 1
-    central_epochs: Annotated[int, Field(ge=0)] = 4
-    local_only_epochs: Annotated[int, Field(ge=0)] = 4
-    batch_users: Count = 8
-    central_batch_users: Count = 32
-    learning_rate: Rate = 2.5e-3
-    server_learning_rate: Rate = 0.7
-    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    central_learning_rate: Rate = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-
-
-class PartConfig(_Section):
-    """`[[private.parts]]`: one part of the adapter, trained for some rounds with its share of the budget."""
-
-    part: Literal["prior", "head", "lora"]
-    rounds: Count
-    share: Share
-    sampling_prob: Share = 1.0
-    l2_clip_norm: Annotated[float, Field(gt=0)]
-    optimizer: Literal["sgd", "nesterov", "adam"]
-    server_learning_rate: Rate
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-
-
-class TunedConfig(_Section):
-    """`[[private.tuned]]`: what some private rows do otherwise, chosen for the noise that they bear."""
-
-    rows: Annotated[tuple[RowName, ...], Field(min_length=1)]
-    summary_dim: Annotated[int, Field(ge=0, le=4096)] | None = None
-    score_dim: Count | None = None
-    item_rows: Annotated[int, Field(ge=0)] | None = None
-    item_scale: Annotated[float, Field(gt=0, le=100)] | None = None
-    head_rounds: Count | None = None
-    head_learning_rate: Rate | None = None
-
-
-class PrivateConfig(_Section):
-    """`[private]`: the rows under user-level differential privacy; those with an epsilon in their name take that."""
-
-    epsilon: Annotated[float, Field(gt=0, le=100)] = 8.0
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    max_history: Annotated[int, Field(ge=0, le=2000)] = 0
-    noise_source: Literal["seeded", "secret"] = "seeded"
-    ledger: Literal["own", "pooled"] = "own"
-    shape: ShapeConfig
-    parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
-    tuned: tuple[TunedConfig, ...] = ()
-
-    def for_row(self, row: str) -> Self:
-        """These settings with what the row's name and `[[private.tuned]]` say of it."""
-        asked = asked_epsilon(row)
-        changed: dict[str, Any] = {} if asked is None else {"epsilon": asked}
-        for tuned in (one for one in self.tuned if row in one.rows):
-            shape = {name: getattr(tuned, name) for name in ("summary_dim", "score_dim", "item_rows", "item_scale")}
-            head = {"rounds": tuned.head_rounds, "server_learning_rate": tuned.head_learning_rate}
-            changed["shape"] = self.shape.model_copy(update=_given(shape))
-            changed["parts"] = tuple(p.model_copy(update=_given(head)) if p.part == "head" else p for p in self.parts)
-        return self.model_copy(update=changed)
-
-    @model_validator(mode="after")
-    def _shares_and_order(self) -> Self:
-        names = [part.part for part in self.parts]
-        problems = []
-        if len(set(names)) != len(names):
-            problems.append("each part may stand once")
-        if abs(sum(part.share for part in self.parts) - 1) > 1e-9:
-            problems.append("the shares of the parts must add up to 1")
-        if self.shape.dropout or self.shape.item_masking:
-            problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
-        if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
-            problems.append("the prior must come first: it says which items have a vector")
-        tuned = [row for one in self.tuned for row in one.rows]
-        if len(set(tuned)) != len(tuned) or not all(map(is_private, tuned)):
-            problems.append("tuned: name each row once, and private rows only")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
 
 
 class RoundsConfig(Defence):
@@ -168,63 +65,7 @@ class RoundsConfig(Defence):
     max_delta_norm: Annotated[float, Field(gt=0)] = 1e4
 
 
-class SASRecConfig(_Section):
-    """`[baselines.sasrec]`: as `fedrec tune sasrec` chose them (tuned/sasrec.json)."""
-
-    max_history: Annotated[int, Field(ge=2, le=2000)] = 200
-    hidden: Annotated[int, Field(ge=1, le=1024)] = 96
-    blocks: Annotated[int, Field(ge=1, le=16)] = 2
-    heads: Annotated[int, Field(ge=1, le=64)] = 1
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    learning_rate: Rate = 2e-3
-    batch_users: Count = 32
-    epochs: Count = 80
-    every: Count = 5
-    patience: Count = 3
-
-    @model_validator(mode="after")
-    def _heads_share_the_states(self) -> Self:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
-        return self
-
-
-class FedMFConfig(_Section):
-    """`[baselines.fedmf]`: as `fedrec tune fedmf` chose them (tuned/fedmf.json); an epoch is a round."""
-
-    factors: Annotated[int, Field(ge=1, le=1024)] = 32
-    learning_rate: Rate = 1.0
-    item_learning_rate: Rate = 3.0
-    l2: Annotated[float, Field(ge=0, le=100)] = 0.003
-    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
-    local_steps: Count = 1
-    epochs: Count = 400
-    every: Count = 10
-    patience: Count = 5
-
-
-class PFedRecConfig(_Section):
-    """`[baselines.pfedrec]`: as `fedrec tune pfedrec` chose them (tuned/pfedrec.json); an epoch is a round."""
-
-    factors: Annotated[int, Field(ge=1, le=1024)] = 64
-    learning_rate: Rate = 0.1
-    item_learning_rate: Annotated[float, Field(gt=0, le=1e6)] = 1e4
-    negatives: Annotated[int, Field(ge=1, le=1000)] = 4
-    local_steps: Count = 5
-    epochs: Count = 400
-    every: Count = 10
-    patience: Count = 5
-
-
-class BaselinesConfig(_Section):
-    """`[baselines]`: rows that others invented. Cheaper ones are tuned anew for each seed, by grids in their code."""
-
-    sasrec: SASRecConfig = SASRecConfig()
-    fedmf: FedMFConfig = FedMFConfig()
-    pfedrec: PFedRecConfig = PFedRecConfig()
-
-
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """`[evaluation]`: the protocol, and how often a round is looked at."""
 
     protocol: ProtocolName = "B"
@@ -232,7 +73,7 @@ class EvaluationConfig(_Section):
     watch_users: Annotated[int, Field(ge=0)] = 0
 
 
-class ColdStartConfig(_Section):
+class ColdStartConfig(Section):
     """`[cold_start]`: what `fedrec cold-start` withholds from training, and which rows it then asks."""
 
     rows: Annotated[tuple[RowName, ...], Field(min_length=1)] = ("popularity", "item_knn", "federated")
@@ -253,7 +94,7 @@ class ColdStartConfig(_Section):
         return self
 
 
-class SimulationConfig(_Section):
+class SimulationConfig(Section):
     """One simulation: data, model, partners and the rows of the ladder."""
 
     format: Literal[1]
@@ -272,6 +113,7 @@ class SimulationConfig(_Section):
     cold_start: ColdStartConfig = ColdStartConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     attack: AttackConfig = AttackConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     def for_row(self, row: str) -> Self:
         """The configuration as one of its rows takes it."""
@@ -363,10 +205,6 @@ def parse_config(values: dict[str, Any], place: str) -> SimulationConfig:
     except ValidationError as error:
         problems = [_problem(dict(item)) for item in error.errors()]
         raise ConfigError.of_all(problems, "see simulations/configs/demo.toml for every key", place) from error
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _problem(item: dict[str, Any]) -> str:

@@ -5,17 +5,20 @@ Commands import what needs torch when they run: it takes seconds, which `--help`
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 # Flower sends usage data unless told not to, and model files are fetched by `fedrec model fetch` alone.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import typer
+from pydantic import ValidationError
 
-from fedrec.config import SimulationConfig, load_config
+from fedrec.config import SimulationConfig, TrackerName, TrackingConfig, load_config
 from fedrec.errors import ConfigError, FedrecError
+from fedrec.tracking.trackers import refuse_missing
 from fedrec_sim import (
     bench,
     cli_cold_start,
@@ -65,15 +68,21 @@ app.command()(cli_robustness.robustness)
 app.command()(cli_serve.serve)
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration; repeat it.")]
+Track = Annotated[
+    str | None,
+    typer.Option("--track", help="mlflow, tensorboard, wandb (offline), by comma; docs/tracking.md"),
+]
 
 
 @app.command()
-def demo(overrides: Overrides = None, folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False) -> None:
+def demo(
+    overrides: Overrides = None, track: Track = None, folder: RunsFolder = DEFAULT_RUNS, as_json: AsJson = False
+) -> None:
     """Train 8 partners on MovieLens-100K under differential privacy, recommend, write a report. Some minutes.
 
     Example: `fedrec demo --set private.epsilon=2`
     """
-    _run(load_config(DEMO, tuple(overrides or ())), folder, as_json)
+    _run(load_config(DEMO, tuple(overrides or ())), folder, as_json, track=track)
 
 
 @app.command()
@@ -81,6 +90,7 @@ def simulate(
     config: Annotated[Path | None, typer.Option(help="A TOML file like simulations/configs/leaderboard.toml.")] = None,
     resume: Annotated[str | None, typer.Option(help="Name of a run to go on with.")] = None,
     overrides: Overrides = None,
+    track: Track = None,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -94,32 +104,59 @@ def simulate(
     if resume is not None and overrides:
         raise ConfigError("--set changes nothing in a run that has begun", "start a new run with --config")
     if config is not None:
-        _run(load_config(config, tuple(overrides or ())), folder, as_json)
+        _run(load_config(config, tuple(overrides or ())), folder, as_json, track=track)
     else:
-        _run(None, folder, as_json, resume=resume or "")
+        _run(None, folder, as_json, resume=resume or "", track=track)
 
 
-def _run(config: SimulationConfig | None, folder: Path, as_json: bool, resume: str = "") -> None:
+def _run(
+    config: SimulationConfig | None, folder: Path, as_json: bool, *, resume: str = "", track: str | None = None
+) -> None:
     """Run or resume; print the ladder at the end."""
     from fedrec_sim.ladder import run_ladder
     from fedrec_sim.rows import Stopped
+    from fedrec_sim.tracked import tracked
     from fedrec_sim.world import load_world, settle_hardware
 
+    asked = None if track is None else _trackers(track)
     name = config.name if config else resume
     with hold_run(folder, name, resume=config is None) as place, until_ctrl_c() as stop:
         # A run that cannot begin must not move the results of an earlier one aside: the world comes first.
         wanted = read_run(place).config if config is None else settle_hardware(config)
+        trackers = wanted.tracking.to if asked is None else asked
+        refuse_missing(trackers)
         world = load_world(wanted, lambda step: None if as_json else console.print(f"[dim]{step}[/dim]"))
         run = resume_run(place) if config is None else start_run(place, wanted, command_line())
         if ", then " in run.commit:
             errors.print(f"this run was worked on by several versions of the code: {run.commit}")
         try:
-            with LiveView(quiet=as_json, protocol=run.config.evaluation.protocol) as view:
-                summary = run_ladder(run, world, view.update, stop)
+            with (
+                LiveView(quiet=as_json, protocol=run.config.evaluation.protocol) as view,
+                tracked(run, trackers, lambda words: errors.print(words, markup=False, highlight=False)) as rows,
+            ):
+                summary = run_ladder(run, world, _both(view.update, rows.update), stop)
         except Stopped:
             errors.print(f"stopped; go on with: fedrec simulate --resume {name}")
             raise typer.Exit(EXIT_STOPPED) from None
     _show(summary, folder / name, as_json)
+
+
+def _trackers(names: str) -> tuple[TrackerName, ...]:
+    """Raises ConfigError: a name that is none of a tracker."""
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    try:
+        return TrackingConfig(to=asked).to
+    except ValidationError as error:
+        known = ", ".join(get_args(TrackerName))
+        raise ConfigError(f"--track {names!r}: there are {known}, each once", "--track mlflow,tensorboard") from error
+
+
+def _both(first: Callable[[Json], None], second: Callable[[Json], None]) -> Callable[[Json], None]:
+    def told(event: Json) -> None:
+        first(event)
+        second(event)
+
+    return told
 
 
 def _show(summary: Json, folder: Path, as_json: bool) -> None:

@@ -122,7 +122,8 @@ def run_row(context: RowContext) -> Json:
         case _ if mode:
             result = _federated_private(context, mode)
     result |= {"row": context.row, "seed": context.seed}
-    context.on_event({"event": "row_done", "row": context.row, "seed": context.seed, "test": result["test"]})
+    done = {"event": "row_done", "row": context.row, "seed": context.seed, "test": result["test"]}
+    context.on_event({**done, "privacy": result.get("privacy")})
     return result
 
 

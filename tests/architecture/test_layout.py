@@ -25,6 +25,10 @@ BASE |= {
     "fedrec.key_statements",
     "fedrec.logs",
     "fedrec.processes",
+    "fedrec.sections.baselines",
+    "fedrec.sections.section",
+    "fedrec.sections.tracking",
+    "fedrec.sections.training",
     "fedrec.toml",
 }
 SERVER = BASE | {"fedrec.wire", "fedrec.terms", "fedrec.model.adapter", "fedrec.privacy.plan", "fedrec.aggregation"}
@@ -45,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
+    "fedrec.tracking": BASE,
     "fedrec.registry": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec_server": SERVER,
     # Within the coordinator: what partners reach knows nothing of administration, nor of what drives rounds.

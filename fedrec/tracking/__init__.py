@@ -1,0 +1,1 @@
+"""Experiment trackers behind one small Protocol: MLflow, TensorBoard, Weights & Biases. Each is an optional extra."""
