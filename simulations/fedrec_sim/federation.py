@@ -27,7 +27,7 @@ from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds.masked import MaskedRounds
 from fedrec_server.rounds.schedule import RoundSpec
 from fedrec_sim.grid import InProcessGrid
-from fedrec_sim.partners import Partners
+from fedrec_sim.partners import Account, Partners
 from fedrec_sim.run import Run
 from fedrec_sim.world import Corpus, World
 
@@ -91,9 +91,10 @@ def federate(
     on_event: OnEvent,
     stop: Callable[[], bool],
     before_answer: Callable[[int], None] = lambda _: None,
+    account: Account | None = None,
 ) -> Federation:
-    """Set up partners, plan, schedule and coordinator of one row."""
-    partners = partners_of(world, corpus, run, row=row, seed=seed, mode=mode)
+    """Set up partners, plan, schedule and coordinator of one row; with an account that others share, if there is."""
+    partners = partners_of(world, corpus, run, row=row, seed=seed, mode=mode, account=account)
     config, model, plan = partners.config, partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     partners.enrol(begun=registry.head() is not None)
@@ -132,7 +133,9 @@ def federate(
     return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
 
 
-def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode) -> Partners:
+def partners_of(
+    world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode, account: Account | None = None
+) -> Partners:
     """The partners of a row, the same in every process that makes them of the same run."""
     config = world.config.for_row(row)
     model = world.model(config.plain.shape if mode == "none" else config.private.shape, seed)
@@ -140,7 +143,7 @@ def partners_of(world: World, corpus: Corpus, run: Run, *, row: str, seed: int, 
     if plan is not None:
         refuse_delta(plan, len(corpus.histories))
     shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
-    return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares)
+    return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares, account)
 
 
 def masked_rounds(partners: Partners) -> MaskedRounds | None:

@@ -34,6 +34,21 @@ from fedrec_sim.world import Corpus
 KEPT_WORKERS = 64
 
 
+@dataclass(frozen=True)
+class Account:
+    """One budget for several trainings on the same data, as a search's trials are.
+
+    Attributes:
+        folder: of every partner's ledger.
+        dataset: name of the data in them.
+        epsilon: that all trainings together may cost, at each one's own delta.
+    """
+
+    folder: Path
+    dataset: str
+    epsilon: float
+
+
 @dataclass
 class Partners:
     """The partners of one row.
@@ -43,6 +58,7 @@ class Partners:
         model: shared; each worker loads the round's adapter first.
         plan: that all of them agreed to, or None without privacy.
         shares: user positions of each partner.
+        account: shared with other trainings; None: the row has one of its own.
         stand_in: takes a partner's name and worker and gives who answers in its place: itself, or somebody hostile.
     """
 
@@ -54,6 +70,7 @@ class Partners:
     model: PeftModel = field(repr=False)
     plan: PrivacyPlan | None
     shares: tuple[np.ndarray, ...] = field(repr=False)
+    account: Account | None = None
     stand_in: Callable[[str, Worker], RoundWorker] = field(default=lambda _, worker: worker, repr=False)
     _kept: OrderedDict[str, RoundWorker] = field(default_factory=OrderedDict, repr=False)
     _desks: dict[str, SumDesk] = field(default_factory=dict, repr=False)
@@ -89,7 +106,7 @@ class Partners:
             return
         private = self.config.private
         for name in self.names:
-            ledger = self._ledger(name)
+            ledger = self.ledger(name)
             if isinstance(ledger, PooledLedger):
                 ledger.enrol(private.epsilon, private.delta, begun=begun)
             else:
@@ -166,7 +183,7 @@ class Partners:
             model=self.model,
             data=PartnerData.of(self.corpus.trained_on(users)),
             plan=self.plan,
-            ledger=self._ledger(name) if self.plan else None,
+            ledger=self.ledger(name) if self.plan else None,
             noise_root=self._noise_root(name),
             plain=settings,
             most_users=self._most_users,
@@ -181,7 +198,7 @@ class Partners:
         Rows and seeds of a simulation are what-if worlds: none of them knows what another released. So each has data
         sets of its own; outside simulations a data set has one ledger, whatever is trained on it.
         """
-        path, private = self._ledger_path(name), self.config.private
+        path = self._ledger_path(name)
         if begun and not path.is_file():
             raise LedgerError(
                 f"{path}: the ledger of a run that has begun is missing", "restore it, or start a new run"
@@ -191,11 +208,12 @@ class Partners:
             return
         with storage_errors(path.parent):
             make_folders(path.parent)
-        budget = {"budget_epsilon": private.epsilon, "budget_delta": private.delta}
+        epsilon = self.account.epsilon if self.account else self.config.private.epsilon
+        budget = {"budget_epsilon": epsilon, "budget_delta": self.config.private.delta}
         PrivacyLedger.create(path, partner=name, dataset=self._dataset, **budget)
 
-    def _ledger(self, name: str) -> PrivacyLedger:
-        """Not opened yet: every use checks all of it."""
+    def ledger(self, name: str) -> PrivacyLedger:
+        """A partner's; not opened yet: every use checks all of it."""
         if self.config.private.ledger == "pooled":
             return PooledLedger(self._pool, partner=name, dataset=self._dataset)
         return PrivacyLedger(self._ledger_path(name), partner=name, dataset=self._dataset)
@@ -211,10 +229,11 @@ class Partners:
 
     @property
     def _dataset(self) -> str:
-        return f"{self.config.data.source}/{self.label}"
+        return self.account.dataset if self.account else f"{self.config.data.source}/{self.label}"
 
     def _ledger_path(self, name: str) -> Path:
-        return self.run.folder / "ledger" / self.label / f"{name}.sqlite"
+        folder = self.account.folder if self.account else self.run.folder / "ledger" / self.label
+        return folder / f"{name}.sqlite"
 
     def _noise_root(self, partner: str) -> bytes:
         """Each partner's own noise key: from the run's seed, or from a secret of the run folder."""

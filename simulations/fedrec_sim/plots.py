@@ -204,6 +204,58 @@ def plot_popularity(
         return _svg(figure, name, alt)
 
 
+def plot_trials(at: Sequence[int], values: Sequence[float], *, ylabel: str, name: str, alt: str) -> str:
+    """A search: each finished trial as a dot, the best so far as a step."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.4)
+        axes.plot(at, values, "o", ms=4, color=_colour(0), label="trial")
+        axes.step(at, np.maximum.accumulate(values), where="post", color=_colour(1), ls=_dashes(1), label="best so far")
+        axes.set_xlabel("trial")
+        axes.set_ylabel(ylabel)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        figure.legend(loc="outside upper left", ncols=2)
+        return _svg(figure, name, alt)
+
+
+def plot_parallel(
+    columns: Sequence[tuple[str, Sequence[int | float | str]]], values: Sequence[float], *, name: str, alt: str
+) -> str:
+    """Parallel coordinates: a line for each trial over its settings, darker the better; every column has its own ends.
+
+    Args:
+        columns: (heading, one value a trial); numbers from their lowest to their highest, words in order.
+        values: what trials are judged by, one a trial; the best is thick.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.8)
+        heights = np.array([_heights(column) for _, column in columns])
+        ranks = np.argsort(np.argsort(values))
+        for trial, rank in enumerate(ranks):
+            is_best = rank == len(values) - 1
+            look = {"lw": 2.4, "color": _colour(1)} if is_best else {"lw": 1.0, "color": _colour(0)}
+            axes.plot(heights[:, trial], alpha=1.0 if is_best else 0.15 + 0.6 * rank / len(values), **look)
+        for place, (heading, column) in enumerate(columns):
+            axes.axvline(place, color=_MUTED, lw=0.8)
+            low, high = (column[int(pick(heights[place]))] for pick in (np.argmin, np.argmax))
+            for height, value in ((-0.06, low), (1.06, high)):
+                shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+                axes.annotate(shown, (place, height), ha="center", va="center", fontsize=7.5)
+            axes.annotate(heading, (place, -0.17 - 0.09 * (place % 2)), ha="center", va="center", fontsize=6.5)
+        axes.set_ylim(-0.32, 1.14)
+        axes.set_axis_off()
+        return _svg(figure, name, alt)
+
+
+def _heights(column: Sequence[int | float | str]) -> list[float]:
+    """Where values stand between the column's ends, 0 to 1."""
+    known: list[Any] = sorted(set(column))  # numbers alone, or words alone
+    if all(isinstance(value, str) for value in known):
+        return [known.index(value) / max(1, len(known) - 1) for value in column]
+    low, high = float(known[0]), float(known[-1])
+    return [(float(value) - low) / ((high - low) or 1.0) for value in column]
+
+
 def standalone(svg: str) -> str:
     """A plot as the text of a file of its own."""
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"

@@ -20,6 +20,7 @@ from fedrec.training.local import PlainSettings, train_plain
 from fedrec_client.worker import mean_counts
 from fedrec_sim.baseline_rows import Bench, fit_floor
 from fedrec_sim.federation import Federation, cosine, federate
+from fedrec_sim.partners import Account
 from fedrec_sim.run import Json, Run, write_json
 from fedrec_sim.world import Corpus, World
 
@@ -37,6 +38,7 @@ class RowContext:
     Attributes:
         on_event: takes progress for the live view and events.jsonl.
         stop: true once a person asked to stop.
+        watches: whether validation is looked at while rounds go on.
         on_scorer: takes each scorer as it is about to rank test items, which is the last that a row does with it.
     """
 
@@ -48,6 +50,7 @@ class RowContext:
     on_event: Callable[[Json], None]
     stop: Callable[[], bool]
     before_answer: Callable[[int], None] = field(default=lambda _: None)
+    watches: bool = True
     on_scorer: Callable[[Scorer], None] = field(default=lambda _: None)
 
     def sums(self, scorer: Scorer, which: str, users: np.ndarray | None = None) -> MetricSums:
@@ -227,7 +230,7 @@ def _set_prior(model: PeftModel, histories: Sequence[np.ndarray], n_items: int) 
 
 
 def _federated_plain(context: RowContext) -> Json:
-    federation = _federation(context, "none")
+    federation = federation_of(context, "none")
     federation.run()
     if context.stop():
         raise Stopped
@@ -250,7 +253,7 @@ def _federated_plain(context: RowContext) -> Json:
 
 def _federated_private(context: RowContext, mode: Mode) -> Json:
     """The last round is what is reported: choosing a round by private validation data would have to be charged."""
-    federation = _federation(context, mode)
+    federation = federation_of(context, mode)
     state = federation.run()
     if context.stop():
         raise Stopped
@@ -265,7 +268,9 @@ def _federated_private(context: RowContext, mode: Mode) -> Json:
     }
 
 
-def _federation(context: RowContext, mode: Mode) -> Federation:
+def federation_of(context: RowContext, mode: Mode, account: Account | None = None) -> Federation:
+    """A federated row, ready to run, whose committed rounds are looked at."""
+
     def on_event(event: Json) -> None:
         event = {**event, "row": context.row, "seed": context.seed, "rounds": len(federation.schedule)}
         if event["event"] == "round_committed":
@@ -282,6 +287,7 @@ def _federation(context: RowContext, mode: Mode) -> Federation:
         on_event=on_event,
         stop=context.stop,
         before_answer=context.before_answer,
+        account=account,
     )
     watching = ModelRecommender(federation.model, federation.config.data.max_history, remember=True)
     return federation
@@ -293,7 +299,7 @@ def _look(context: RowContext, federation: Federation, recommender: ModelRecomme
     found: Json = {"epsilon": federation.epsilon_after(number), "validation": None}
     if found["epsilon"] is not None:
         found["epsilon_allowed"] = federation.config.private.epsilon
-    if number % evaluation.every_rounds == 0 or number == len(federation.schedule):
+    if context.watches and (number % evaluation.every_rounds == 0 or number == len(federation.schedule)):
         n_users = len(context.corpus.splits)
         watched = evaluation.watch_users or n_users
         users = np.random.default_rng(context.seed).permutation(n_users)[:watched]

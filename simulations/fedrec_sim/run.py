@@ -99,7 +99,7 @@ def start_run(folder: Path, config: SimulationConfig, command: str) -> Run:
 
     Raises: StorageError: no space or no permission.
     """
-    run = Run(folder, config, command, datetime.now(UTC).isoformat(timespec="seconds"), commit_of_checkout())
+    run = draft_run(folder, config, command)
     with storage_errors(folder):
         if folder.exists():
             _set_aside(folder)
@@ -107,6 +107,11 @@ def start_run(folder: Path, config: SimulationConfig, command: str) -> Run:
         (folder / "rows").mkdir()
     _write_header(run)
     return run
+
+
+def draft_run(folder: Path, config: SimulationConfig, command: str) -> Run:
+    """A run that is not begun: nothing is written."""
+    return Run(folder, config, command, datetime.now(UTC).isoformat(timespec="seconds"), commit_of_checkout())
 
 
 def resume_run(folder: Path) -> Run:
