@@ -81,7 +81,7 @@ def _best_weight(base: Scores, wish: Scores, asked: Sequence[_Asked], seed: int)
 
 
 def _figures(scores: Scores, asked: Sequence[_Asked], seed: int) -> dict[str, float]:
-    ties = np.random.default_rng(seed).random(scores.shape[1])
+    ties = np.random.default_rng(seed).permutation(scores.shape[1]).astype(np.float64)
     values: list[float] = []
     for row, one in zip(scores, asked, strict=True):
         open_row = np.array(row, np.float64)
