@@ -16,6 +16,7 @@ from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import SharedModel, encoder_folder, load_shared
 from fedrec.privacy.ledger_view import LedgerView
+from fedrec.query.query_model import QuerySource, load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
 from fedrec_client.agreement import Agreement
@@ -98,7 +99,8 @@ class NodeModels:
             catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
         )
         self.began = PromotionBook(self.node.serving).at_start(self.newest())
-        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash)
+        queries = load_query_model(QuerySource(catalog, folder, encoder_folder(config), config.layers), cache_dir())
+        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash, queries)
 
     def newest(self) -> Candidate | None:
         """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""

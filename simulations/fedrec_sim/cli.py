@@ -25,6 +25,7 @@ from fedrec_sim import (
     cli_data,
     cli_federation,
     cli_privacy,
+    cli_query,
     cli_rehearse,
     cli_robustness,
     cli_runs,
@@ -60,6 +61,7 @@ app.add_typer(cli_privacy.privacy, name="privacy")
 app.add_typer(bench.bench, name="bench")
 app.add_typer(cli_federation.federation, name="federation")
 app.add_typer(cli_tune.tune, name="tune")
+app.add_typer(cli_query.query, name="query")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)

@@ -152,35 +152,40 @@ def recommend(
     run: RunName = "demo",
     user: Annotated[str | None, typer.Option(help="A user of the run's data.")] = None,
     history: Annotated[list[str] | None, typer.Option(help="A title someone new has liked; repeat it.")] = None,
+    words: Annotated[str | None, typer.Option("--query", help="What is wanted, in words.")] = None,
     k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend to a user of the data, or to someone new.
+    """Recommend to a user of the data, or to someone new; of what they ask for in words, if they do.
+
+    A request in words needs a reader, see `fedrec query train`.
 
     Examples: `fedrec recommend --run demo --user 42 -k 10` ·
-    `fedrec recommend --history "Toy Story (1995)" --history "Heat (1995)"`
+    `fedrec recommend --history "Toy Story (1995)" --history "Heat (1995)"` ·
+    `fedrec recommend --user 42 --query "a quiet 90s thriller, no horror"`
     """
+    from fedrec_sim.queries.reading import Asking
     from fedrec_sim.serving import load_adapter, titles_history, user_history
     from fedrec_sim.serving import recommend as recommend_items
     from fedrec_sim.world import load_world, on_any_device
 
-    if (user is None) == (not history):
+    if (user is not None and history) or (user is None and not history and words is None):
         raise ConfigError("give either --user or --history", 'for example --user 42, or --history "Heat (1995)"')
     held = read_run(folder / run)
     world = load_world(on_any_device(held.config))
     adapter = load_adapter(held, world)
     seen = user_history(world, held, user) if user is not None else titles_history(world, history or [])
-    items = recommend_items(adapter, world, np.asarray(seen), k)
+    asked = Asking.of(world, words) if words else None
+    items = recommend_items(adapter, world, np.asarray(seen, np.int32), k, asked.scores if asked else None)
     if as_json:
-        emit_json(
-            {
-                "run": run,
-                "adapter": {"version": adapter.card.version, "hash": adapter.card.adapter_hash},
-                "items": items,
-            }
-        )
+        version = {"version": adapter.card.version, "hash": adapter.card.adapter_hash}
+        understood = {"understood": asked.told} if asked else {}
+        emit_json({"run": run, "adapter": version, **understood, "items": items})
         return
+    if asked:
+        said = {name: value for name, value in asked.told.items() if value}
+        console.print(f"understood: {printable(str(said))}", highlight=False, markup=False)
     table = Table("", "title", "score", "why", title=f"{run}, adapter {adapter.card.version}")
     for place, item in enumerate(items, start=1):
         title, reason = (Text(printable(str(item[key]))) for key in ("title", "reason"))

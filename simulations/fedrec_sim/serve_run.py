@@ -10,6 +10,7 @@ from fedrec.errors import RunError
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import encoder_folder
+from fedrec.query.query_model import load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
 from fedrec.rows import is_private
@@ -21,6 +22,7 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
+from fedrec_sim.queries.reading import query_source
 from fedrec_sim.run import Run, read_json, read_run
 from fedrec_sim.serving import load_adapter, row_handed_on
 from fedrec_sim.world import World, load_world, on_any_device
@@ -108,7 +110,8 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash)
+    queries = load_query_model(query_source(world), cache_dir())
+    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash, queries)
 
 
 def text_encoder(world: World) -> TextEncoder:

@@ -14,8 +14,9 @@ from fedrec.model.adapter_folder import AdapterCard, adapter_shape, read_adapter
 from fedrec.model.recommender import write_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.privacy.statement_page import statement_page
+from fedrec.query.query_model import QUERY_WEIGHT
 from fedrec.recommend.explain import leave_one_out
-from fedrec.recommend.recommender import ModelRecommender
+from fedrec.recommend.recommender import ModelRecommender, top_k
 from fedrec.registry.registry import Registry
 from fedrec.rows import handed_on_row, is_private
 from fedrec_sim.run import Json, Run, read_json
@@ -118,9 +119,18 @@ def titles_history(world: World, titles: Sequence[str]) -> np.ndarray:
     return np.array(codes, dtype=np.int32)
 
 
-def recommend(adapter: LoadedAdapter, world: World, history: np.ndarray, k: int) -> list[Json]:
-    """The k best unseen items with titles, scores and reasons."""
+def recommend(
+    adapter: LoadedAdapter, world: World, history: np.ndarray, k: int, wish: np.ndarray | None = None
+) -> list[Json]:
+    """The k best unseen items with titles, scores and reasons.
+
+    Args:
+        wish: nats to be added to each item's score, `[items]`, by a request in words.
+    """
     ranked = adapter.recommender.rank(history, k)
+    if wish is not None:
+        scores = (adapter.recommender.score([history])[0] + QUERY_WEIGHT * wish).astype(np.float32)
+        ranked = top_k(scores, history, k, ranked.source)
     reasons = leave_one_out(adapter.recommender, history, ranked)
     return [
         {

@@ -305,3 +305,14 @@ def test_what_is_told_of_a_load_is_what_was_recorded() -> None:
             for name in ("superlink", "gateway", "driver")
         ]
         assert f"| {size['partners']:,} | {counts} | {wire} | {' | '.join(costs)} |" in text, size["partners"]
+
+
+def test_what_is_told_of_requests_in_words_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/requests.md").read_text(encoding="utf-8"), figures_of("requests.json")
+    rows = [found["searches"][name] for name in ("reader", "encoder", "bm25")]
+    told = [value for row in rows for value in (row["precision_at_10"], *row["by_words"].values())]
+    told += [row["mean"] for name, row in found["personal"]["ndcg_at_10"].items() if name != "popular"]
+    told += [found["searches"]["reader"]["by_kind"][kind] for kind in ("one", "one_not", "decade", "like")]
+    for value in (*told, found["chinese"]["precision_at_10"]):
+        assert f"{value:.3f}".lstrip("0") in text, value
+    assert found["personal_ndcg_at_10"] > found["request_ndcg_at_10"]

@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.privacy": BASE,
     "fedrec.model": BASE | {"fedrec.data"},
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
+    "fedrec.query": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
+    | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.query.query_model import QUERY_WEIGHT, QueryModel
 from fedrec.recommend.arms import arm_of
 from fedrec.recommend.arrangement import Audience, Placed, arrange
 from fedrec.recommend.compiled_rules import CompiledRules
@@ -27,6 +28,7 @@ from fedrec_client.serving.records import Answer, Query, Ranked, Shown, Source
 from fedrec_client.serving.sources import Sources
 from fedrec_client.serving.tenant import SESSION, Tenant
 from fedrec_client.serving.tracing import span
+from fedrec_client.serving.wording import Wish, Wording
 
 Mask = NDArray[np.bool_]
 
@@ -38,6 +40,7 @@ class _Request:
     Attributes:
         found: who asks, as the tenant knows them; `person`: the same with the events of the query.
         near: codes that the graph of items found, if it was asked.
+        wish: of a request in words.
     """
 
     query: Query
@@ -51,6 +54,7 @@ class _Request:
     began: float
     cursor: Cursor = field(default=EMPTY)
     near: Codes | None = None
+    wish: Wish | None = None
 
 
 class Lists:
@@ -58,10 +62,12 @@ class Lists:
 
     Args:
         cursor_key: 32 secret bytes; cursors outlive a restart with the same ones.
+        queries: reads requests in words; None: they are refused.
     """
 
-    def __init__(self, tenant: Tenant, policy: Policy, cursor_key: bytes) -> None:
+    def __init__(self, tenant: Tenant, policy: Policy, cursor_key: bytes, queries: QueryModel | None = None) -> None:
         self._tenant, self._policy, self._cursor_key = tenant, policy, cursor_key
+        self.wording = Wording(tenant, queries)
         self.sources = Sources(tenant)
         self.ranking = Ranking(tenant)
         self.explaining = Explaining(tenant)
@@ -69,10 +75,13 @@ class Lists:
     async def recommend(self, query: Query) -> Answer:
         """The best items for somebody, from the first of the sources that have any; the others fill up.
 
-        Raises: DataError: the cursor is none, or somebody else's. ConfigError: the filter is faulty.
+        Of a request in words the items that answer it, by how well they do and by how well they suit.
+
+        Raises: DataError: the cursor is none, or somebody else's. ConfigError: the filter is faulty, or nobody taught
+            a reader of requests.
         """
         wanted = query.n + query.offset
-        request = await self._request(query, wanted)
+        request = await self._request(query, 0 if query.words else wanted)
         blocked = self._blocked(request) | ~self._asked_for(request)
         with span("arrange"):
             ranked = self._chain(request, blocked, wanted)[query.offset :]
@@ -157,9 +166,11 @@ class Lists:
         if query.session:
             person = person.with_session(self._session(query))
         arm = query.arm or arm_of(key or uuid.uuid4().hex, self._shares, "fedrec")
+        understood = await self.wording.read(query.words) if query.words else None
         model, vector, near = await self._vector(query, person, arm, wanted)
         rules = self._policy.table.in_force(now, person.labels, arm)
-        return _Request(query, found, person, model, vector, arm, rules, now, began, cursor, near)
+        wish = self.wording.wish(understood) if understood else None
+        return _Request(query, found, person, model, vector, arm, rules, now, began, cursor, near, wish)
 
     async def _vector(
         self, query: Query, person: Person, arm: str, wanted: int
@@ -212,10 +223,13 @@ class Lists:
         return mask
 
     def _chain(self, request: _Request, blocked: Mask, wanted: int) -> list[Ranked]:
-        """Sources in the order of `[fallback]`, until the list is full."""
+        """Sources in the order of `[fallback]`, until the list is full; the model alone for a request in words."""
         ranked: list[Ranked] = []
         blocked, before = blocked.copy(), len(request.cursor.shown)
-        for source in self._tenant.settings.fallback.chain:
+        chain: Sequence[Source] = self._tenant.settings.fallback.chain
+        if request.wish is not None:
+            chain = [_speaker(request.query, request.person) or "popular"]
+        for source in chain:
             n = wanted - len(ranked)
             found = self._candidates(source, request, blocked, n) if n > 0 else None
             if found is None:
@@ -231,6 +245,13 @@ class Lists:
         self, source: Source, request: _Request, blocked: Mask, n: int
     ) -> tuple[Codes, NDArray[np.floating]] | None:
         """Codes of one source with their scores; None if it has nothing to say."""
+        if request.wish is not None:  # of somebody without a history, the model tells popularity
+            scores = (
+                request.model.scores(request.vector[None])[0]
+                + QUERY_WEIGHT * request.wish.scores[: request.model.n_items]
+            )
+            codes = self.ranking.candidates(request, scores, blocked, n)
+            return codes, scores[codes]
         if source in ("model", "session"):
             if source != _speaker(request.query, request.person):
                 return None
@@ -317,7 +338,8 @@ class Lists:
             )
             tenant.note_shown(shown, request.found)
         took_ms = 1000 * (time.perf_counter() - request.began)
-        return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms)
+        understood = request.wish.understood if request.wish else None
+        return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms, understood)
 
 
 def _columns(ranked: Sequence[Ranked]) -> dict[str, tuple[float | None, ...]]:
@@ -340,4 +362,4 @@ def _speaker(query: Query, person: Person) -> Source | None:
 def _owner(query: Query) -> str:
     """Whose list, and of what: other filters make another list, in which a cursor of this one has no place."""
     events = hashlib.sha256("\0".join(f"{e.type} {e.item}" for e in query.session).encode()).hexdigest()
-    return "\0".join([query.user, query.session_id, *query.categories, query.filter, query.arm, events])
+    return "\0".join([query.user, query.session_id, *query.categories, query.filter, query.arm, query.words, events])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedrec.errors import DataError
+from fedrec.query.query_model import Understood
 from fedrec.recommend.shelf import Item, Json
 
 # Of imported rows: they made a history before anybody said what events mean, and always do.
@@ -72,6 +73,7 @@ class Query:
         session: events of now, oldest first, which need not be stored.
         session_id: of a session whose stored events are read, where no user is named.
         n, offset: how many, from which place of the ranking on.
+        words: what is wanted, as a person says it; "" for nothing said.
         categories: an item must be of each.
         exclude: items that must not be in it.
         candidates: rank these and no others, seen or not; None: all items.
@@ -88,6 +90,7 @@ class Query:
     session_id: str = ""
     n: int = 10
     offset: int = 0
+    words: str = ""
     categories: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     candidates: tuple[str, ...] | None = None
@@ -143,6 +146,7 @@ class Answer:
         adapter: version that made it, "round-0031", say; "none" without one.
         cursor: for the next page; "" if there is none.
         took_ms: milliseconds in the service.
+        understood: of a request in words; None without one.
     """
 
     id: str
@@ -151,6 +155,7 @@ class Answer:
     adapter: str = "none"
     cursor: str = ""
     took_ms: float = 0.0
+    understood: Understood | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.query.query_model import QueryModel
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
@@ -44,12 +45,14 @@ class Served:
         model: an adapter version over it.
         encode: text features of items that came later.
         encoder: identity of what encodes, recipe and catalogue included.
+        queries: reads requests in words; None: nobody taught it.
     """
 
     catalog: ItemCatalog = field(repr=False)
     model: LiveModel = field(repr=False)
     encode: Callable[[Sequence[str]], Floats] = field(repr=False)
     encoder: str = ""
+    queries: QueryModel | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -138,7 +141,7 @@ class Service:
                 say,
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
-            lists = Lists(tenant, policy, key)
+            lists = Lists(tenant, policy, key, served.queries)
             learning = LearningToRank(tenant, lists.ranking)
             await learning.restore()
             await _warm(lists, tenant)

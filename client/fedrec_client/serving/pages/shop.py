@@ -57,6 +57,21 @@ class Listed:
     shown: int
 
 
+@dataclass(frozen=True, repr=False)
+class Found:
+    """What a search gave.
+
+    Attributes:
+        named: items with these words.
+        meant: others, the best answers first.
+        understood: what the words were taken to ask for; "" where nothing reads them.
+    """
+
+    named: tuple[Item, ...]
+    meant: tuple[Item, ...]
+    understood: str = ""
+
+
 class Shop:
     """The storefront of every tenant."""
 
@@ -128,15 +143,21 @@ class Shop:
         self._metrics.count_events("own", told.accepted)
         return found
 
-    async def found(self, visitor: Visitor, words: str) -> tuple[list[Item], list[Item]]:
-        """Items with these words, and others that mean something like them."""
+    async def found(self, visitor: Visitor, words: str) -> Found:
+        """Items with these words, and others that answer the request; without a reader, that mean something like it."""
         one = self.of(visitor)
         named = (await asyncio.to_thread(one.tenant.store.items.page, 4 * _FOUND, "", words))[0]
         shown = [item for item in named if item.id in one.tenant.shelf and not item.is_hidden][:_FOUND]
         meaning = self._meaning.setdefault(visitor.tenant, Meaning(one.tenant))
-        known = {item.id for item in shown}
-        meant = await meaning.find(words, _FOUND) if len(words) >= 3 else []
-        return shown, [item for item in meant if item.id not in known][:_FOUND]
+        known, understood = {item.id for item in shown}, ""
+        meant: list[Item] = []
+        if one.lists.wording.is_there and len(words) >= 3:
+            answer = await one.lists.recommend(visitor.asks(words=words, n=_FOUND, is_recorded=False))
+            meant = [ranked.item for ranked in answer.items]
+            understood = one.lists.wording.in_words(answer.understood) if answer.understood else ""
+        elif len(words) >= 3:
+            meant = await meaning.find(words, _FOUND)
+        return Found(tuple(shown), tuple(item for item in meant if item.id not in known)[:_FOUND], understood)
 
     async def why(self, visitor: Visitor, item: str, source: str) -> tuple[Checked, tuple[tuple[str, float], ...]]:
         """The reasons for an item, held against the model; and their titles with what each adds, of 100 the most."""

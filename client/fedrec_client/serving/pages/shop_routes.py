@@ -14,7 +14,7 @@ from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.pages.asked import Asked, Fields, Visiting, Visitor, number
 from fedrec_client.serving.pages.outside import Outside, Promise
 from fedrec_client.serving.pages.rendering import Rendering
-from fedrec_client.serving.pages.shop import DEEDS, MOST_AT_ONCE, ON_A_PAGE, Shop
+from fedrec_client.serving.pages.shop import DEEDS, MOST_AT_ONCE, ON_A_PAGE, Found, Shop
 
 _MOST_WORDS = 200
 
@@ -57,8 +57,8 @@ def _add_parts(router: APIRouter, shop: Shop, rendering: Rendering) -> None:
     @router.get("/shop/search")
     async def show_found(visitor: Visiting, asked: Asked) -> HTMLResponse:
         words = " ".join(asked.get("q", "").split())[:_MOST_WORDS]
-        named, meant = await shop.found(visitor, words) if words else ([], [])
-        return rendering.page("_found", {"visitor": visitor, "words": words, "named": named, "meant": meant})
+        found = await shop.found(visitor, words) if words else Found((), ())
+        return rendering.page("_found", {"visitor": visitor, "words": words, "found": found})
 
     @router.get("/shop/why")
     async def show_why(visitor: Visiting, asked: Asked) -> HTMLResponse:

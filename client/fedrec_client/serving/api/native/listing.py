@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
+from fedrec.query.query_model import Understood
 from fedrec_client.serving.api.native.forms import (
     MOST_AT_ONCE,
     MOST_ROWS,
@@ -22,6 +23,13 @@ from fedrec_client.serving.http.paths import Id
 from fedrec_client.serving.records import Answer, Event, Query, Ranked, Source
 from fedrec_client.serving.tenant import Tenant
 
+Words = Annotated[
+    str,
+    Field(
+        max_length=500,
+        description="What is wanted, in words: `a quiet 90s thriller, no horror`, `like Alien`.",
+    ),
+]
 Offset = Annotated[int, Field(ge=0, le=10_000, description="From which place of the ranking on.")]
 Filter = Annotated[
     str, Field(max_length=1000, description='CEL over the item, such as `item.year > 1990 && "War" in categories`.')
@@ -49,6 +57,7 @@ class _ListInQuery(AskedInQuery):
 class ListInQuery(_ListInQuery):
     """Of the person whom the path names."""
 
+    query: Words = ""
     explain: Explain = False
     arm: Arm = ""
 
@@ -81,6 +90,7 @@ class _SessionForm(Asked):
 class ListForm(_SessionForm):
     """Of a session, by its events or by the id under which they were stored."""
 
+    query: Words = ""
     n: N = 10
     offset: Offset = 0
     categories: Categories = Field([])
@@ -132,6 +142,17 @@ class PlaceForm(Told):
     why: WhyForm | None = None
 
 
+class UnderstoodForm(Told):
+    """What a request in words was taken to ask for; `like` and `named` are ids."""
+
+    wanted: list[str]
+    unwanted: list[str]
+    first_year: int | None
+    last_year: int | None
+    like: list[str]
+    named: list[str]
+
+
 class AnswerForm(Told):
     """A list, best first. Events that answer it name `ranking`; `cursor` asks for the next page, "" at the end."""
 
@@ -141,6 +162,7 @@ class AnswerForm(Told):
     cursor: str
     took_ms: float
     items: list[PlaceForm]
+    understood: UnderstoodForm | None = None
 
 
 def query_in_path(user: str, asked: ListInQuery | SourceInQuery) -> Query:
@@ -149,6 +171,7 @@ def query_in_path(user: str, asked: ListInQuery | SourceInQuery) -> Query:
         user,
         n=asked.n,
         offset=asked.offset,
+        words=asked.query if isinstance(asked, ListInQuery) else "",
         categories=tuple(asked.category),
         exclude=tuple(asked.exclude),
         filter=asked.filter,
@@ -173,13 +196,16 @@ def query_in_body(user: str, form: ListForm | RankForm) -> Query:
     if isinstance(form, RankForm):
         return replace(query, candidates=tuple(form.candidates))
     query = replace(query, categories=tuple(form.categories), exclude=tuple(form.exclude), filter=form.filter)
-    return replace(query, n=form.n, offset=form.offset, cursor=form.cursor)
+    return replace(query, n=form.n, offset=form.offset, cursor=form.cursor, words=form.query)
 
 
 def told(tenant: Tenant, answer: Answer, fields: list[str]) -> AnswerForm:
     """The answer for JSON."""
     wanted = _reader(fields)
     places = [_place(tenant, one, wanted) for one in answer.items]
+    more: dict[str, Any] = {}
+    if answer.understood is not None:
+        more["understood"] = _understood(tenant, answer.understood)
     return AnswerForm(
         ranking=answer.id,
         arm=answer.arm,
@@ -187,6 +213,19 @@ def told(tenant: Tenant, answer: Answer, fields: list[str]) -> AnswerForm:
         cursor=answer.cursor,
         took_ms=round(answer.took_ms, 3),
         items=places,
+        **more,
+    )
+
+
+def _understood(tenant: Tenant, found: Understood) -> UnderstoodForm:
+    like, named = ([tenant.shelf.item(code).id for code in codes] for codes in (found.like, found.named))
+    return UnderstoodForm(
+        wanted=list(found.wanted),
+        unwanted=list(found.unwanted),
+        first_year=found.first_year,
+        last_year=found.last_year,
+        like=like,
+        named=named,
     )
 
 

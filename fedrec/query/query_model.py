@@ -1,0 +1,229 @@
+"""All that answers a request in words over one catalogue: titles, the trained reader, and what was understood."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fedrec.data.catalog import ItemCatalog
+from fedrec.errors import ModelError
+from fedrec.files import storage_errors
+from fedrec.model.backbone import folder_hash
+from fedrec.model.features import TextReader
+from fedrec.query.attributes import AttributeSpace, Floats
+from fedrec.query.learning import LearningPlan, teach
+from fedrec.query.made import QueryMaker, training_vocabulary
+from fedrec.query.reader import QueryReader, ReaderShape, trained_parameters
+from fedrec.query.titles import Mention, TitleFinder, split_at_mentions
+
+FORMAT = 1
+# Changes when training changes, so that an old reader is never taken for a new one.
+_RECIPE = "made-requests/1"
+_ALL_LAYERS = 10_000
+_RANK, _HIDDEN = 8, 512
+# A category counts as understood from this weight on; a trained one that is meant has about 3 to 6.
+_UNDERSTOOD = 1.0
+# Of the difference between the best and the worst year, where a span is understood at all.
+_LEAST_SPAN, _INSIDE = 2.0, 0.5
+# Nats for an item that is asked for by its title: before all others.
+_NAMED = 20.0
+_LIKENESS = re.compile(
+    r"\b(?:like|liked|loved|love|enjoyed|similar|comparable|vein|style|lines|reminds?|favou?rite|meets|as|than|same)\b"
+    r"|像|类似|差不多|喜欢|一样"
+)
+_KEPT_READINGS = 4096
+# Of a request's nats beside those of a history: chosen on validation, see docs/requests.json.
+QUERY_WEIGHT = 0.75
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What a request was taken to ask for; shown to who asked, so that they can put it better.
+
+    Attributes:
+        weights: `[width]` in the attribute space, nats.
+        wanted, unwanted: categories, the most decided first.
+        first_year, last_year: a span; None: open.
+        like: codes of items that others should be like; they are not answers themselves.
+        named: codes of items that are asked for by title; they come first.
+    """
+
+    weights: Floats = field(repr=False)
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...]
+    first_year: int | None
+    last_year: int | None
+    like: tuple[int, ...]
+    named: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class QuerySource:
+    """What a reader of requests is made from; public, and its identity."""
+
+    catalog: ItemCatalog
+    llm_folder: Path
+    encoder_folder: Path | None
+    layers: int
+
+    @property
+    def key(self) -> str:
+        """SHA-256, hex."""
+        encoder = folder_hash(self.encoder_folder) if self.encoder_folder else "none"
+        parts = [_RECIPE, self.catalog.hash, folder_hash(self.llm_folder), encoder, str(self.layers)]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+class QueryModel:
+    """Reads requests, and scores items by them. May be used from several threads.
+
+    Args:
+        titles: of the catalogue, by code.
+    """
+
+    def __init__(self, reader: QueryReader, space: AttributeSpace, titles: Sequence[str], key: str) -> None:
+        self.space, self.key = space, key
+        self._reader, self._finder, self._lock = reader.eval(), TitleFinder.of(titles), Lock()
+        self._weights = lru_cache(_KEPT_READINGS)(self._read)
+
+    def understand(self, text: str) -> Understood:
+        """What a request asks for. Equal texts cost one reading.
+
+        Privacy: the text stays in memory, with the last few thousand others; nothing of it is written anywhere.
+        """
+        text = " ".join(text.split())
+        mentions = self._finder.find(text)
+        weights = self._weights(split_at_mentions(text, mentions))
+        wanted, unwanted = self.space.understood(weights, _UNDERSTOOD)
+        first, last = understood_years(self.space, weights)
+        like, named = _apart(text, mentions)
+        return Understood(weights, tuple(wanted), tuple(unwanted), first, last, like, named)
+
+    def scores(self, understood: Understood, items: Floats) -> NDArray[np.float64]:
+        """Log of how likely each item is an answer, `[items]`, up to a constant; -inf for those asked to be like.
+
+        Args:
+            items: `[items, width]` in `space`; the catalogue's first.
+        """
+        scores = (items @ understood.weights).astype(np.float64)
+        scores -= np.logaddexp.reduce(scores)
+        scores[list(understood.named)] += _NAMED
+        scores[list(understood.like)] = -np.inf
+        return scores
+
+    def _read(self, pieces: tuple[str | int, ...]) -> Floats:
+        with self._lock, torch.no_grad():
+            weights: Floats = self._reader([pieces])[0].numpy()
+        return weights
+
+
+def understood_years(space: AttributeSpace, weights: Floats) -> tuple[int | None, int | None]:
+    """The span of years that weights `[width]` favour; (None, None) where they favour none."""
+    start = len(space.categories)
+    by_year = np.cumsum(weights[start : start + len(space.thresholds)])
+    if not len(by_year) or by_year.max() - by_year.min() < _LEAST_SPAN:
+        return None, None
+    inside = np.flatnonzero(by_year >= by_year.max() - _INSIDE * (by_year.max() - by_year.min()))
+    best = int(by_year.argmax())
+    first = last = best
+    while first - 1 in inside:
+        first -= 1
+    while last + 1 in inside:
+        last += 1
+    years = space.thresholds
+    return (None if first == 0 else years[first], None if last == len(years) - 1 else years[last + 1] - 1)
+
+
+def _apart(text: str, mentions: Sequence[Mention]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Titles that others should be like, and titles that are wanted themselves."""
+    items = tuple(mention.item for mention in mentions)
+    around = "".join(piece for piece in split_at_mentions(text, mentions) if isinstance(piece, str))
+    is_whole = not re.sub(r"[\W_]+", "", around)
+    return (items, ()) if not is_whole and _LIKENESS.search(around.casefold()) else ((), items)
+
+
+def make_query_model(source: QuerySource, plan: LearningPlan, progress: Progress) -> QueryModel:
+    """Train a reader on requests made from the catalogue; some minutes.
+
+    Raises: ModelError: the catalogue has neither categories nor years, about which requests could be made.
+    """
+    space = AttributeSpace.of(source.catalog)
+    if not space.categories:
+        raise ModelError("the catalogue has no categories to ask for in words", "give its items categories")
+    reader = _fresh_reader(source, space, plan.seed)
+    maker = QueryMaker(source.catalog, training_vocabulary())
+    teach(reader, maker, space, space.of_catalog(source.catalog), plan, progress)
+    return QueryModel(reader, space, source.catalog.titles, source.key)
+
+
+def _fresh_reader(source: QuerySource, space: AttributeSpace, seed: int) -> QueryReader:
+    llm = TextReader.load(source.llm_folder, source.layers)
+    sentences = TextReader.load(source.encoder_folder, _ALL_LAYERS) if source.encoder_folder else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return QueryReader(llm, sentences, source.catalog.texts, ReaderShape(_RANK, _HIDDEN, space.width))
+
+
+def query_folder(cache: Path, key: str) -> Path:
+    """Where a trained reader is kept."""
+    return cache / "queries" / key[:32]
+
+
+def save_query_model(model: QueryModel, cache: Path) -> Path:
+    """Keep a trained reader, whole or not at all; one that is there is replaced. LoRA as PEFT saves it."""
+    folder = query_folder(cache, model.key)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".query-") as room:
+            made = Path(room) / "query"
+            made.mkdir()
+            tensors = {name: p.detach().contiguous() for name, p in trained_parameters(model._reader).items()}
+            save_file(tensors, made / "reader.safetensors")
+            facts = {"format": FORMAT, "key": model.key, "space": asdict(model.space)}
+            (made / "query.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
+    return folder
+
+
+def load_query_model(source: QuerySource, cache: Path) -> QueryModel | None:
+    """The reader that was trained for this catalogue and these models; None if none was, or it is damaged."""
+    key = source.key
+    folder = query_folder(cache, key)
+    if not (folder / "query.json").is_file():
+        return None
+    try:
+        facts: dict[str, Any] = json.loads((folder / "query.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "reader.safetensors")
+    except (OSError, ValueError, SafetensorError):
+        return None
+    if facts.get("format") != FORMAT or facts.get("key") != key:
+        return None
+    space = AttributeSpace(
+        tuple(facts["space"]["categories"]),
+        tuple(facts["space"]["thresholds"]),
+        tuple(facts["space"]["year_means"]),
+    )
+    reader = _fresh_reader(source, space, 0)
+    parameters = trained_parameters(reader)
+    if {name: p.shape for name, p in parameters.items()} != {name: t.shape for name, t in tensors.items()}:
+        return None
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+    return QueryModel(reader, space, source.catalog.titles, key)

@@ -1,0 +1,78 @@
+"""The reader of requests of a run's world: from the cache, or taught now."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from fedrec.data.catalog import ItemCatalog
+from fedrec.data.sources import cache_dir
+from fedrec.errors import ConfigError
+from fedrec.model.shared import encoder_folder
+from fedrec.query.learning import LearningPlan
+from fedrec.query.query_model import (
+    QueryModel,
+    QuerySource,
+    Understood,
+    load_query_model,
+    make_query_model,
+    save_query_model,
+)
+from fedrec_sim.world import World
+
+
+def query_source(world: World) -> QuerySource:
+    """What the reader of a world is made from."""
+    shared = world.shared
+    return QuerySource(world.catalog, shared.folder, encoder_folder(shared.config), shared.config.layers)
+
+
+def query_model_of(world: World, progress: Progress, *, again: bool = False) -> QueryModel:
+    """Take it from the cache, or teach it and keep it there; `again`: teach it whatever there is."""
+    source = query_source(world)
+    if not again and (held := load_query_model(source, cache_dir())) is not None:
+        return held
+    task = progress.add_task("teaching the reader of requests", total=None)
+    model = make_query_model(
+        source, LearningPlan(), lambda done, total: progress.update(task, completed=done, total=total)
+    )
+    progress.remove_task(task)
+    save_query_model(model, cache_dir())
+    return model
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request in words over a world's catalogue.
+
+    Attributes:
+        scores: nats of each item, `[items]`.
+        told: what was understood.
+    """
+
+    scores: NDArray[np.float64] = field(repr=False)
+    told: dict[str, Any]
+
+    @classmethod
+    def of(cls, world: World, words: str) -> "Asking":
+        """Raises ConfigError: nobody taught a reader of requests for this catalogue."""
+        model = load_query_model(query_source(world), cache_dir())
+        if model is None:
+            raise ConfigError("no reader of requests in words was taught", "teach one with `fedrec query train`")
+        understood = model.understand(words)
+        scores = model.scores(understood, model.space.of_catalog(world.catalog))
+        return cls(scores, told(understood, world.catalog))
+
+
+def told(understood: Understood, catalog: ItemCatalog) -> dict[str, Any]:
+    """What was understood, in words."""
+    return {
+        "wanted": list(understood.wanted),
+        "unwanted": list(understood.unwanted),
+        "first_year": understood.first_year,
+        "last_year": understood.last_year,
+        "like": [catalog.titles[item] for item in understood.like],
+        "named": [catalog.titles[item] for item in understood.named],
+    }
