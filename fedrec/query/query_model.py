@@ -26,8 +26,10 @@ from fedrec.model.features import TextReader
 from fedrec.query.attributes import AttributeSpace, Floats
 from fedrec.query.learning import LearningPlan, teach
 from fedrec.query.made import QueryMaker, training_vocabulary
-from fedrec.query.reader import QueryReader, ReaderShape, trained_parameters
+from fedrec.query.negation import says_something, split_refusals
+from fedrec.query.reader import Pieces, QueryReader, ReaderShape, trained_parameters
 from fedrec.query.titles import Mention, TitleFinder, split_at_mentions
+from fedrec.query.years import years_in
 
 FORMAT = 1
 # Changes when training changes, so that an old reader is never taken for a new one.
@@ -36,8 +38,12 @@ _ALL_LAYERS = 10_000
 _RANK, _HIDDEN = 8, 512
 # A category counts as understood from this weight on; a trained one that is meant has about 3 to 6.
 _UNDERSTOOD = 1.0
+# Of a refusal's strongest category: weaker ones were hardly meant.
+_SHARE_OF_STRONGEST = 0.6
 # Of the difference between the best and the worst year, where a span is understood at all.
 _LEAST_SPAN, _INSIDE = 2.0, 0.5
+# What a year within the span is better than one outside, in nats.
+_DECIDED = 6.0
 # Nats for an item that is asked for by its title: before all others.
 _NAMED = 20.0
 _LIKENESS = re.compile(
@@ -108,11 +114,36 @@ class QueryModel:
         """
         text = " ".join(text.split())
         mentions = self._finder.find(text)
-        weights = self._weights(split_at_mentions(text, mentions))
+        weights = self._weighed(split_at_mentions(text, mentions))
         wanted, unwanted = self.space.understood(weights, _UNDERSTOOD)
-        first, last = understood_years(self.space, weights)
+        around = " ".join(p for p in split_at_mentions(text, mentions) if isinstance(p, str))  # titles hold years too
+        first, last = span = years_in(around) or understood_years(self.space, weights)
+        if years_in(around) is not None:
+            n_categories = len(self.space.categories)
+            none = np.zeros(n_categories, np.float32)
+            weights = np.concatenate(
+                [weights[:n_categories], _DECIDED * self.space.meaning(*span, none)[n_categories:]]
+            )
         like, named = _apart(text, mentions)
         return Understood(weights, tuple(wanted), tuple(unwanted), first, last, like, named)
+
+    def _weighed(self, pieces: Pieces) -> Floats:
+        """Weights of what is wanted, less the categories of what is ruled out."""
+        wanted, refused = list[str | int](), list[str]()
+        for piece in pieces:
+            rest, ruled_out = split_refusals(piece) if isinstance(piece, str) else (piece, ())
+            wanted += [rest] if rest != "" else []
+            refused += ruled_out
+        if not refused:
+            return self._weights(pieces)
+        said = [piece for piece in wanted if isinstance(piece, int) or says_something(piece)]
+        weights = self._weights(tuple(said)).copy() if said else np.zeros(self.space.width, np.float32)
+        n_categories = len(self.space.categories)
+        for words in refused:
+            of_refused = self._weights((words,))[:n_categories]
+            meant = of_refused >= max(_UNDERSTOOD, _SHARE_OF_STRONGEST * float(of_refused.max()))
+            weights[:n_categories][meant] = np.minimum(weights[:n_categories][meant], 0.0) - of_refused[meant]
+        return weights
 
     def scores(self, understood: Understood, items: Floats) -> NDArray[np.float64]:
         """Log of how likely each item is an answer, `[items]`, up to a constant; -inf for those asked to be like.

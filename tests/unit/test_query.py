@@ -16,6 +16,7 @@ from fedrec.model.features import TextReader
 from fedrec.query.attributes import AttributeSpace
 from fedrec.query.learning import LearningPlan, teach
 from fedrec.query.made import QueryMaker, training_vocabulary
+from fedrec.query.negation import split_refusals
 from fedrec.query.query_model import (
     QuerySource,
     load_query_model,
@@ -95,6 +96,54 @@ def test_titles_are_found_where_they_are_meant(text: str, items: list[int]) -> N
 def test_an_article_moves_to_the_front_of_a_spoken_title() -> None:
     assert spoken_title("Postino, Il (1994)") == "Il Postino"
     assert spoken_title("(1994)") == "(1994)"
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("a quiet 90s thriller, no horror", ("horror",)),
+        ("a comedy without jokes or songs from the 80s", ("jokes or songs",)),
+        ("I don't like war films", ("war films",)),
+        ("anything but a western", ("a western",)),
+        ("a drama, keep the romance out of it", ("the romance",)),
+        ("喜剧电影，不要恐怖片", ("恐怖片",)),
+        ("not only a comedy", ()),
+        ("nothing that came out before 1990", ()),
+        ("a nothing special film", ("special film",)),
+        ("another notable knot", ()),
+    ],
+)
+def test_what_is_ruled_out_is_cut_from_what_is_wanted(text: str, refused: tuple[str, ...]) -> None:
+    rest, found = split_refusals(text)
+    assert found == refused
+    assert all(word not in rest for word in refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("a '90s comedy", (1990, 1999)),
+        ("films of the Sixties", (1960, 1969)),
+        ("from the 1930s", (1930, 1939)),
+        ("90年代的喜剧", (1990, 1999)),
+        ("九十年代的电影", (1990, 1999)),
+        ("between 1985 and 1992", (1985, 1992)),
+        ("1985-1992", (1985, 1992)),
+        ("before 1970", (None, 1969)),
+        ("not before 1970", (1970, None)),
+        ("nothing later than 1970", (None, 1970)),
+        ("1970 or later", (1970, None)),
+        ("released in 1970 at the latest", (None, 1970)),
+        ("since 1970", (1970, None)),
+        ("after 1970", (1971, None)),
+        ("1970年以前的", (None, 1969)),
+        ("a film of 1970", (1970, 1970)),
+        ("90 minutes of fun, 12 monkeys", None),
+        ("no. 5000", None),
+    ],
+)
+def test_years_are_read_by_rule(text: str, span: tuple[int | None, int | None] | None) -> None:
+    assert years_in(text) == span
 
 
 @given(st.integers(1958, 2003), st.integers(0, 30), st.booleans(), st.booleans())

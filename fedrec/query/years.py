@@ -1,0 +1,71 @@
+"""Years in a request, by rule: numbers are what a small language model reads worst, and what rules read best."""
+
+import re
+
+_WORDS = {"twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties": 60, "seventies": 70}
+_WORDS |= {"eighties": 80, "nineties": 90}
+_CHINESE = {"二十": 20, "三十": 30, "四十": 40, "五十": 50, "六十": 60, "七十": 70, "八十": 80, "九十": 90}
+_YEAR = r"(1[89]\d\d|20\d\d)"
+_REFUSED = r"(?:nothing|none|not|no|isn['’]t|aren['’]t)\b[^,.;]*?\b"
+Span = tuple[int | None, int | None]
+# Tried in this order; the first that fits says it.
+_SPANS: tuple[tuple[str, str], ...] = (
+    (rf"{_YEAR}\s*(?:年)?\s*(?:-|–|to|through|and|till|until|到|至)\s*{_YEAR}", "both"),
+    (rf"{_REFUSED}(?:before|earlier than|older than)\s+{_YEAR}", "first"),
+    (rf"{_REFUSED}(?:after|later than|newer than)\s+{_YEAR}", "last"),
+    (rf"(?:since|no earlier than)\s+{_YEAR}", "first"),
+    (rf"{_YEAR}\s*(?:on\b|onwards?\b|or later|or newer|at the earliest|年以后|年以来|年起|\+)", "first"),
+    (rf"(?:until|till|up to|no later than)\s+{_YEAR}", "last"),
+    (rf"{_YEAR}\s*(?:or earlier|or older|at the latest)", "last"),
+    (rf"(?:after|later than|newer than)\s+{_YEAR}|{_YEAR}\s*年?之后", "after"),
+    (rf"(?:before|earlier than|older than)\s+{_YEAR}|{_YEAR}\s*年?(?:以前|之前)", "before"),
+    (rf"\b{_YEAR}(?!\s*(?:s\b|年代))", "year"),
+)
+_DECADES = (
+    r"\b((?:18|19|20)\d0)['’]?s\b|\b((?:18|19|20)\d0)年代",
+    r"(?:(?<=\W)|^)['’]?([2-9]0)['’]?s\b|(?<!\d)([2-9]0)年代",
+)
+
+
+def years_in(text: str) -> Span | None:
+    """The span of years that a request names, inclusive, None for an open end; None if it names none.
+
+    >>> years_in("a 90s thriller"), years_in("nothing that came out before 1985"), years_in("older than 1950")
+    ((1990, 1999), (1985, None), (None, 1949))
+    >>> years_in("Blade Runner, but funny") is None
+    True
+    """
+    text = text.casefold()
+    if (decade := _decade(text)) is not None:
+        return decade, decade + 9
+    for pattern, kind in _SPANS:
+        if (match := re.search(pattern, text)) is not None:
+            years = sorted(int(group) for group in match.groups() if group)
+            return _span(kind, years[0], years[-1])
+    return None
+
+
+def _decade(text: str) -> int | None:
+    whole, short = (re.search(pattern, text) for pattern in _DECADES)
+    if whole is not None:
+        return int(whole[1] or whole[2])
+    if short is not None:
+        return 1900 + int(short[1] or short[2])
+    for names in (_WORDS, _CHINESE):
+        for word, tens in names.items():
+            if word in text and (names is _WORDS or f"{word}年代" in text):
+                return 1900 + tens
+    return None
+
+
+def _span(kind: str, first: int, last: int) -> Span:
+    match kind:
+        case "first":
+            return first, None
+        case "last":
+            return None, last
+        case "after":
+            return first + 1, None
+        case "before":
+            return None, last - 1
+    return first, last
