@@ -9,9 +9,10 @@ Reference: Chapman et al. 2001, doi:10.1006/jbin.2001.1029 (NegEx): cue words, a
 import re
 
 _CUES = (
-    r"\b(?:no|not|never|neither|nor|without|except(?: for)?|excluding|exclude|minus|avoid|skip|hate|dislike|zero|nothing"
-    r"|anything but|other than|rather than|instead of|free of|tired of|sick of|leave out|hold the|spare me"
-    r"|(?:can|do|does|is|are|must|should|would)(?:n['’]t| ?not)(?: want| like| stand| need)?|cannot(?: stand)?)\b(?! only\b)"
+    r"\b(?:no|not|never|neither|nor|without|except(?: for)?|excluding|exclude|minus|avoid|skip|hate|dislike|zero"
+    r"|nothing|anything but|other than|rather than|instead of|free of|tired of|sick of|leave out|hold the|spare me"
+    r"|(?:can|do|does|is|are|must|should|would)(?:n['’]t| ?not)(?: want| like| stand| need)?"
+    r"|cannot(?: stand)?)\b(?! only\b)"
     r"|除了|不要|不想看|不是|不含|别太|别|没有"
 )
 _ENDS = (

@@ -117,13 +117,11 @@ class QueryModel:
         weights = self._weighed(split_at_mentions(text, mentions))
         wanted, unwanted = self.space.understood(weights, _UNDERSTOOD)
         around = " ".join(p for p in split_at_mentions(text, mentions) if isinstance(p, str))  # titles hold years too
-        first, last = span = years_in(around) or understood_years(self.space, weights)
-        if years_in(around) is not None:
-            n_categories = len(self.space.categories)
-            none = np.zeros(n_categories, np.float32)
-            weights = np.concatenate(
-                [weights[:n_categories], _DECIDED * self.space.meaning(*span, none)[n_categories:]]
-            )
+        span = years_in(around)
+        if span is not None:
+            weights, n_categories = weights.copy(), len(self.space.categories)
+            weights[n_categories:] = _DECIDED * self.space.meaning(*span, weights[:n_categories])[n_categories:]
+        first, last = span or understood_years(self.space, weights)
         like, named = _apart(text, mentions)
         return Understood(weights, tuple(wanted), tuple(unwanted), first, last, like, named)
 

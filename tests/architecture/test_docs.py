@@ -312,7 +312,7 @@ def test_what_is_told_of_requests_in_words_is_what_was_recorded() -> None:
     rows = [found["searches"][name] for name in ("reader", "encoder", "bm25")]
     told = [value for row in rows for value in (row["precision_at_10"], *row["by_words"].values())]
     told += [row["mean"] for name, row in found["personal"]["ndcg_at_10"].items() if name != "popular"]
-    told += [found["searches"]["reader"]["by_kind"][kind] for kind in ("one", "one_not", "decade", "like")]
+    told += [found["searches"]["reader"]["by_kind"][kind] for kind in ("one", "one_not", "decade", "like", "like_and")]
     for value in (*told, found["chinese"]["precision_at_10"]):
         assert f"{value:.3f}".lstrip("0") in text, value
     assert found["personal_ndcg_at_10"] > found["request_ndcg_at_10"]

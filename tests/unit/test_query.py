@@ -28,6 +28,7 @@ from fedrec.query.query_model import (
 from fedrec.query.reader import QueryReader, ReaderShape
 from fedrec.query.rule import CatalogFacts, QueryRule
 from fedrec.query.titles import TitleFinder, split_at_mentions, spoken_title
+from fedrec.query.years import years_in
 
 SMALL = LearningPlan(first_requests=400, head_steps=200, steps=4, batch=8, chinese=0.25)
 
