@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
+    "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures"},
+    | {"fedrec.fairness.figures", "fedrec.safety"},
 }
 
 
