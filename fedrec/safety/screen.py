@@ -84,7 +84,9 @@ class Screen:
         likeness = self.likeness(texts)
         best = likeness.argmax(1)
         return [
-            Flag("theme", self._themes[at][0], self._themes[at][1], round(float(row[at]), 3)) if row[at] >= self.like else None
+            Flag("theme", self._themes[at][0], self._themes[at][1], round(float(row[at]), 3))
+            if row[at] >= self.like
+            else None
             for row, at in zip(likeness, best.tolist(), strict=True)
         ]
 
