@@ -67,6 +67,12 @@ class Screen:
             raise ValueError("likeness to themes needs a sentence encoder")
         self._themes.extend((one.name, text) for one in self.safety.themes for text in one.descriptions)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can find nothing in any item."""
+        block = self.safety.block
+        return not (self.by_words or self.by_themes or block.ids or block.titles or block.fields)
+
     def flags(self, items: Sequence[Item]) -> list[list[Flag]]:
         """Reasons to hold each item back, none for most. May take long: a pass of the encoder for each text."""
         found = [[*self._blocked(item), *self._worded(item)] for item in items]

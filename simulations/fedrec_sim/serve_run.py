@@ -9,7 +9,7 @@ from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import encoder_folder
+from fedrec.model.shared import encoder_folder, sentences_of
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
 from fedrec.rows import is_private
@@ -108,7 +108,9 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash)
+    return Served(
+        world.catalog, live, text_encoder(world).encode, world.features.hash, sentences_of(world.config.model)
+    )
 
 
 def text_encoder(world: World) -> TextEncoder:
