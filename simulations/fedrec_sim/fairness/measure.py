@@ -17,10 +17,12 @@ from fedrec.fairness.figures import Served, exact_figures, exposure_shares
 from fedrec.fairness.groups import ItemGroups, PeopleGroups, by_bounds, by_category, by_label, popularity_tiers
 from fedrec.fairness.release import FairnessQuery, Released, figures_of, release_fairness
 from fedrec.model.recommender import item_token_model
+from fedrec.model.shared import sentences_of
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.noise import NoiseSource
 from fedrec.recommend.floors import FairShares, FloorController
 from fedrec_sim.fairness.lists import Asked, Lister, hits
+from fedrec_sim.fairness.screening import screening
 from fedrec_sim.run import Json, read_run
 from fedrec_sim.serving import load_adapter
 from fedrec_sim.world import World, load_world, on_any_device
@@ -52,7 +54,8 @@ def measure(folder: Path, epsilons: tuple[float, ...], seeds: tuple[int, ...], s
     plain = bench.served(bench.lister.every(asked, None))
     say("floors for the tail, list by list and over all lists")
     floors = bench.floors(tiers, seeds, say)
-    say("the same figures as they would leave partners")
+    say("the same figures as they would leave partners; then the screen for harmful items")
+    sentences = sentences_of(run.config.model)
     return {
         "run": run.config.name,
         "adapter": adapter.card.version,
@@ -64,6 +67,7 @@ def measure(folder: Path, epsilons: tuple[float, ...], seeds: tuple[int, ...], s
         "before": bench.told(plain),
         "floors": floors,
         "released": bench.released(plain, epsilons, seeds, run.config.partners),
+        "screening": None if sentences is None else screening(sentences, world.catalog),
     }
 
 
