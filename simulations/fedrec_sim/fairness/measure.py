@@ -106,9 +106,7 @@ class Bench:
             "hr@10": float(hr.mean()),
             "ndcg@10": float(ndcg.mean()),
             "standard_error": spread,
-            "share_of_catalogue": {
-                one.name: dict(zip(one.names, shares[one.name], strict=True)) for one in self._items
-            },
+            "share_of_catalogue": shares,
             "coverage@10": len(np.unique(served.lists)) / len(self._catalog),
         }
 
