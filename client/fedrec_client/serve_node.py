@@ -14,7 +14,7 @@ from fedrec.errors import FedrecError
 from fedrec.model.adapter import AdapterState
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import SharedModel, encoder_folder, load_shared
+from fedrec.model.shared import SharedModel, encoder_folder, load_shared, sentences_of
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.query.query_model import QuerySource, load_query_model
 from fedrec.recommend.live_model import LiveModel
@@ -100,7 +100,8 @@ class NodeModels:
         )
         self.began = PromotionBook(self.node.serving).at_start(self.newest())
         queries = load_query_model(QuerySource(catalog, folder, encoder_folder(config), config.layers), cache_dir())
-        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash, queries)
+        features, sentences = self._shared.features.hash, sentences_of(config)
+        return Served(catalog, self.make(self.began), encoder.encode, features, queries, sentences)
 
     def newest(self) -> Candidate | None:
         """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""

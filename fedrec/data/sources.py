@@ -26,6 +26,12 @@ _ML100K = Source(
             n_bytes=66_632,
             sha256="51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
         ),
+        SourceFile(
+            name="ml-100k.user",
+            member="recbole/dataset_example/ml-100k/ml-100k.user",
+            n_bytes=22_697,
+            sha256="4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+        ),
     ),
     package=PackageSource("recbole", "1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"),
     # GroupLens' own archive holds the same ratings in other files, whose hashes differ: it is no second way.

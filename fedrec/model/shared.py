@@ -15,6 +15,7 @@ from fedrec.model.backbone import Backbone, convert_gguf, load_backbone, pick_de
 from fedrec.model.features import ItemFeatures, item_features
 from fedrec.model.public_data import with_public_behaviour
 from fedrec.model.recommender import AdapterShape, build_model
+from fedrec.model.sentences import SentenceEncoder
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,9 @@ def model_folder(name: str, say: Say) -> Path:
 def encoder_folder(config: ModelConfig) -> Path | None:
     """The sentence encoder's folder, or None."""
     return None if config.sentence_encoder == "none" else model_folder(config.sentence_encoder, lambda _: None)
+
+
+def sentences_of(config: ModelConfig) -> SentenceEncoder | None:
+    """The sentence encoder by itself, loaded when it is first asked; None: the model has none."""
+    folder = encoder_folder(config)
+    return None if folder is None else SentenceEncoder(folder)

@@ -7,7 +7,8 @@ The order of the steps:
 4. Places that are left are given one by one, by score, difference and calibration together. Quotas are hard limits: an
    item whose quota is full is passed over, whatever its score, and the list goes on with others; it is shorter than n
    only if nothing more may be in it. (With quotas that overlap, another choice might have found one more.) A pin stands
-   even where a quota is full, and leaves less for others.
+   even where a quota is full, and leaves less for others. Floors of exposure come after quotas: among what these leave
+   open, groups get the places that they are owed; or, amortised, their price is among the boosts.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.diversity import Dpp, Gain, Mmr, Plain, Scaled, choose
 from fedrec.recommend.feedback import less_like
 from fedrec.recommend.final import FinalWeights, feature_columns, final_scores, standardised
+from fedrec.recommend.floors import FairShares, Floors
 from fedrec.recommend.popularity import Calibration, Popularity
 from fedrec.recommend.shelf import Shelf
 
@@ -96,6 +98,7 @@ def arrange(
     person: Audience,
     now: float,
     offset: int = 0,
+    fair: FairShares | None = None,
 ) -> list[Placed]:
     """Up to n places, best first, no item twice.
 
@@ -103,6 +106,7 @@ def arrange(
         candidates, scores: `[m]`; a code that stands twice counts once, with its first score.
         vectors: of codes, for difference; asked only if it is wanted.
         offset: places on earlier pages: a pin's position counts from the first of them.
+        fair: what groups of items are to get of the places; None: nothing.
     Raises: DataError: lengths that do not fit.
     """
     if candidates.shape != scores.shape or candidates.ndim != 1:
@@ -118,13 +122,17 @@ def arrange(
     codes = np.append(codes, extra)
     found = _vectors_of(codes, vectors, settings, person)
     final = final + rules.boost[codes] - _likeness(found, settings, person)
+    final = final if fair is None else final + fair.boost(codes)
     at = {place: int((codes == code).argmax()) for place, code in pins.items()}
-    if settings.is_by_score and not rules.quotas:
+    if settings.is_by_score and not rules.quotas and not (fair and fair.is_each):
         chosen = _highest(final, n - len(pins), list(at.values()))
     else:
         limits = _Limits(rules, codes, n)
-        gains = [limits, *_gains(codes, final, found, settings, popularity, person)]
-        chosen = choose(n - len(pins), gains, limits.may_take, list(at.values()))
+        gains: list[Gain] = [limits, *_gains(codes, final, found, settings, popularity, person)]
+        floors = Floors(fair, codes, n) if fair and fair.is_each else None
+        gains += [floors] if floors else []
+        may_take = (lambda: floors.may_take(limits.may_take())) if floors else limits.may_take
+        chosen = choose(n - len(pins), gains, may_take, list(at.values()))
     return [
         Placed(int(codes[index]), float(final[index]), rules.names_of(int(codes[index])), is_pinned)
         for index, is_pinned in _merged(chosen, at, n)

@@ -56,6 +56,7 @@ class Shelf:
         self._items: list[Item] = []
         self._codes: dict[str, int] = {}
         self._is_open: list[bool] = []
+        self._held: set[str] = set()
         self._derived: dict[str, tuple[int, NDArray[Any]]] = {}
         for item in items:
             self.put(item)
@@ -91,6 +92,22 @@ class Shelf:
         self.version += 1
         return True
 
+    def hold(self, item: str) -> None:
+        """Keep an id off all lists until a person has decided, whether its item is there yet or not."""
+        if item not in self._held:
+            self._held.add(item)
+            self.version += 1
+
+    def let_go(self, item: str) -> None:
+        """A person has decided that it may be shown."""
+        if item in self._held:
+            self._held.remove(item)
+            self.version += 1
+
+    def is_held(self, item: str) -> bool:
+        """Whether it waits for a person, or was rejected by one."""
+        return item in self._held
+
     def code(self, item: str) -> int:
         """The code of an item that is there. Raises DataError."""
         if item not in self:
@@ -114,13 +131,12 @@ class Shelf:
         return [item for item, is_open in zip(self._items, self._is_open, strict=True) if is_open]
 
     def recommendable(self) -> NDArray[np.bool_]:
-        """Which codes are there and not hidden: `[items]`; not to be written to."""
-        return self.derive(
-            "recommendable",
-            lambda: np.array(
-                [is_open and not item.is_hidden for item, is_open in zip(self._items, self._is_open, strict=True)], bool
-            ),
-        )
+        """Which codes are there, not hidden, and not held back: `[items]`; not to be written to."""
+        return self.derive("recommendable", self._recommendable)
+
+    def _recommendable(self) -> NDArray[np.bool_]:
+        held, both = self._held, zip(self._items, self._is_open, strict=True)
+        return np.array([is_open and not item.is_hidden and item.id not in held for item, is_open in both], bool)
 
     def timestamps(self) -> NDArray[np.float64]:
         """Unix seconds by code, 0 where unknown: `[items]`."""

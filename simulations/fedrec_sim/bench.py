@@ -12,12 +12,14 @@ from rich.table import Table
 from fedrec.config import load_config
 from fedrec_sim import cli_bench_serve, cli_query
 from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
+from fedrec_sim.fairness import command as fairness_command
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 bench.command("serve")(cli_bench_serve.serve)
 bench.command("serve-scale")(cli_bench_serve.serve_scale)
 bench.command("soak")(cli_bench_serve.soak)
 bench.command("requests")(cli_query.requests)
+bench.command("fairness")(fairness_command.fairness)
 
 
 @bench.command("dp-step")

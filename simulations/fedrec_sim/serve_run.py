@@ -9,7 +9,7 @@ from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import encoder_folder
+from fedrec.model.shared import encoder_folder, sentences_of
 from fedrec.query.query_model import load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
@@ -110,8 +110,8 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    queries = load_query_model(query_source(world), cache_dir())
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash, queries)
+    queries, sentences = load_query_model(query_source(world), cache_dir()), sentences_of(world.config.model)
+    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash, queries, sentences)
 
 
 def text_encoder(world: World) -> TextEncoder:

@@ -84,7 +84,7 @@ def reasons() -> list[str]:
 
 def serving_page() -> tuple[bytes, str]:
     """What a service tells that has done everything once."""
-    metrics = ServingMetrics(lambda: EngineFigures(1, 1, 1, 1, 1.0))
+    metrics = ServingMetrics(lambda: EngineFigures(1, 1, 1, 1, 1.0, 1, 1.0))
     for api in get_args(Family):
         metrics.observe(api, "/v1/recommend/{user}", "GET", 200, 0.01)
         metrics.count_list(api, get_args(Source))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from fedrec import errors
 from fedrec.config import BaselinesConfig, SimulationConfig, load_config
 from fedrec.defence import AggregatorName, AttackName
+from fedrec.safety.screen import LIKE
 from fedrec_client.cli import app as client_app
 from fedrec_client.settings import ClientSettings
 from fedrec_server.admin.api import api_routes
@@ -291,6 +292,33 @@ def test_what_is_told_of_serving_is_what_was_recorded() -> None:
     assert f"starts in {scale['start_s']:.0f} s" in text
     assert f"of {soak['acknowledged']:,} acknowledged events none was lost" in text
     assert f"{soak['swaps']} adapters took over" in text
+
+
+def test_what_is_told_of_fairness_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/fairness.md").read_text(encoding="utf-8"), figures_of("fairness.json")
+    before = found["before"]
+    for one in found["floors"]:
+        tail, spread = one["exposure"]["popularity"]["tail"], one.get("over_seeds")
+        told = f"{tail:.3f} | {one['hr@10']:.4f} | {one['ndcg@10']:.4f}"
+        if spread:
+            figures = [f"{spread[name]['mean']:.4f} ± {spread[name]['std']:.4f}" for name in ("hr@10", "ndcg@10")]
+            told = f"{spread['tail']['mean']:.3f} | {' | '.join(figures)}"
+        assert f"| {one['tail_share']:g} | {one['way']} | {told} |" in text
+    assert f"| none | - | {before['exposure']['popularity']['tail']:.3f} | {before['hr@10']:.4f} | " in text
+    for name, division in before["quality_by_group"].items():
+        for group, figures in division["groups"].items():
+            assert f"| {name} | {group} | {figures['people']} | {figures['mean']:.3f} |" in text
+    for row in found["released"]["epsilons"]:
+        for who in ("one_partner", "8_partners"):
+            wrong, division = row[who]["errors"], row[who]["quality_by_group"]["gender"]
+            told = f"{division['threshold']:.0f} people | {wrong['groups_shown']:.1f} of {wrong['groups']:.0f}"
+            assert f"{told} | {wrong['share']:.3f} | {wrong['quality']:.3f} |" in text
+            assert row[who]["epsilon_charged"] <= row["epsilon"]
+    screen = found["screening"]
+    assert screen["threshold"] == screen["chosen"] == LIKE
+    assert f"{screen['test']['precision']:.2f} of what it finds" in text
+    assert screen["test"]["recall"] == 1.0
+    assert f"{screen['catalogue']['flagged']} would wait" in text
 
 
 def test_what_is_told_of_a_load_is_what_was_recorded() -> None:

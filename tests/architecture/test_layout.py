@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.query": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
+    "fedrec.safety": BASE | {"fedrec.recommend"},
+    "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.tracking": BASE,
@@ -66,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
+    | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
+    | {"fedrec.fairness.figures", "fedrec.safety"},
 }
 
 

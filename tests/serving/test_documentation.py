@@ -64,6 +64,10 @@ VARIES = {
     "source",
     "rules",
     "waiting",
+    "at",
+    "decided_at",
+    "hash",
+    "head",
 }
 
 

@@ -35,7 +35,7 @@ def test_rules_are_tried_made_changed_and_removed(place: Place, served: Served) 
         fixed = {"name": "fixed", "action": "exclude", "category": "War"}
         assert problem(await client.put("/v1/rules/fixed", json=fixed)) == (409, "conflict")
         assert problem(await client.delete("/v1/rules/fixed")) == (409, "conflict")
-        assert (await client.delete("/v1/rules/top")).json() == {"removed": "top"}
+        assert (await client.delete("/v1/rules/top")).json() == {"removed": "top", "case": None}
         (place.folder / "rules.toml").write_text("rules = 3\n")
         assert problem(await client.post("/v1/rules/reload")) == (400, "malformed")
         (place.folder / "rules.toml").unlink()

@@ -10,10 +10,10 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from fedrec.fairness.figures import gini
 from fedrec.recommend.rules import Rule
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.http.metrics import ServingMetrics
-from fedrec_client.serving.pages.figures import gini
 from fedrec_client.serving.pages.outside import Outside, Promise
 from fedrec_client.serving.pages.pulse import Pulse, quantile_ms
 from fedrec_client.serving.pages.routes import routes

@@ -26,7 +26,7 @@ pytestmark = [
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 STATEMENT = {"epsilon": 7.98, "delta": 1e-4, "unit": "user", "parts": [{"steps": 46}], "simulated": True}
 PAGES = ("/shop?user=anna", "/shop?session=s", "/shop/items/{0}?user=anna", "/operate", "/operate/rules")
-PAGES += ("/operate/events", "/operate/opinions", "/operate/keys")
+PAGES += ("/operate/events", "/operate/opinions", "/operate/keys", "/operate/review", "/operate/review/log")
 
 
 class Desk:
@@ -60,8 +60,9 @@ def desk(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         await one.intake.add_events([Event("like", item, user="anna") for item in served.catalog.ids[:4]])
         await one.intake.add_events([Event("like", item, user="bert") for item in served.catalog.ids[10:14]])
         await one.intake.put_items([Item("new", "Song of the Whale", categories=("War",), timestamp=1e9)])
+        await one.intake.put_items([Item(f"bad {n}", f"Fake passports, lot {n}") for n in range(4)])
 
-    settings = ServingSettings.model_validate({"format": 1})
+    settings = ServingSettings.model_validate({"format": 1, "safety": {"screen": ["words"]}})
     folder = tmp_path_factory.mktemp("pages")
     outside = Outside(statement=lambda: STATEMENT)
     with pages_served(folder, served, settings, outside, prepare=prepare) as home, chromium() as browser:
@@ -201,6 +202,34 @@ def test_a_pin_made_at_the_desk_stands_first_in_the_shop(desk: Desk) -> None:
         page.once("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Delete week").click()
         page.locator("#notice", has_text="week is gone").wait_for()
+
+
+def test_what_waits_is_decided_by_keyboard_and_who_comes_second_is_told(desk: Desk) -> None:
+    with desk.page("/operate/review") as page, desk.page("/operate/review") as second:
+        page.get_by_role("heading", name="Fake passports, lot 0").wait_for()
+        page.get_by_label("Approve bad 0").focus()
+        page.keyboard.press("Enter")
+        page.locator("#notice", has_text="bad 0 may be shown").wait_for()
+        assert page.locator(".case").count() == 3
+        second.get_by_label("Reject bad 0").click()
+        second.get_by_role("alert").get_by_text("approved already, by local").wait_for()
+        page.get_by_label("Reject bad 1").click()
+        page.locator("#notice", has_text="bad 1 stays off all lists").wait_for()
+        page.locator("summary").first.focus()
+        page.keyboard.press("Enter")
+        form = page.get_by_role("form", name="Edit bad 2")
+        form.get_by_label("Title").fill("Passport holders")
+        form.get_by_label("Note").fill("asked the shop")
+        page.get_by_role("button", name="Save and approve bad 2").click()
+        page.locator("#notice", has_text="may be shown with these words").wait_for()
+        page.get_by_label("Item, by id").fill("new")
+        page.get_by_role("button", name="Hold it back").click()
+        page.locator("#notice", has_text="new is off all lists").wait_for()
+        page.get_by_label("Approve new").click()
+        page.locator("#notice", has_text="new may be shown").wait_for()
+        page.goto(f"{desk.home}/operate/review/log")
+        page.get_by_text("Every line's hash fits").wait_for()
+        assert "asked the shop" in page.locator("tbody").inner_text()
 
 
 def test_charts_are_drawn_and_refreshed(desk: Desk) -> None:

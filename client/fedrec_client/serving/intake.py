@@ -11,6 +11,7 @@ from fedrec.errors import DataError
 from fedrec.recommend.shelf import Item, Json
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.records import IMPORTED_TYPE, Event, User
+from fedrec_client.serving.reviewing import Reviewing
 from fedrec_client.serving.store.block_book import Kind
 from fedrec_client.serving.store.event_book import AddedEvents, remove_events_of_item
 from fedrec_client.serving.store.user_book import remove_user
@@ -37,10 +38,14 @@ class Told:
 
 
 class Intake:
-    """Changes of one tenant. Called on the event loop."""
+    """Changes of one tenant. Called on the event loop.
 
-    def __init__(self, tenant: Tenant) -> None:
-        self._tenant = tenant
+    Args:
+        reviewing: looks at every item before it can stand in a list.
+    """
+
+    def __init__(self, tenant: Tenant, reviewing: Reviewing) -> None:
+        self._tenant, self._reviewing = tenant, reviewing
         self._later: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Task[dict[str, int]]] = set()
         self._known_users: set[str] = set()
@@ -97,8 +102,12 @@ class Intake:
             self._known_users |= users
 
     async def put_items(self, items: Sequence[Item]) -> int:
-        """Add items, or describe them anew; they are recommendable when this returns, but for those of a long list."""
+        """Add items, or describe them anew; they are recommendable when this returns, but for those of a long list.
+
+        What the screen finds something in is stored, and held back from lists until a person has decided.
+        """
         tenant = self._tenant
+        await self._reviewing.look_at(list({item.id: item for item in items}.values()))
         await asyncio.to_thread(tenant.store.items.put, items)
         async with tenant.changing_items:
             new = [item for item in {item.id: item for item in items}.values() if tenant.shelf.find(item.id) is None]

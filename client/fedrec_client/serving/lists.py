@@ -16,11 +16,13 @@ from fedrec.recommend.arms import arm_of
 from fedrec.recommend.arrangement import Audience, Placed, arrange
 from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.cursor import EMPTY, Cursor, read_cursor, write_cursor
+from fedrec.recommend.floors import FairShares
 from fedrec.recommend.index import Codes
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.explaining import Explaining
+from fedrec_client.serving.exposure import Exposure, Score
 from fedrec_client.serving.people import Meaning, Person
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.ranking import Ranking
@@ -71,6 +73,7 @@ class Lists:
         self.sources = Sources(tenant)
         self.ranking = Ranking(tenant)
         self.explaining = Explaining(tenant)
+        self.exposure = Exposure(tenant.settings.fairness, tenant.shelf, self.ranking.popularity)
 
     async def recommend(self, query: Query) -> Answer:
         """The best items for somebody, from the first of the sources that have any; the others fill up.
@@ -85,16 +88,21 @@ class Lists:
         blocked = self._blocked(request) | ~self._asked_for(request)
         with span("arrange"):
             ranked = self._chain(request, blocked, wanted)[query.offset :]
+        if query.is_recorded:
+            self.exposure.note([one.item.id for one in ranked])
         return self._answer(request, ranked)
 
     async def rank(self, query: Query) -> Answer:
-        """The given candidates, all of them, best first; those that nobody knows come last, in their order.
+        """The given candidates, best first; those that nobody knows come last, in their order.
+
+        Those that are held back until a person decides are left out: whoever asks would show them.
 
         Raises: as `recommend`.
         """
         assert query.candidates is not None
         request = await self._request(query)
-        known = [code for item in query.candidates if (code := self._tenant.shelf.find(item)) is not None]
+        asked_for = [item for item in dict.fromkeys(query.candidates) if not self._tenant.shelf.is_held(item)]
+        known = [code for item in asked_for if (code := self._tenant.shelf.find(item)) is not None]
         codes = np.array(list(dict.fromkeys(known)), np.int64)
         scores = request.model.score_rows[codes] @ request.vector
         placed = self._arrange(request, codes, scores, len(codes), request.rules.for_given(), None)
@@ -102,14 +110,14 @@ class Lists:
         ranked = self._listed(request, placed, _by_code(codes, scores), source)
         there = set(codes.tolist())
         lowest = min((one.score for one in ranked), default=0.0)
-        missing = [item for item in dict.fromkeys(query.candidates) if self._tenant.shelf.find(item) not in there]
+        missing = [item for item in asked_for if self._tenant.shelf.find(item) not in there]
         ranked += [Ranked(Item(item), lowest - 1.0 - place, "given") for place, item in enumerate(missing)]
         return self._answer(request, ranked)
 
     async def similar(self, item: str, query: Query) -> Answer:
         """Items like one. Where `query` names a user, without what they had. Raises NotFoundError: no such item."""
         code = self._tenant.shelf.find(item)
-        if code is None or item not in self._tenant.shelf:
+        if code is None or item not in self._tenant.shelf or self._tenant.shelf.is_held(item):
             raise NotFoundError("item")
         request = await self._request(query)
         blocked = self._blocked(request) | ~self._asked_for(request)
@@ -225,24 +233,24 @@ class Lists:
     def _chain(self, request: _Request, blocked: Mask, wanted: int) -> list[Ranked]:
         """Sources in the order of `[fallback]`, until the list is full; the model alone for a request in words."""
         ranked: list[Ranked] = []
-        blocked, before = blocked.copy(), len(request.cursor.shown)
+        blocked, before, fair = blocked.copy(), len(request.cursor.shown), self.exposure.fair()
         chain: Sequence[Source] = self._tenant.settings.fallback.chain
         if request.wish is not None:
             chain = [_speaker(request.query, request.person) or "popular"]
         for source in chain:
             n = wanted - len(ranked)
-            found = self._candidates(source, request, blocked, n) if n > 0 else None
+            found = self._candidates(source, request, blocked, n, fair) if n > 0 else None
             if found is None:
                 continue
             codes, scores = found
-            placed = self._arrange(request, codes, scores, n, request.rules, blocked, before + len(ranked))
+            placed = self._arrange(request, codes, scores, n, request.rules, blocked, before + len(ranked), fair)
             of_model = _by_code(codes, scores) if source in ("model", "session") else {}
             ranked += self._listed(request, placed, of_model, source)
             blocked[[one.code for one in placed]] = True
         return ranked
 
     def _candidates(
-        self, source: Source, request: _Request, blocked: Mask, n: int
+        self, source: Source, request: _Request, blocked: Mask, n: int, fair: FairShares | None
     ) -> tuple[Codes, NDArray[np.floating]] | None:
         """Codes of one source with their scores; None if it has nothing to say."""
         if request.wish is not None:  # of somebody without a history, the model tells popularity
@@ -255,12 +263,18 @@ class Lists:
         if source in ("model", "session"):
             if source != _speaker(request.query, request.person):
                 return None
-            return self.ranking.of_model(request, request.model, request.vector, blocked, n)
-        scores = self.sources.scores(source, request.model, request.person)
-        if scores is None:
-            return None
-        codes = self.ranking.candidates(request, scores, blocked, n)
-        return codes, scores[codes]
+            codes, scores = self.ranking.of_model(request, request.model, request.vector, blocked, n)
+            if fair is None:
+                return codes, scores
+            of: Score = lambda some: request.model.score_rows[some] @ request.vector  # noqa: E731
+        else:
+            every = self.sources.scores(source, request.model, request.person)
+            if every is None:
+                return None
+            codes, of = self.ranking.candidates(request, every, blocked, n), every.__getitem__
+        if fair is not None:
+            codes = self.exposure.widen(codes, fair, request.rules.open & ~blocked, of, n)
+        return codes, of(codes)
 
     def _plain(
         self, request: _Request, scores: NDArray[np.floating], blocked: Mask, query: Query, source: Source
@@ -280,6 +294,7 @@ class Lists:
         rules: CompiledRules,
         blocked: Mask | None,
         offset: int = 0,
+        fair: FairShares | None = None,
     ) -> list[Placed]:
         vectors = self.sources.vectors(request.model)
         unwanted = vectors[request.person.negative[-20:]] if request.person.negative else None
@@ -295,6 +310,7 @@ class Lists:
             Audience(np.array(request.person.codes, np.int32), blocked, unwanted),
             request.now,
             offset,
+            fair,
         )
 
     def _listed(

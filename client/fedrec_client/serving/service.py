@@ -14,8 +14,11 @@ from pathlib import Path
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.query.query_model import QueryModel
 from fedrec.recommend.live_model import Floats, LiveModel
+from fedrec.safety.screen import Screen
+from fedrec.safety.wordlist import read_safety
 from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
 from fedrec_client.serving.graphs import Graphs
@@ -25,8 +28,9 @@ from fedrec_client.serving.lists import Lists
 from fedrec_client.serving.people import Person
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.records import Query
+from fedrec_client.serving.reviewing import Reviewing, refuse_themes_without_encoder
 from fedrec_client.serving.settings import ServingSettings
-from fedrec_client.serving.store.store import ServingStore, store_url
+from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
 from fedrec_client.serving.store.writer import Writer
 from fedrec_client.serving.tenant import Tenant, open_tenant
@@ -46,6 +50,7 @@ class Served:
         encode: text features of items that came later.
         encoder: identity of what encodes, recipe and catalogue included.
         queries: reads requests in words; None: nobody taught it.
+        sentences: the sentence encoder alone, for likeness to harmful themes; None: the model has none.
     """
 
     catalog: ItemCatalog = field(repr=False)
@@ -53,6 +58,7 @@ class Served:
     encode: Callable[[Sequence[str]], Floats] = field(repr=False)
     encoder: str = ""
     queries: QueryModel | None = field(default=None, repr=False)
+    sentences: SentenceEncoder | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -64,6 +70,7 @@ class TenantService:
     lists: Lists = field(repr=False)
     intake: Intake = field(repr=False)
     learning_to_rank: LearningToRank = field(repr=False)
+    reviewing: Reviewing = field(repr=False)
 
 
 class Service:
@@ -141,17 +148,31 @@ class Service:
                 say,
             )
             policy = Policy(self._rules_path(name), books, tenant.shelf)
+            reviewing = Reviewing(books, tenant.shelf, policy, self._screen(served, books, name), self.settings.review)
+            if held := await reviewing.start():
+                say(f"{name}: {held} items are held back until a person decides: /operate/review")
             lists = Lists(tenant, policy, key, served.queries)
             learning = LearningToRank(tenant, lists.ranking)
             await learning.restore()
             await _warm(lists, tenant)
-            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning)
+            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant, reviewing), learning, reviewing)
         self._encode = served.encode
         self._version, self._since = served.model.version, time.time()
 
+    def _screen(self, served: Served, books: TenantStore, tenant: str) -> Screen:
+        """Raises ConfigError: the safety file is faulty, or asks for what the model has not."""
+        wanted, sentences = self.settings.safety.screen, served.sentences
+        refuse_themes_without_encoder(wanted, has_sentences=sentences is not None)
+        safety = read_safety(self._path_of(self.settings.safety.file, tenant))
+        encode = None if sentences is None else remembering(books.vectors, sentences.name, sentences.encode)
+        return Screen(safety, by_words="words" in wanted, by_themes="themes" in wanted, sentences=encode)
+
     def _rules_path(self, tenant: str) -> Path:
         """`rules.toml`; of a tenant that is named `rules-NAME.toml`."""
-        path = self.folder / self.settings.rules.file
+        return self._path_of(self.settings.rules.file, tenant)
+
+    def _path_of(self, file: str, tenant: str) -> Path:
+        path = self.folder / file
         return path if tenant == "default" else path.with_name(f"{path.stem}-{tenant}{path.suffix}")
 
     async def swap(self, model: LiveModel) -> None:

@@ -93,6 +93,37 @@ class RuleSettings(Section):
     file: str = "rules.toml"
 
 
+class FairnessSettings(Section):
+    """`[fairness]`: what groups of items get of the exposure at least."""
+
+    by: Annotated[str, Field(min_length=1)] = "category"
+    way: Literal["amortised", "each"] = "amortised"
+    rate: Annotated[float, Field(gt=0, le=10)] = 0.05
+    shares: dict[str, Share] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if sum(self.shares.values()) > 1 + 1e-9:
+            raise ValueError("fairness.shares: they add up to more than 1")
+        if self.by == "popularity" and (unknown := set(self.shares) - {"head", "middle", "tail"}):
+            raise ValueError(f"fairness.shares: of popularity there are head, middle and tail, not {sorted(unknown)}")
+        return self
+
+
+class SafetySettings(Section):
+    """`[safety]`: what holds an item back."""
+
+    file: str = "safety.toml"
+    screen: tuple[Literal["words", "themes"], ...] = ()
+
+
+class ReviewSettings(Section):
+    """`[review]`: what waits for a person."""
+
+    rules: bool = False
+    four_eyes: bool = False
+
+
 class LearningSettings(Section):
     """`[learning]`: when rounds are asked for."""
 
@@ -140,6 +171,9 @@ class ServingSettings(Section):
     fallback: FallbackSettings = FallbackSettings()
     ranking: RankingSettings = RankingSettings()
     rules: RuleSettings = RuleSettings()
+    fairness: FairnessSettings = FairnessSettings()
+    safety: SafetySettings = SafetySettings()
+    review: ReviewSettings = ReviewSettings()
     learning: LearningSettings = LearningSettings()
     tracing: TracingSettings = TracingSettings()
     tenants: tuple[TenantSettings, ...] = ()

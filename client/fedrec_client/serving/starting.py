@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,10 +97,14 @@ class Starting:
         engines = [one.tenant.engine for one in service.tenants()]
         budget = self.outside.budget()
         found = re.match(r"round-(\d+)", service.version)
+        waiting = [one.tenant.store.reviews.waiting() for one in service.tenants()]
+        oldest = min((since for _, since in waiting if since is not None), default=None)
         return EngineFigures(
             users_cached=sum(engine.desk.reader.n_kept for engine in engines),
             queue_length=sum(engine.desk.waiting for engine in engines),
             adapter_round=int(found[1]) if found else None,
             index_items=sum(engine.model.n_items for engine in engines),
             epsilon_remaining=None if budget is None else budget.get("epsilon_left"),
+            review_waiting=sum(count for count, _ in waiting),
+            review_oldest_seconds=0.0 if oldest is None else max(0.0, time.time() - oldest),
         )

@@ -1,7 +1,10 @@
-"""The access log: a line for each request, of route templates, never of paths, queries or who they are about."""
+"""The access log, a line for each request, of route templates, never of paths, queries or people; and who asks."""
 
 import logging
 
+from fastapi import Request
+
+LOCAL = "local"
 _log = logging.getLogger(__name__)
 
 
@@ -26,3 +29,11 @@ def _place_of(error: Exception) -> str:
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
+
+
+def who_asks(request: Request) -> str:
+    """The name of the caller's API key; "local" where the service has none and is open to its machine alone.
+
+    For what is written down of decisions; the secret is nobody's to read.
+    """
+    return str(request.scope["state"].get("key") or LOCAL)

@@ -28,6 +28,8 @@ class EngineFigures:
         adapter_round: of the adapter that answers.
         index_items: in the index.
         epsilon_remaining: of the budget.
+        review_waiting: cases that wait for a person.
+        review_oldest_seconds: how long the oldest of them has waited; 0 where none does.
     """
 
     users_cached: int | None = None
@@ -35,6 +37,8 @@ class EngineFigures:
     adapter_round: int | None = None
     index_items: int | None = None
     epsilon_remaining: float | None = None
+    review_waiting: int | None = None
+    review_oldest_seconds: float | None = None
 
 
 _FIGURES = {
@@ -43,6 +47,8 @@ _FIGURES = {
     "adapter_round": "Round of the adapter that answers.",
     "index_items": "Items that the engine can find.",
     "epsilon_remaining": "What is left of the privacy budget.",
+    "review_waiting": "Flagged items and rules that wait for a person.",
+    "review_oldest_seconds": "How long the oldest of them has waited.",
 }
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
+from fedrec.fairness.figures import gini
 from fedrec.recommend.arms import DEFAULT, compare_arms
 from fedrec_client.serving.pages.outside import Outside, Promise
 from fedrec_client.serving.pages.pulse import KEPT_S, Pulse, Second, quantile_ms
@@ -96,16 +95,3 @@ def series(seconds: Sequence[Second]) -> dict[str, list[Any]]:
         found["p95_ms"].append(quantile_ms(some, 0.95))
         found["events"].append(sum(one.events for one in some))
     return found
-
-
-def gini(counts: Sequence[int], n_items: int) -> float:
-    """How unequally items were shown: 0 all alike, near 1 one alone; items that were not shown count as 0.
-
-    >>> gini([5, 5], 2), round(gini([10], 10), 2)
-    (0.0, 0.9)
-    """
-    every = np.sort(np.concatenate([np.zeros(max(0, n_items - len(counts))), np.array(counts, float)]))
-    if not every.sum():
-        return 0.0
-    ranks = np.arange(1, len(every) + 1)
-    return float(2 * (ranks * every).sum() / (len(every) * every.sum()) - (len(every) + 1) / len(every))

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from fedrec.errors import ConfigError
+from fedrec_client.serving.http.access import who_asks
 from fedrec_client.serving.pages.asked import Asked, Fields
 from fedrec_client.serving.pages.figures import Figures
 from fedrec_client.serving.pages.key_routes import add_keys
 from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.pages.rendering import Rendering
+from fedrec_client.serving.pages.review_routes import add_review
 from fedrec_client.serving.pages.rule_desk import BLANK, form_of, problems_of, read_form, try_rule
 from fedrec_client.serving.service import Service, TenantService
 
@@ -25,6 +27,7 @@ def add_operate(router: APIRouter, service: Service, figures: Figures, rendering
     _add_rules(router, service, rendering)
     _add_books(router, service, rendering)
     add_keys(router, service, rendering, outside)
+    add_review(router, service, rendering)
 
 
 def tenant_of(request: Request) -> str:
@@ -67,6 +70,9 @@ def _add_rules(router: APIRouter, service: Service, rendering: Rendering) -> Non
         one = service.of(tenant_of(request))
         try:
             rule = read_form(asked)
+            if one.reviewing.settings.rules:
+                await one.reviewing.propose(rule, "", who_asks(request))
+                return told(one, BLANK, said=f"{rule.name} waits for a person: see Review.")
             await one.policy.put(rule)
             before = asked.get("was", "")
             if before != rule.name and (before, False) in [(known.name, there) for known, there in one.policy.every()]:
@@ -87,6 +93,10 @@ def _add_rules(router: APIRouter, service: Service, rendering: Rendering) -> Non
     @router.post("/operate/rules/remove")
     async def remove_rule(request: Request, asked: Asked) -> HTMLResponse:
         one, name = service.of(tenant_of(request)), asked.get("rule", "")
+        if one.reviewing.settings.rules:
+            one.policy.find(name)
+            await one.reviewing.propose(None, name, who_asks(request))
+            return told(one, BLANK, said=f"That {name} goes waits for a person: see Review.")
         await one.policy.remove(name)
         return told(one, BLANK, said=f"{name} is gone.")
 

@@ -126,10 +126,10 @@ class Shop:
         return tuple(shelf.item(code).title or shelf.item(code).id for code in codes if code is not None)
 
     def item(self, visitor: Visitor, item: str) -> Item:
-        """Raises NotFoundError: it is not there, or hidden."""
+        """Raises NotFoundError: it is not there, hidden, or held back."""
         shelf = self.of(visitor).tenant.shelf
         code = shelf.find(item)
-        if code is None or item not in shelf or shelf.item(code).is_hidden:
+        if code is None or item not in shelf or shelf.item(code).is_hidden or shelf.is_held(item):
             raise NotFoundError("item")
         return shelf.item(code)
 
@@ -147,7 +147,8 @@ class Shop:
         """Items with these words, and others that answer the request; without a reader, that mean something like it."""
         one = self.of(visitor)
         named = (await asyncio.to_thread(one.tenant.store.items.page, 4 * _FOUND, "", words))[0]
-        shown = [item for item in named if item.id in one.tenant.shelf and not item.is_hidden][:_FOUND]
+        shelf = one.tenant.shelf
+        shown = [i for i in named if i.id in shelf and not i.is_hidden and not shelf.is_held(i.id)][:_FOUND]
         meaning = self._meaning.setdefault(visitor.tenant, Meaning(one.tenant))
         known, understood = {item.id for item in shown}, ""
         meant: list[Item] = []

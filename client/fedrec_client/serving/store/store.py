@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedrec.database import Database, Schema
+from fedrec_client.serving.store.audit_book import AuditBook
 from fedrec_client.serving.store.block_book import BlockBook
 from fedrec_client.serving.store.click_book import ClickBook
 from fedrec_client.serving.store.event_book import EventBook
@@ -14,6 +15,7 @@ from fedrec_client.serving.store.key_book import KeyBook
 from fedrec_client.serving.store.learned_book import LearnedBook
 from fedrec_client.serving.store.opinion_book import OpinionBook
 from fedrec_client.serving.store.reading_book import ReadingBook
+from fedrec_client.serving.store.review_book import ReviewBook
 from fedrec_client.serving.store.rule_book import RuleBook
 from fedrec_client.serving.store.shown_book import ShownBook
 from fedrec_client.serving.store.user_book import UserBook
@@ -46,6 +48,8 @@ class TenantStore:
     readings: ReadingBook
     vectors: VectorBook
     learned: LearnedBook
+    reviews: ReviewBook
+    audit: AuditBook
 
 
 class ServingStore:
@@ -81,6 +85,8 @@ class ServingStore:
             readings=ReadingBook(d, tenant),
             vectors=VectorBook(d, tenant),
             learned=LearnedBook(d, tenant),
+            reviews=ReviewBook(d, tenant),
+            audit=AuditBook(d, tenant),
         )
 
     def graphs_available(self) -> Availability:

@@ -157,6 +157,42 @@ VECTORS = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
+REVIEWS = Table(
+    "reviews",
+    METADATA,
+    _word("tenant", primary_key=True),
+    Column("id", BigInteger, primary_key=True, nullable=False, autoincrement=False),  # 1, 2, 3: none ever goes
+    _word("kind"),  # item, rule
+    _word("subject"),
+    _word("digest"),  # of the content: a decision is on these words and no others
+    _word("state"),  # waiting, approved, edited, rejected, superseded
+    _word("flags"),
+    _word("content"),
+    _word("asked_by"),
+    Column("at", Float(53), nullable=False),
+    _word("decided_by"),
+    Column("decided_at", Float(53), nullable=False),  # 0: not yet
+    _word("note"),
+    Index(None, "tenant", "state", "id"),
+    Index(None, "tenant", "kind", "subject", "id"),
+)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    _word("tenant", primary_key=True),
+    Column("seq", BigInteger, primary_key=True, nullable=False, autoincrement=False),  # 1, 2, 3: none is missing
+    Column("at", Float(53), nullable=False),
+    _word("who"),
+    _word("what"),
+    _word("kind"),
+    _word("subject"),
+    _word("before"),
+    _word("after"),
+    _word("note"),
+    _word("hash"),  # of this line and the hash before it
+)
+
 KEYS = Table(
     "keys",
     METADATA,

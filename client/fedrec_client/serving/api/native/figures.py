@@ -61,6 +61,23 @@ class ArmsTold(Told):
     by_adapter: list[ClicksTold]
 
 
+class GroupTold(Told):
+    """A group of items that has a floor of exposure."""
+
+    group: str
+    share: float = Field(description="Of the exposure, that it is to have at least.")
+    given: float = Field(description="That it had in the lists since the start.")
+    price: float = Field(description="Nats that its items are lifted by now, where floors are amortised.")
+
+
+class ExposureTold(Told):
+    """How the floors of exposure are kept. Exact: for the partner's own people."""
+
+    by: str
+    way: str
+    groups: list[GroupTold]
+
+
 class ArmsInQuery(AskedInQuery):
     """Of which lists, and what counts as a click."""
 
@@ -87,6 +104,13 @@ def figure_routes(desk: Desk, epsilon_remaining: Epsilon) -> APIRouter:
             waiting=engine.desk.waiting,
             epsilon_remaining=await asyncio.to_thread(epsilon_remaining),
         )
+
+    @router.get("/exposure", summary="Floors of exposure")
+    async def exposure(one: TenantService = tenant) -> ExposureTold:
+        """What groups of items were to have, and had."""
+        told = one.tenant.settings.fairness
+        groups = [GroupTold.model_validate(group) for group in one.lists.exposure.told()]
+        return ExposureTold(by=told.by, way=told.way, groups=groups)
 
     @router.get("/arms", summary="Results of the A/B")
     async def arms(asked: Annotated[ArmsInQuery, InQuery()], one: TenantService = tenant) -> ArmsTold:

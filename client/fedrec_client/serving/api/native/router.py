@@ -9,6 +9,7 @@ from fedrec_client.serving.api.native.forms import Desk
 from fedrec_client.serving.api.native.items import item_routes
 from fedrec_client.serving.api.native.keys import key_routes
 from fedrec_client.serving.api.native.lists import list_routes
+from fedrec_client.serving.api.native.review import review_routes
 from fedrec_client.serving.api.native.rules import rule_routes
 from fedrec_client.serving.api.native.users import user_routes
 from fedrec_client.serving.http.keys import KeyRing
@@ -38,6 +39,7 @@ def routes(
         item_routes(desk),
         user_routes(desk),
         rule_routes(desk),
+        review_routes(desk),
         figure_routes(desk, epsilon_remaining),
         key_routes(service, ring),
     ]

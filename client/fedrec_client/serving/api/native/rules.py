@@ -5,7 +5,7 @@ import time
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body, Depends, Request
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from fedrec.recommend.compiled_rules import selected
 from fedrec.recommend.rules import Rule
 from fedrec_client.serving.api.native.forms import PROBLEMS, Desk, Told
 from fedrec_client.serving.errors import ConflictError
+from fedrec_client.serving.http.access import who_asks
 from fedrec_client.serving.http.paths import Segment
 from fedrec_client.serving.service import TenantService
 
@@ -27,6 +28,7 @@ class RuleTold(Told):
     rule: Rule
     is_in_file: bool = Field(description="Of the rules file; it is changed there alone.")
     is_due: bool = Field(description="Whether it is enabled and its schedule has begun and not ended.")
+    case: int | None = Field(None, description="It is not in force: under /v1/review it waits for a person.")
 
 
 class RulesTold(Told):
@@ -44,9 +46,10 @@ class Trial(Told):
 
 
 class RuleGone(Told):
-    """A rule that is no more."""
+    """A rule that is no more, or is to go."""
 
     removed: str
+    case: int | None = Field(None, description="It is still there: under /v1/review its removal waits for a person.")
 
 
 Sent = Annotated[Rule, Body(examples=[_EXAMPLE])]
@@ -63,11 +66,11 @@ def rule_routes(desk: Desk) -> APIRouter:
         return _every(one)
 
     @router.post("/rules", summary="Make a rule", status_code=201)
-    async def make(sent: Sent, one: TenantService = tenant) -> RuleTold:
-        """Of a name that no rule has. It is in force when this answers."""
+    async def make(sent: Sent, request: Request, one: TenantService = tenant) -> RuleTold:
+        """Of a name that no rule has. It is in force when this answers, unless rules wait for a person."""
         if any(sent.name == rule.name for rule, _ in one.policy.every()):
             raise ConflictError("there is a rule of that name", "put it in its place, or take another name")
-        return await _keep(one, sent)
+        return await _keep(one, sent, who_asks(request))
 
     @router.post("/rules/try", summary="Try a rule")
     async def try_out(sent: Sent, one: TenantService = tenant) -> Trial:
@@ -89,24 +92,30 @@ def rule_routes(desk: Desk) -> APIRouter:
         return _told(one, one.policy.find(name))
 
     @router.put("/rules/{name}", summary="Make or change a rule")
-    async def put(name: Segment, sent: Sent, one: TenantService = tenant) -> RuleTold:
+    async def put(name: Segment, sent: Sent, request: Request, one: TenantService = tenant) -> RuleTold:
         """The name stands in the body too."""
         if sent.name != name:
             raise DataError("the rule has another name than the path", "give both the same")
-        return await _keep(one, sent)
+        return await _keep(one, sent, who_asks(request))
 
     @router.delete("/rules/{name}", summary="Remove a rule")
-    async def remove(name: Segment, one: TenantService = tenant) -> RuleGone:
+    async def remove(name: Segment, request: Request, one: TenantService = tenant) -> RuleGone:
         """One that was made by API."""
+        if one.reviewing.settings.rules:
+            one.policy.find(name)
+            return RuleGone(removed=name, case=(await one.reviewing.propose(None, name, who_asks(request))).id)
         await one.policy.remove(name)
         return RuleGone(removed=name)
 
     return router
 
 
-async def _keep(one: TenantService, rule: Rule) -> RuleTold:
+async def _keep(one: TenantService, rule: Rule, who: str) -> RuleTold:
     """One that cannot be worked out would fail every list from then on: it is tried first."""
     await _about(one, rule)
+    if one.reviewing.settings.rules:
+        case = await one.reviewing.propose(rule, "", who)
+        return RuleTold(rule=rule, is_in_file=False, is_due=False, case=case.id)
     await one.policy.put(rule)
     return _told(one, rule)
 
