@@ -38,6 +38,8 @@ class ModelConfig(_Section):
     feature_layer: Count = 4
     sentence_encoder: str = "minilm-l6-v2"
     feature_dim: Annotated[int, Field(ge=2, le=4096)] = 256
+    modalities: tuple[str, ...] = ()
+    image_encoder: str = "efficientnet-lite0"
     public_data: str = "none"
     public_dim: Annotated[int, Field(ge=1, le=1024)] = 32
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -62,6 +64,7 @@ class ShapeConfig(_Section):
     item_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
+    gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class PlainConfig(_Section):
