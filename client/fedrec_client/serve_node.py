@@ -9,12 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from fedrec.data.interactions import read_stored_interactions
-from fedrec.data.sources import cache_dir
 from fedrec.errors import FedrecError
 from fedrec.model.adapter import AdapterState
-from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import SharedModel, encoder_folder, load_shared
+from fedrec.model.shared import SharedModel, load_shared
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
@@ -93,12 +91,8 @@ class NodeModels:
                 store.close()
         config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
         self._shared = load_shared(config, catalog, rows, say)
-        folder, dim = self._shared.folder, config.feature_dim
-        encoder = TextEncoder(
-            catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
-        )
         self.began = PromotionBook(self.node.serving).at_start(self.newest())
-        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash)
+        return Served(catalog, self.make(self.began), self._shared.later_items(catalog), self._shared.features.hash)
 
     def newest(self) -> Candidate | None:
         """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""

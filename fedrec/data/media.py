@@ -40,7 +40,9 @@ class ModalityVectors:
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.present.shape != (len(self.vectors),):
-            raise DataError(f"{self.name}: needs one vector and one mark an item", "give `[items, width]` and `[items]`")
+            raise DataError(
+                f"{self.name}: needs one vector and one mark an item", "give `[items, width]` and `[items]`"
+            )
         if not np.isfinite(self.vectors).all() or self.vectors[~self.present].any():
             raise DataError(f"{self.name}: a vector is not finite, or not zero where it is absent", _REMEDY)
 
@@ -106,7 +108,10 @@ def read_item_media(
     """
     if wrong := [name for name in vectors if name in _WORDS or not name.isidentifier()]:
         raise DataError(f"{path}: a vector column may not be called {', '.join(wrong)}", "rename it in the file")
-    problems, cells = problems_of(path), {name: list[object]() for name in (item, *([image] if image else []), *vectors)}
+    problems, cells = (
+        problems_of(path),
+        {name: list[object]() for name in (item, *([image] if image else []), *vectors)},
+    )
     lines: list[int] = []
     for batch in read_batches(path, list(cells), problems):
         lines += batch.lines
@@ -127,7 +132,9 @@ def _column(name: str, cells: Sequence[object], lines: Sequence[int], problems: 
     numbers = np.array(lines)
     problems.add(f"{name!r} is not a list of numbers", numbers[[one is None for one in parsed]])
     kept = [one if one is not None else np.zeros(0) for one in parsed]
-    problems.add(f"{name!r} is not {width} numbers wide", numbers[[bool(one.size) and one.size != width for one in kept]])
+    problems.add(
+        f"{name!r} is not {width} numbers wide", numbers[[bool(one.size) and one.size != width for one in kept]]
+    )
     problems.add(f"{name!r} is not finite", numbers[[not np.isfinite(one).all() for one in kept]])
     if not width:
         problems.add(f"{name!r} has no vector at all", numbers[:1])
@@ -151,9 +158,7 @@ def _vector(cell: object) -> NDArray[np.float64] | None:
         return None
 
 
-def _pictures(
-    folder: Path, cells: Sequence[object], lines: Sequence[int], path: Path
-) -> tuple[ItemImages, int]:
+def _pictures(folder: Path, cells: Sequence[object], lines: Sequence[int], path: Path) -> tuple[ItemImages, int]:
     problems, root = problems_of(path), folder.resolve()
     outside = []
     pictures: list[bytes | None] = []

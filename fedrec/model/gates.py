@@ -42,6 +42,13 @@ class Gating(nn.Module):
         # One scale whatever the features' own is, so that one learning rate and clip norm fit them.
         self.register_buffer("scale", 1 / read.square().mean().sqrt().clamp(min=1e-9), persistent=False)
 
+    def fresh_gate(self) -> nn.Linear:
+        """The trained part, under which every modality counts alike at first."""
+        gate = nn.Linear(self.columns.numel(), self.n_modalities)
+        nn.init.zeros_(gate.weight)
+        nn.init.zeros_(gate.bias)
+        return gate
+
     def inputs(self, features: Tensor) -> Tensor:
         """What the gate reads: `[..., dim]` -> `[..., modalities * gate_dim]`."""
         return features[..., self.columns] * self.scale

@@ -1,4 +1,4 @@
-"""Image vectors of items: a frozen EfficientNet-Lite0 reads pictures, without torchvision. Computed once, then cached."""
+"""Image vectors of items: a frozen EfficientNet-Lite0 reads pictures, without torchvision. Made once and cached."""
 
 import hashlib
 import io
@@ -108,7 +108,9 @@ def _layers(weights: Mapping[str, Tensor]) -> list[nn.Module]:
     return layers
 
 
-def _convolution(weights: Mapping[str, Tensor], name: str, norm: str, stride: int, *, bounded: bool = True) -> nn.Module:
+def _convolution(
+    weights: Mapping[str, Tensor], name: str, norm: str, stride: int, *, bounded: bool = True
+) -> nn.Module:
     of_norm = (weights[f"{norm}.{part}"].float() for part in ("weight", "bias", "running_mean", "running_var"))
     gain, bias, mean, variance = of_norm
     gain = gain / torch.sqrt(variance + 1e-3)
@@ -135,7 +137,7 @@ class ImageEncoder:
             raise ModelError(f"{folder}: no image encoder there", "run `fedrec model fetch efficientnet-lite0`")
         try:
             weights = torch.load(files[0], map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001  # torch names no exceptions for a damaged file
+        except Exception as error:  # torch names no exceptions for a damaged file
             raise ModelError(f"{files[0]}: damaged ({type(error).__name__})", "fetch it anew") from error
         module = EfficientNetLite0(weights).eval().requires_grad_(False)
         return cls(module, hashlib.sha256(files[0].read_bytes()).hexdigest())
@@ -189,9 +191,7 @@ def read_picture(content: bytes, side: int = _SIDE) -> NDArray[np.uint8] | None:
     return np.asarray(square)
 
 
-def image_vectors(
-    images: ItemImages, folder: Path, cache: Path, progress: Progress | None = None
-) -> ModalityVectors:
+def image_vectors(images: ItemImages, folder: Path, cache: Path, progress: Progress | None = None) -> ModalityVectors:
     """Every item's image vector, from the cache where they were made before.
 
     Args:

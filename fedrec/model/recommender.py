@@ -120,11 +120,11 @@ class ItemTokenModel(nn.Module):
         width = 3 * (self.n_summary + shape.item_dim) + shape.context_dim
         self.score_head = nn.Linear(width, self.n_score + shape.item_dim, bias=False)
         self.popularity = Popularity(n_items)
-        self.gating = Gating(features, shape.gate_dim, shape.public_dim) if shape.gate_dim else None
-        gates = (self.gating.columns.numel(), self.gating.n_modalities) if self.gating else None
-        self.modality_gate = nn.Linear(*gates) if gates else None
         self.dropout = nn.Dropout(shape.dropout)
         self._initialise(features)
+        # Last, so that the other first weights are the same with it and without.
+        self.gating = Gating(features, shape.gate_dim, shape.public_dim) if shape.gate_dim else None
+        self.modality_gate = self.gating.fresh_gate() if self.gating else None
 
     @property
     def features(self) -> Tensor:
@@ -141,9 +141,6 @@ class ItemTokenModel(nn.Module):
             self.item_in.weight.copy_(torch.from_numpy(weights.T.astype(np.float32)))
             self.item_in.bias.copy_(torch.from_numpy(tokens.mean(0).astype(np.float32)))
             nn.init.orthogonal_(self.context_in.weight)
-            if self.modality_gate is not None:
-                self.modality_gate.weight.zero_()
-                self.modality_gate.bias.zero_()
             self.score_head.weight.zero_()
             both = min(self.n_summary, self.n_score)
             self.score_head.weight[:both, :both].fill_diagonal_(shape.head_start)

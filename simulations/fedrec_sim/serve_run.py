@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
-from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import encoder_folder
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
 from fedrec.rows import is_private
@@ -108,21 +105,7 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash)
-
-
-def text_encoder(world: World) -> TextEncoder:
-    """For items that joined after the catalogue."""
-    config = world.config.model
-    encoder = encoder_folder(config)
-    return TextEncoder(
-        world.catalog,
-        world.shared.folder,
-        encoder,
-        layer=config.feature_layer,
-        dim=config.feature_dim,
-        cache=cache_dir(),
-    )
+    return Served(world.catalog, live, world.shared.later_items(world.catalog), world.features.hash)
 
 
 def seed_events(store: TenantStore, world: World, say: Say = lambda _: None) -> int:
