@@ -49,6 +49,7 @@ class ModalityVectors:
     @classmethod
     def of_column(cls, name: str, vectors: NDArray[np.float32], present: NDArray[np.bool_]) -> "ModalityVectors":
         """Vectors that their owner made elsewhere: they are their own identity."""
+        vectors = vectors + np.float32(0)  # no -0.0, which is equal and has other bytes
         content = hashlib.sha256(name.encode() + str(vectors.shape).encode())
         content.update(np.ascontiguousarray(vectors, "<f4").tobytes() + present.tobytes())
         return cls(name, vectors, present, content.hexdigest())

@@ -77,7 +77,7 @@ class EfficientNetLite0(nn.Module):
     Args:
         weights: by the names of the public file.
     Raises: ModelError: not these weights.
-    Reference: Tan and Le 2019, arXiv:1905.11946; its Lite variant has ReLU6 and no squeeze-excitation.
+    Reference: Tan and Le 2019, arXiv:1905.11946; Lite has ReLU6 and no squeeze-excitation.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
