@@ -292,7 +292,9 @@ def test_known_sources_are_pinned_in_full() -> None:
         assert source.addresses or source.name == "efficientnet-lite0"  # of which PyPI alone has this very file
     with pytest.raises(ConfigError, match="https"):
         replace(sources["ml-100k"], addresses=("http://example.org",))
-    with pytest.raises(ConfigError, match="known: ml-100k, movielens-small, smollm2-135m, minilm-l6-v2"):
+    with pytest.raises(
+        ConfigError, match="known: ml-100k, movielens-small, stamps, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
+    ):
         fetch("ml-1m")
 
 
