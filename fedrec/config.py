@@ -43,6 +43,8 @@ class ModelConfig(Section):
     feature_layer: Count = 4
     sentence_encoder: str = "minilm-l6-v2"
     feature_dim: Annotated[int, Field(ge=2, le=4096)] = 256
+    modalities: tuple[str, ...] = ()
+    image_encoder: str = "efficientnet-lite0"
     public_data: str = "none"
     public_dim: Annotated[int, Field(ge=1, le=1024)] = 32
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

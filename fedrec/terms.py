@@ -18,6 +18,7 @@ from fedrec.privacy.plan import PrivacyPlan
 
 FORMAT = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_LATER = {"config": ("modalities", "image_encoder"), "shape": ("gate_dim",)}
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 
@@ -123,6 +124,11 @@ class FederationTerms(_Part):
         values = self.model_dump(mode="json")
         if self.range_users is None:  # terms of other modes stay as they were signed before there were sums
             del values["range_users"]
+        for place, names in _LATER.items():  # nor do terms that name none of what was added later change their hash
+            kept, given = getattr(self.model, place), values["model"][place]
+            for name in names:
+                if getattr(kept, name) == type(kept).model_fields[name].default:
+                    del given[name]
         return values
 
 

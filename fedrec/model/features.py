@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,37 @@ _ALL_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
+class ModalityLayout:
+    """Which components of an item vector come from which modality; public, the same for every item.
+
+    Attributes:
+        names: of the modalities, text first.
+        columns: place in `names` for each component; empty: all are the text's.
+    """
+
+    names: tuple[str, ...] = ("text",)
+    columns: tuple[int, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
 class ItemFeatures:
     """Frozen public vectors of the catalogue's items.
 
     Attributes:
-        vectors: float32 `[items, dim]`; principal components, the strongest first, mean squared norm 1.
+        vectors: float32 `[items, dim]`; principal components, the strongest first, mean squared norm 1. Where there
+            are several modalities, their components take turns; an absent modality's are zero.
         word_tokens: float32 `[items, hidden]`; mean of the LLM's own input embeddings of the item's text:
             what the first item tokens imitate, so that the untrained LLM has words to read.
         hash: identity of catalogue, encoders and recipe, and of the public data behind `behaviour`.
         behaviour: float32 `[items, public_dim]`; from public interactions, see `behaviour_vectors`; no column without.
+        layout: which of the vectors' components are whose.
     """
 
     vectors: np.ndarray = field(repr=False)
     word_tokens: np.ndarray = field(repr=False)
     hash: str
     behaviour: np.ndarray = field(repr=False)
+    layout: ModalityLayout = ModalityLayout()
 
     @classmethod
     def of_text(cls, vectors: np.ndarray, word_tokens: np.ndarray, name: str) -> "ItemFeatures":
@@ -55,11 +71,12 @@ class ItemFeatures:
                 this and not the vectors, whose last bits differ from machine to machine.
         """
         name = hashlib.sha256(f"{self.hash}|{made_from}".encode()).hexdigest()
-        return ItemFeatures(self.vectors, self.word_tokens, name, behaviour)
+        return replace(self, hash=name, behaviour=behaviour)
 
     def of_items(self, codes: np.ndarray, name: str) -> "ItemFeatures":
         """The features of some of the items, under another name."""
-        return ItemFeatures(self.vectors[codes], self.word_tokens[codes], name, self.behaviour[codes])
+        parts = (self.vectors[codes], self.word_tokens[codes], name, self.behaviour[codes])
+        return ItemFeatures(*parts, self.layout)
 
     @property
     def dim(self) -> int:
@@ -99,8 +116,8 @@ def item_features(
     blocks = [deep]
     if encoder_folder is not None:
         blocks.append(pooled_states(TextReader.load(encoder_folder, _ALL_LAYERS), catalog.texts, progress)[1])
-    vectors, projection = _principal_components(blocks, dim)
-    _save({"vectors": vectors, "word_tokens": words, **projection}, stored)
+    vectors, projection = principal_components(blocks, dim)
+    save_tensors({"vectors": vectors, "word_tokens": words, **projection}, stored)
     return ItemFeatures.of_text(vectors, words, key)
 
 
@@ -188,7 +205,7 @@ def pooled_states(
     return shallow, deep
 
 
-def _principal_components(blocks: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def principal_components(blocks: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Leading components, scaled by the root of their singular values: between raw (few dominate) and whitened.
 
     Each encoder has the same say: its block gets mean zero and mean squared norm 1.
@@ -216,7 +233,8 @@ def _principal_components(blocks: Sequence[np.ndarray], dim: int) -> tuple[np.nd
     return unit, {"centre": (centre + mean * scale).astype(np.float32), "basis": basis.astype(np.float32)}
 
 
-def _save(tensors: dict[str, np.ndarray], target: Path) -> None:
+def save_tensors(tensors: dict[str, np.ndarray], target: Path) -> None:
+    """Write a file of the cache, whole or not at all. Raises StorageError."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))

@@ -19,11 +19,12 @@ from fedrec.errors import ModelError
 from fedrec.model.adapter import AdapterState
 from fedrec.model.backbone import Backbone
 from fedrec.model.features import ItemFeatures
+from fedrec.model.gates import Gating
 
 # Of a trained vector's coordinates at the start: public random numbers, small beside the features' norm of 1.
 _ITEM_STD = 0.02
 _KNOWN = "_fedrec_adapter_parameters"
-_SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity")
+_SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity", "modality_gate")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class AdapterShape:
         head_start: weight of the decayed mean's likeness to an item in the untrained head's score; 0 leaves it silent.
         public_dim: leading components of the public behaviour vectors that the head reads and scores with, beside those
             of the text.
+        gate_dim: leading components of each modality that decide how much it counts for an item; 0: all count alike.
     """
 
     rank: int
@@ -63,6 +65,7 @@ class AdapterShape:
     item_scale: float = 1.0
     item_masking: float = 0.0
     public_dim: int = 0
+    gate_dim: int = 0
 
 
 class Popularity(nn.Module):
@@ -119,10 +122,13 @@ class ItemTokenModel(nn.Module):
         self.popularity = Popularity(n_items)
         self.dropout = nn.Dropout(shape.dropout)
         self._initialise(features)
+        # Last, so that the other first weights are the same with it and without.
+        self.gating = Gating(features, shape.gate_dim, shape.public_dim) if shape.gate_dim else None
+        self.modality_gate = self.gating.fresh_gate() if self.gating else None
 
     @property
     def features(self) -> Tensor:
-        """What the texts give, `[items, feature_dim]`: all that the LLM reads."""
+        """What texts and other modalities give, `[items, feature_dim]`: all that the LLM reads."""
         return self.known[:, self.shape.public_dim :]
 
     def _initialise(self, features: ItemFeatures) -> None:
@@ -150,6 +156,17 @@ class ItemTokenModel(nn.Module):
             return None
         every = torch.arange(self.n_rows, device=self.features.device).expand(rows if self.apart else 1, -1)
         return self.item_emb(every) * self.shape.item_scale  # type: ignore[no-any-return]
+
+    def modality_factors(self, features: Tensor, rows: int = 1) -> Tensor | None:
+        """How much each modality counts, `[rows or 1, items, modalities]`, a copy for each row if `apart`.
+
+        Args:
+            features: `[items, feature_dim]`, of the catalogue or of later items.
+        """
+        if self.gating is None or self.modality_gate is None:
+            return None
+        read = self.gating.inputs(features).expand(rows if self.apart else 1, -1, -1)
+        return self.gating.factors(self.modality_gate(read), features)
 
     def items_with_vector(self) -> Tensor:
         """Codes of the items that have a trained vector, in the order of its rows: int64 `[item_rows]`."""
@@ -183,6 +200,10 @@ class ItemTokenModel(nn.Module):
             item_vectors: as `item_vectors` gives them.
         """
         vectors = self.known[items][..., : self.n_summary]
+        factors = self.modality_factors(self.features, len(items))
+        if self.gating is not None and factors is not None:
+            users = torch.arange(len(items), device=items.device)[:, None] if len(factors) > 1 else 0
+            vectors = vectors * self.gating.by_column(factors[users, items], self.n_summary)
         if item_vectors is not None:
             vectors = torch.cat([vectors, self._look_up(items, item_vectors)], -1)
         positions = torch.arange(items.shape[1], device=items.device)
@@ -213,7 +234,12 @@ class ItemTokenModel(nn.Module):
 
     def scores(self, user_vectors: Tensor, item_vectors: Tensor | None) -> Tensor:
         """Compare user vectors, as `user_vectors` gives them, with every item: `[users, ..., items]`."""
-        scores = user_vectors[..., : self.n_score] @ self.known[:, : self.n_score].T
+        known, of_users = self.known[:, : self.n_score], user_vectors[..., : self.n_score]
+        factors = self.modality_factors(self.features, len(user_vectors))
+        if self.gating is None or factors is None:
+            scores = of_users @ known.T
+        else:
+            scores = self.gating.scores(of_users, known, factors)
         scores = scores + self.popularity(self.shape.popularity_floor)
         if item_vectors is None:
             return scores  # type: ignore[no-any-return]
@@ -222,6 +248,17 @@ class ItemTokenModel(nn.Module):
         if self.n_rows == self.n_items:
             return scores + of_rows  # type: ignore[no-any-return]
         return scores.index_add(-1, self.items_with_vector(), of_rows)  # type: ignore[no-any-return]
+
+    def gated(self, known: Tensor, n_columns: int) -> Tensor:
+        """The leading columns of items' rows as the head reads and scores with them: `[items, n_columns]`.
+
+        Args:
+            known: `[items, public_dim + feature_dim]`, of the catalogue or of later items.
+        """
+        factors = self.modality_factors(known[:, self.shape.public_dim :])
+        if self.gating is None or factors is None:
+            return known[:, :n_columns]
+        return known[:, :n_columns] * self.gating.by_column(factors[0], n_columns)
 
     def score_summaries(self, items: Tensor, context: Tensor) -> Tensor:
         """`forward` for a context that is known: float32 `[users, positions, items]`."""
@@ -321,7 +358,7 @@ def write_state(model: PeftModel, state: AdapterState) -> None:
 def part_of(name: str) -> str:
     """Which part of the adapter a tensor belongs to: prior, head, lora, projection or fixed."""
     rules = {".popularity.": "prior", ".score_head.": "head", ".item_emb.": "head", ".lora_": "lora"}
-    rules |= {".item_in.": "projection", ".context_in.": "projection"}
+    rules |= {".modality_gate.": "head", ".item_in.": "projection", ".context_in.": "projection"}
     return next((part for mark, part in rules.items() if mark in name), "fixed")
 
 

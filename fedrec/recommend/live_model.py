@@ -78,7 +78,7 @@ class LiveModel:
 
     def _fill(self) -> None:
         tokens, shape = self.tokens, self.tokens.shape
-        known, texts = tokens.known.cpu().numpy(), tokens.features.cpu().numpy()
+        known, texts = tokens.known, tokens.features.cpu().numpy()
         self.n_catalog, self._public_dim = tokens.n_items, shape.public_dim
         self.item_dim, self.context_dim = shape.item_dim, shape.context_dim
         self._n_summary, self._n_score = tokens.n_summary, tokens.n_score
@@ -92,10 +92,9 @@ class LiveModel:
         self._popularity = popularity_regression(histogram, texts)
         self.head: Floats = tokens.score_head.weight.cpu().numpy().astype(np.float32)
         self._texts = GrowingRows(texts)
-        self._summary_rows = GrowingRows(np.concatenate([known[:, : self._n_summary], learnt], 1))
-        self._score_rows = GrowingRows(
-            np.concatenate([known[:, : self._n_score], learnt, self._log_share(histogram)[:, None]], 1)
-        )
+        summary, score = (tokens.gated(known, n).cpu().numpy() for n in (self._n_summary, self._n_score))
+        self._summary_rows = GrowingRows(np.concatenate([summary, learnt], 1))
+        self._score_rows = GrowingRows(np.concatenate([score, learnt, self._log_share(histogram)[:, None]], 1))
 
     def _log_share(self, histogram: NDArray[np.floating]) -> Floats:
         share: Floats = np.log((histogram + self.tokens.shape.popularity_floor) / self._total).astype(np.float32)
@@ -153,14 +152,15 @@ class LiveModel:
         return self._texts, self._summary_rows, self._score_rows
 
     def _rows_of(self, texts: Floats) -> tuple[Floats, Floats, Floats]:
-        known = np.concatenate([np.zeros((len(texts), self._public_dim), np.float32), texts], 1)
+        known = torch.from_numpy(np.concatenate([np.zeros((len(texts), self._public_dim), np.float32), texts], 1))
+        known = known.to(self.tokens.known.device)
+        summary, score = (self.tokens.gated(known, n).cpu().numpy() for n in (self._n_summary, self._n_score))
         learnt = np.zeros((len(texts), self.item_dim), np.float32)
         if self._vectors is not None:
             learnt = self._vectors.predict(texts).astype(np.float32)
         histogram = boosted(self._popularity.predict(texts)[:, 0], self.tokens.shape, self._boost)
         prior = self._log_share(histogram)[:, None]
-        summary = np.concatenate([known[:, : self._n_summary], learnt], 1)
-        return texts, summary, np.concatenate([known[:, : self._n_score], learnt, prior], 1)
+        return texts, np.concatenate([summary, learnt], 1), np.concatenate([score, learnt, prior], 1)
 
     def item_tokens(self, codes: NDArray[np.int64]) -> torch.Tensor:
         """What the LLM reads: int64 `[...]` -> `[..., hidden]`, in the backbone's dtype."""

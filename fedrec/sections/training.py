@@ -25,6 +25,7 @@ class ShapeConfig(Section):
     item_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
+    gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class PlainConfig(Section):

@@ -107,6 +107,38 @@ def scale(
     console.print(f"generated users, engine {engine}")
 
 
+@bench.command("images")
+def images(
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Of made users and training; repeat it.")] = None,
+    noise: Annotated[bool, typer.Option(help="Train at epsilon 8 as well.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON into this file too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What pictures add to texts, and what is lost without one of the two; on Debian's stamps, with made users.
+
+    Trains stamps.toml's rows on text, image and both, and asks the last with one of them taken away. Minutes.
+    Example: `fedrec bench images --json`
+    """
+    from fedrec_sim.bench_images import ROWS, WAYS, measure
+
+    def say(line: str) -> None:
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    kinds = list(ROWS) if noise else list(ROWS)[:1]
+    result = measure(load_config(CONFIGS / "stamps.toml"), seeds or [1, 2, 3], command_line(), say, kinds)
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        emit_json(result)
+        return
+    table = Table("trained", "asked", "NDCG@10 (B)", "std over seeds")
+    for kind, ways in result["ways"].items():
+        for way in WAYS:
+            table.add_row(kind, way, f"{ways[way]['ndcg@10']:.4f}", f"{ways[way]['ndcg@10_std']:.4f}")
+    console.print(table)
+    console.print(f"{result['n_users']} made users: {result['data']['users']}")
+
+
 @bench.command("network")
 def network(
     partners: Annotated[list[int] | None, typer.Option(help="How many partners; repeat it.", min=1)] = None,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fedrec.data.catalog import CatalogColumns, ItemCatalog, read_catalog, write_catalog
 from fedrec.data.interactions import ColumnMapping, InteractionTable, read_interactions, write_interactions
+from fedrec.data.media import ItemMedia, read_item_media, write_media
 from fedrec.data.sources import cache_dir, fetch, list_sources
 from fedrec.errors import ConfigError
 from fedrec.files import new_folder
@@ -168,6 +169,10 @@ def data_import(
     text: Annotated[str | None, typer.Option(help="Column of the text; title and categories without it.")] = None,
     categories: Annotated[str | None, typer.Option(help="Catalogue column of categories.")] = None,
     year: Annotated[str | None, typer.Option(help="Catalogue column of the year.")] = None,
+    image: Annotated[str | None, typer.Option(help="Catalogue column of picture files, beside the catalogue.")] = None,
+    vectors: Annotated[
+        list[str] | None, typer.Option("--vector", help="Catalogue column of vectors (audio, video); repeat it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check and store your own data; nothing is written unless all of it is right.
@@ -178,15 +183,24 @@ def data_import(
         raise ConfigError(f"{to}: exists already", "name a new folder")
     items = read_catalog(catalog, CatalogColumns(item_id, title, text, categories, year))
     table = read_interactions(interactions, ColumnMapping(user, item, rating, timestamp), items)
-    _store(items, table, to)
+    media, lost = ItemMedia(), 0
+    if image or vectors:
+        media, lost = read_item_media(catalog, items, item=item_id, image=image, vectors=vectors or [])
+    _store(items, table, to, media)
+    counts = {"users": table.n_users, "items": len(items), "interactions": table.n_rows}
     if as_json:
-        emit_json({"folder": str(to), "users": table.n_users, "items": len(items), "interactions": table.n_rows})
-    else:
-        console.print(f"{to}: {table.n_users} users, {len(items)} items, {table.n_rows} interactions")
+        emit_json({"folder": str(to), **counts, "modalities": list(media.names), "pictures_lost": lost})
+        return
+    console.print(f"{to}: {table.n_users} users, {len(items)} items, {table.n_rows} interactions")
+    if media.names:
+        gone = f"; {lost} pictures are missing or damaged, their items go without" if lost else ""
+        console.print(f"beside the text: {', '.join(media.names)}{gone}")
 
 
-def _store(items: ItemCatalog, table: InteractionTable, to: Path) -> None:
-    """Write both files into a new folder, or leave no folder."""
+def _store(items: ItemCatalog, table: InteractionTable, to: Path, media: ItemMedia) -> None:
+    """Write all files into a new folder, or leave no folder."""
     with new_folder(to) as fresh:
         write_catalog(items, fresh / "catalog.parquet")
         write_interactions(table, fresh / "interactions.parquet")
+        if media.names:
+            write_media(media, fresh / "media.parquet")

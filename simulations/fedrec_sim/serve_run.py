@@ -7,9 +7,8 @@ from pathlib import Path
 
 from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
-from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
-from fedrec.model.shared import encoder_folder, sentences_of
+from fedrec.model.shared import sentences_of
 from fedrec.query.query_model import load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
@@ -111,21 +110,8 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         settings.model.new_item_boost,
     )
     queries, sentences = load_query_model(query_source(world), cache_dir()), sentences_of(world.config.model)
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash, queries, sentences)
-
-
-def text_encoder(world: World) -> TextEncoder:
-    """For items that joined after the catalogue."""
-    config = world.config.model
-    encoder = encoder_folder(config)
-    return TextEncoder(
-        world.catalog,
-        world.shared.folder,
-        encoder,
-        layer=config.feature_layer,
-        dim=config.feature_dim,
-        cache=cache_dir(),
-    )
+    later, features = world.shared.later_items(world.catalog), world.features.hash
+    return Served(world.catalog, live, later, features, queries, sentences)
 
 
 def seed_events(store: TenantStore, world: World, say: Say = lambda _: None) -> int:

@@ -9,7 +9,8 @@ from peft import PeftModel
 
 from fedrec.config import ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog
-from fedrec.data.datasets import GENERATED, Interactions, Say, load_data
+from fedrec.data.datasets import MADE, Interactions, Say, load_data, load_media
+from fedrec.data.media import ItemMedia
 from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
 from fedrec.data.stored import Derived, StoredInteractions
@@ -121,10 +122,11 @@ def on_any_device(config: SimulationConfig) -> SimulationConfig:
 def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     """Fetch (or take from the cache) and load everything that the rows share; this process gets the run's threads."""
     catalog, table = load_data(config.data.source, say, config.data.users)
-    shared = load_shared(config.model, catalog, table, say)
+    media = load_media(config.data.source) if config.model.modalities else ItemMedia()
+    shared = load_shared(config.model, catalog, table, say, media)
     return World(config, catalog, table, shared)
 
 
 def drawn_users(config: SimulationConfig) -> int:
     """How many of the data's users take part, if not all; 0 for all, and for users who were made."""
-    return 0 if config.data.source == GENERATED else config.data.users
+    return 0 if config.data.source in MADE else config.data.users

@@ -22,7 +22,6 @@ from fedrec_client.serving.records import Event
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import default_settings
 from fedrec_sim.rehearsal.shop import pages_served
-from fedrec_sim.serve_run import text_encoder
 from fedrec_sim.world import World, load_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +82,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     world = load_world(load_config(ROOT / "simulations/configs/demo.toml"))
     settings = default_settings()
     model = LiveModel(world.model(world.config.private.shape, 1), "round-0000", 50, settings.model.new_item_boost)
-    served = Served(world.catalog, model, text_encoder(world).encode, world.features.hash)
+    served = Served(world.catalog, model, world.shared.later_items(world.catalog), world.features.hash)
 
     def seed(service: Service) -> None:
         service.store.of("default").events.add(list(islice(histories(world), 10_000)))

@@ -17,7 +17,7 @@ from urllib.error import URLError
 import pytest
 
 from fedrec.data import downloads
-from fedrec.data.downloads import PackageSource, Source, SourceFile, fetch_source
+from fedrec.data.downloads import DebianPackage, PackageSource, Source, SourceFile, fetch_source
 from fedrec.data.sources import cache_dir, fetch, list_sources, load_ml100k
 from fedrec.errors import ConfigError, DataError, DownloadError, StorageError
 
@@ -262,19 +262,39 @@ def test_whoever_wants_the_same_at_the_same_time_waits_for_it(world: World) -> N
     assert len(world.calls.read_text().splitlines()) == 1
 
 
+def test_a_debian_package_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+    content = b"!<arch>\nmade"
+    script = tmp_path / "apt.py"
+    script.write_text(f"import sys, pathlib; pathlib.Path(sys.argv[-1] + '.deb').write_bytes({content!r})")
+    apt = (sys.executable, "-S", str(script))
+    whole = SourceFile("pictures.deb", "", len(content), sha256(content))
+    source = Source("pictures", "data", (whole,), DebianPackage("pictures", "1-2"), (), "CC0", "made up")
+    folder = fetch_source(source, tmp_path / "cache/pictures", apt=apt)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"pictures.deb": content}
+    other = replace(source, files=(replace(whole, sha256=sha256(b"other")),))
+    for way, words in ((apt, "wrong SHA-256"), (("no-such-apt",), "not on this machine")):
+        with pytest.raises(DownloadError, match=words):
+            fetch_source(other, tmp_path / "cache/other", apt=way)
+    assert not (tmp_path / "cache/other").exists()
+
+
 def test_known_sources_are_pinned_in_full() -> None:
     sources = {source.name: source for source in list_sources()}
     kinds = {name: source.kind for name, source in sources.items()}
-    assert kinds == {"ml-100k": "data", "movielens-small": "data", "smollm2-135m": "model", "minilm-l6-v2": "model"}
+    data, models = ("ml-100k", "movielens-small", "stamps"), ("smollm2-135m", "minilm-l6-v2", "efficientnet-lite0")
+    assert kinds == dict.fromkeys(data, "data") | dict.fromkeys(models, "model")
     for source in sources.values():
-        digests = [source.package.sha256, *(file.sha256 for file in source.files)]
+        wheel = [source.package.sha256] if isinstance(source.package, PackageSource) else []
+        digests = [*wheel, *(file.sha256 for file in source.files)]
         assert all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in digests)
         assert len(set(digests)) == len(digests)
         assert source.licence
-        assert source.addresses
+        assert source.addresses or source.name == "efficientnet-lite0"  # of which PyPI alone has this very file
     with pytest.raises(ConfigError, match="https"):
         replace(sources["ml-100k"], addresses=("http://example.org",))
-    with pytest.raises(ConfigError, match="known: ml-100k, movielens-small, smollm2-135m, minilm-l6-v2"):
+    with pytest.raises(
+        ConfigError, match="known: ml-100k, movielens-small, stamps, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
+    ):
         fetch("ml-1m")
 
 
