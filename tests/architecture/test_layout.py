@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.model": BASE | {"fedrec.data"},
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
+    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
@@ -60,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"},
 }
 
 
