@@ -92,8 +92,9 @@ def head_state(head: TaskHead) -> AdapterState:
 
 
 def write_head(head: TaskHead, state: AdapterState) -> None:
-    """Give the head an adapter's weights. Raises ModelError: they are another head's, or not finite."""
-    state.check(head_spec(head.shape, "head", ""))
+    """Give the head its part of an adapter. Raises ModelError: it is another head's, or not finite."""
+    own = {name: tensor for name, tensor in state.tensors.items() if name.startswith(f"{PART}.")}
+    AdapterState(own).check(head_spec(head.shape, "head", ""))
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             parameter.copy_(torch.from_numpy(state.tensors[f"{PART}.{name}"].copy()))

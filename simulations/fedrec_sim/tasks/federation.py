@@ -1,7 +1,8 @@
 """A task head trained by partners of one process: Flower's ServerApp, real ledgers, and masks where asked for."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,9 @@ from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
 from fedrec.tasks.examples import TaskExamples
-from fedrec.tasks.head import PART, TaskHead, score_rows, write_head
+from fedrec.tasks.head import TaskHead, score_rows, write_head
+from fedrec.tasks.item_part import ITEMS, ItemPart
+from fedrec.tasks.own_rows import TasteRows
 from fedrec.tasks.terms import TaskTerms
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
@@ -54,7 +57,7 @@ class TrainedHead:
 
 def federate_head(
     terms: TaskTerms,
-    shares: Sequence[TaskExamples],
+    shares: Sequence[TaskExamples | TasteRows],
     rounds: TaskRounds,
     *,
     run: str,
@@ -80,7 +83,9 @@ def federate_head(
                 terms, shares, rounds, run=run, seed=seed, promise=promise, folder=kept, on_event=on_event
             )
     n_users = sum(examples.n_users for examples in shares)
-    plan = None if promise is None else plan_of(promise, rounds, len(shares), n_users)
+    plan = None if promise is None else plan_of(promise, rounds, terms.items, len(shares), n_users)
+    if terms.items is not None:
+        terms = replace(terms, items=told(terms.items, plan, len(shares), n_users))
     partners = TaskPartners(terms, tuple(shares), rounds, run, seed, plan, promise, folder)
     statement = privacy_statement(
         plan,
@@ -93,9 +98,13 @@ def federate_head(
         run=run,
         mode="none" if plan is None else plan.mode,
         seed=seed,
-        schedule=rounds.schedule(None if plan is None else max(rounds.sampling_prob * n_users / len(shares), 1e-6)),
+        schedule=rounds.schedule(
+            max(rounds.sampling_prob * n_users / len(shares), 1e-6),
+            private=plan is not None,
+            items=terms.items is not None,
+        ),
         registry=Registry(folder / "registry"),
-        initial_state=terms.initial,
+        initial_state=terms.start,
         spec=terms.spec,
         aggregator=UniformMean(),
         partners=dict(enumerate(partners.names, start=2)),
@@ -115,9 +124,17 @@ def federate_head(
     return TrainedHead(terms, session.registry.load_head(), plan, statement)
 
 
-def plan_of(promise: TaskPromise, rounds: TaskRounds, partners: int, n_users: int) -> PrivacyPlan:
+def plan_of(
+    promise: TaskPromise, rounds: TaskRounds, items: ItemPart | None, partners: int, n_users: int
+) -> PrivacyPlan:
     """The least noise that keeps the promise. Raises PrivacyError: a delta of one over the users or more."""
     if promise.delta * n_users >= 1:
         raise PrivacyError(f"delta {promise.delta:g} is not below one over {n_users} users", "set a smaller delta")
-    share = (PART, rounds.rounds, rounds.sampling_prob, rounds.l2_clip_norm, 1.0)
-    return calibrate([share], promise.epsilon, promise.delta, mode=promise.mode, quorum=partners)
+    return calibrate(rounds.parts(items), promise.epsilon, promise.delta, mode=promise.mode, quorum=partners)
+
+
+def told(items: ItemPart, plan: PrivacyPlan | None, partners: int, n_users: int) -> ItemPart:
+    """What everybody is told about items: how many users take part, and how much noise is on their mean."""
+    if plan is None:
+        return replace(items, n_users=n_users)
+    return replace(items, n_users=n_users, noise_std=plan.noise_std(ITEMS) * math.sqrt(partners) / max(n_users, 1))

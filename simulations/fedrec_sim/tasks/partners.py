@@ -13,6 +13,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.signing import SigningKey
 from fedrec.tasks.examples import TaskExamples
 from fedrec.tasks.head import TaskHead
+from fedrec.tasks.own_rows import TasteRows
 from fedrec.tasks.terms import TaskTerms
 from fedrec_client.link import register_all
 from fedrec_client.sums import SumDesk, SumRules, numbers_of
@@ -35,7 +36,7 @@ class TaskPartners:
     """
 
     terms: TaskTerms
-    shares: tuple[TaskExamples, ...] = field(repr=False)
+    shares: tuple[TaskExamples | TasteRows, ...] = field(repr=False)
     rounds: TaskRounds
     run: str
     seed: int
@@ -90,7 +91,7 @@ class TaskPartners:
             ledger.enrol(self.promise.epsilon, self.promise.delta, begun=False)
         head = TaskHead(terms.shape)
         examples, root = self.shares[place], self._noise_root(name)
-        return TaskWorker(name, head, terms.task, examples, self.plan, ledger, root, self.rounds.work)
+        return TaskWorker(name, head, terms, examples, self.plan, ledger, root, self.rounds.work)
 
     def _desk(self, name: str) -> SumDesk | None:
         """Kept for the whole training: its secrets must last from one step of a sum to the next."""

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 from fedrec.aggregation.server_optimizer import ServerOptimizer
+from fedrec.privacy.plan import PartShare
 from fedrec.privacy.statement import NoiseOrigin
 from fedrec.rows import Mode
 from fedrec.tasks.head import PART
+from fedrec.tasks.item_part import ITEMS, ItemPart
 from fedrec.tasks.training import PlainWork
 from fedrec_server.rounds.schedule import RoundSpec
 
@@ -21,6 +23,7 @@ class TaskRounds:
         local_epochs: of an answer without privacy.
         l2_clip_norm, sampling_prob: of a private step, in gradient units and a user's probability.
         range_users: as in `IntegerCode.of`, for masks.
+        items_share: of the budget, for what is asked about items first, where something is.
     """
 
     rounds: int
@@ -30,21 +33,29 @@ class TaskRounds:
     l2_clip_norm: float = 1.0
     sampling_prob: float = 1.0
     range_users: int = 256
+    items_share: float = 0.7
 
-    def schedule(self, expected_users: float | None) -> tuple[RoundSpec, ...]:
-        """One entry a round.
+    def schedule(self, expected_users: float, *, private: bool, items: bool) -> tuple[RoundSpec, ...]:
+        """One entry a round, what is asked about items first.
 
         Args:
-            expected_users: mean number of users that a partner samples, public: what a private sum is divided by.
+            expected_users: mean number of users that a partner samples, public: what a sum is divided by.
         """
-        specs = []
+        average = ServerOptimizer("sgd", 1.0, 0.0)
+        specs = [RoundSpec(ITEMS, 1, 1, 1 / expected_users, average)] if items else []
         for number in range(self.rounds):
             rate = self.optimizer.server_learning_rate
-            rate *= 1.0 if expected_users is None else min(1.0, (1 - number / self.rounds) / 0.3)
+            rate *= min(1.0, (1 - number / self.rounds) / 0.3) if private else 1.0
             optimizer = ServerOptimizer(self.optimizer.kind, rate, self.optimizer.momentum)
-            local = self.work.learning_rate if expected_users is None else 1 / expected_users
+            local = 1 / expected_users if private else self.work.learning_rate
             specs.append(RoundSpec(PART, self.local_epochs, 1, local, optimizer))
         return tuple(specs)
+
+    def parts(self, items: ItemPart | None) -> list[PartShare]:
+        """What a privacy plan is calibrated for."""
+        left = 1.0 if items is None else 1.0 - self.items_share
+        parts = [] if items is None else [(ITEMS, 1, 1.0, items.l2_clip_norm, self.items_share)]
+        return [*parts, (PART, self.rounds, self.sampling_prob, self.l2_clip_norm, left)]
 
 
 @dataclass(frozen=True)
