@@ -26,6 +26,7 @@ from fedrec_sim import (
     cli_robustness,
     cli_runs,
     cli_serve,
+    cli_tasks,
     cli_tune,
 )
 from fedrec_sim.cli_output import (
@@ -59,6 +60,7 @@ app.add_typer(cli_federation.federation, name="federation")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)
+app.command("train-task")(cli_tasks.train_task)
 app.command()(cli_tune.tune)
 app.command()(cli_rehearse.rehearse)
 app.command()(cli_robustness.robustness)

@@ -36,7 +36,7 @@ from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 TaskName = Literal["click", "rating"]
 PARTNERS = 8
 PUBLIC = "movielens-small"
-_SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
+SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
 # Standard deviation of one answer around the public prediction; from public rows it is .46 and .95, rounded.
 _SPREAD = {"click": 0.45, "rating": 0.95}
 # What a prediction of the taste is worth before anything is learnt: as it is, or as log odds around one half.
@@ -146,7 +146,7 @@ def terms_of(world: TaskWorld, wanted: Wanted) -> TaskTerms:
         task=Click() if wanted.task == "click" else Rating(),
         shape=shape,
         initial=AdapterState({f"{PART}.outer.weight": weight, f"{PART}.outer.bias": bias}),
-        inputs=f"taste/{_SCALE[wanted.task]}",
+        inputs=f"taste/{SCALE[wanted.task]}",
         inputs_hash=taste.hash,
         catalog_hash=world.catalog.hash,
         public_data=PUBLIC,
@@ -171,7 +171,7 @@ def run_trial(world: TaskWorld, wanted: Wanted, folder: Path | None = None, roun
         folder: of registry and ledgers; None for a temporary one.
         rounds: in place of those that were chosen; for tuning.
     """
-    cut = questions(wanted.protocol, world.table, _SCALE[wanted.task], wanted.seed)
+    cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
     if wanted.shots:
         cut = replace(cut, train=draw_windows(cut.train, wanted.shots, wanted.seed))
     taste = world.tastes[wanted.task]
