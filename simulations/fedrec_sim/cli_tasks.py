@@ -33,7 +33,8 @@ def train_task(
     wanted = Wanted(task, protocol, seed, shots, epsilon, mode)
     with hold_run(folder, name, resume=False) as place:
         world = TaskWorld.load(_say(as_json))
-        set_aside(place)
+        if place.exists():
+            set_aside(place)
         place.mkdir(mode=0o700)
         metrics = write_trial(place, run_trial(world, wanted, place), command_line())
     show(metrics, as_json)
