@@ -30,6 +30,7 @@ from fedrec_sim import (
     cli_robustness,
     cli_runs,
     cli_serve,
+    cli_tasks,
     cli_tune,
 )
 from fedrec_sim.cli_output import (
@@ -65,6 +66,7 @@ app.add_typer(cli_query.query, name="query")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)
 app.command("cold-start")(cli_cold_start.cold_start)
+app.command("train-task")(cli_tasks.train_task)
 app.command()(cli_rehearse.rehearse)
 app.command()(cli_robustness.robustness)
 app.command()(cli_serve.serve)

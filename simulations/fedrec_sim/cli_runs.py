@@ -12,6 +12,7 @@ from rich.text import Text
 from fedrec.errors import ConfigError, FedrecError
 from fedrec_sim.by_users import publish_by_users
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json
+from fedrec_sim.cli_tasks import evaluate_task
 from fedrec_sim.cold_start_page import RESULT as COLD_START
 from fedrec_sim.cold_start_page import publish_cold_start
 from fedrec_sim.figures import printable
@@ -116,7 +117,10 @@ def evaluate(
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run's adapter on the data it belongs to. Example: `fedrec evaluate --run demo`"""
+    """Evaluate a run's adapter, or a task's head, on the data it belongs to. Example: `fedrec evaluate --run demo`"""
+    if (folder / run / "task.json").is_file():
+        evaluate_task(folder / run, as_json)
+        return
     from fedrec.evaluation.protocol import evaluate as evaluate_scorer
     from fedrec_sim.serving import load_adapter
     from fedrec_sim.world import load_world, on_any_device

@@ -102,7 +102,7 @@ def start_run(folder: Path, config: SimulationConfig, command: str) -> Run:
     run = draft_run(folder, config, command)
     with storage_errors(folder):
         if folder.exists():
-            _set_aside(folder)
+            set_aside(folder)
         folder.mkdir(mode=0o700)  # histories, exact figures and ledgers are the owner's alone
         (folder / "rows").mkdir()
     _write_header(run)
@@ -137,7 +137,7 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
         yield
 
 
-def _set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> None:
     """Move an earlier run to NAME.1, NAME.2, ...: a new run never overwrites figures."""
     number = 1
     while folder.with_name(f"{folder.name}.{number}").exists():

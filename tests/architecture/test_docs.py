@@ -109,7 +109,9 @@ def test_commands_named_in_the_readme_exist() -> None:
     )
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
     named = set(
-        re.findall(rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|tune|rehearse|robustness)", text)
+        re.findall(
+            rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|train-task|tune|rehearse|robustness)", text
+        )
     )
     assert named
     for command in named:

@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.query": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
+    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
@@ -70,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
     | {"fedrec.fairness.figures", "fedrec.safety"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"},
 }
 
 

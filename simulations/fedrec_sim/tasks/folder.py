@@ -1,0 +1,118 @@
+"""A trained task head on the disk: what it was asked, its adapter, ledgers, statement, figures and pages."""
+
+import html
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from fedrec.errors import RunError
+from fedrec.registry.registry import Registry
+from fedrec_sim.run import Json, commit_of_checkout, read_json, write_bytes, write_json
+from fedrec_sim.tasks.federation import TrainedHead
+from fedrec_sim.tasks.protocols import questions
+from fedrec_sim.tasks.trial import SCALE, Answered, TaskWorld, Trial, Wanted, terms_of
+
+RECORD = "task.json"
+FORMAT = 1
+
+
+def write_trial(folder: Path, trial: Trial, command: str) -> Json:
+    """Write all that a person looks at beside registry and ledgers; what `metrics.json` says."""
+    answered, items = trial.answer("test"), trial.trained.terms.items
+    record = {
+        "format": FORMAT,
+        "wanted": asdict(trial.wanted),
+        "items": None if items is None else asdict(items),
+        "inputs_hash": trial.trained.terms.inputs_hash,
+        "command": command,
+        "commit": commit_of_checkout(),
+    }
+    metrics = figures_of(trial.trained, trial.wanted, answered)
+    write_json(folder / RECORD, record)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "privacy.json", trial.trained.statement)
+    report = report_of(trial.wanted, answered)
+    write_bytes(folder / "report.txt", report.encode())
+    plot = calibration_svg(trial.wanted, answered)
+    write_bytes(folder / "calibration.svg", plot.encode())
+    write_bytes(folder / "report.html", _page(trial.wanted, metrics, report, plot).encode())
+    return metrics
+
+
+def figures_of(trained: TrainedHead, wanted: Wanted, answered: Answered) -> Json:
+    """Every figure of the test, with what it was bought with."""
+    figures = trained.terms.task.figures(answered.targets, answered.predictions, answered.users)
+    privacy = {name: trained.statement[name] for name in ("mode", "epsilon", "delta")}
+    asked = {"rows": len(answered.targets), "users": int(answered.users.max()) + 1}
+    return {**asdict(wanted), "which": "test", "figures": figures, "asked": asked, "privacy": privacy}
+
+
+def read_trial(folder: Path, world: TaskWorld) -> Json:
+    """The figures of a trained head, computed anew from its newest adapter.
+
+    Raises: RunError: another format, or trained with other inputs than this version of fedrec makes.
+    """
+    record = read_json(folder / RECORD)
+    if record.get("format") != FORMAT:
+        raise RunError(f"{folder}: a task of another format", "train it anew with `fedrec train-task`")
+    wanted = Wanted(**record["wanted"])
+    terms = terms_of(world, wanted)
+    if record["inputs_hash"] != terms.inputs_hash:
+        raise RunError(f"{folder}: the head was trained with other inputs than these", "train it anew")
+    if terms.items is not None:
+        terms = replace(terms, items=replace(terms.items, **record["items"]))
+    state = Registry(folder / "registry").load_head()
+    trained = TrainedHead(terms, state, None, read_json(folder / "privacy.json"))
+    cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
+    return figures_of(trained, wanted, Trial(wanted, world, cut, trained).answer("test"))
+
+
+def report_of(wanted: Wanted, answered: Answered) -> str:
+    """scikit-learn's classification report; of ratings, as the nearest whole star."""
+    from sklearn.metrics import classification_report
+
+    if wanted.task == "click":
+        said, names = answered.predictions >= 0.5, ["no like", "like"]
+        return str(classification_report(answered.targets > 0.5, said, target_names=names, digits=3, zero_division=0))
+    stars = np.rint(answered.predictions).astype(int)
+    return str(classification_report(answered.targets.astype(int), stars, digits=3, zero_division=0))
+
+
+def calibration_svg(wanted: Wanted, answered: Answered) -> str:
+    """What was said against what came true, in tenths of the questions."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    order = np.argsort(answered.predictions, kind="stable")
+    tenths = [rows for rows in np.array_split(order, 10) if len(rows)]
+    said = [float(answered.predictions[rows].mean()) for rows in tenths]
+    came = [float(answered.targets[rows].mean()) for rows in tenths]
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    low, high = (0.0, 1.0) if wanted.task == "click" else (1.0, 5.0)
+    axes.plot([low, high], [low, high], color="0.7", linewidth=1, label="as said")
+    axes.plot(said, came, marker="o", label="tenths of the questions")
+    axes.set_xlabel("predicted share of likes" if wanted.task == "click" else "predicted stars")
+    axes.set_ylabel("share of likes" if wanted.task == "click" else "mean stars")
+    axes.legend()
+    kept = io.StringIO()
+    figure.savefig(kept, format="svg", metadata={"Date": None})
+    return kept.getvalue()
+
+
+def _page(wanted: Wanted, metrics: Json, report: str, plot: str) -> str:
+    """One page that needs nothing else."""
+    rows = "".join(f"<tr><th>{name}</th><td>{value:.4f}</td></tr>" for name, value in metrics["figures"].items())
+    epsilon = metrics["privacy"]["epsilon"]
+    told = "no privacy" if epsilon is None else f"epsilon {epsilon:.2f} at delta {metrics['privacy']['delta']:g}"
+    title = f"{wanted.task}, protocol {wanted.protocol}, seed {wanted.seed}: {told}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        "<style>body{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}"
+        "th{text-align:left;padding-right:2rem}</style>"
+        f"<h1>{html.escape(title)}</h1><table>{rows}</table>"
+        f"<h2>Said and came true</h2>{plot[plot.index('<svg') :]}<h2>By class</h2>"
+        f"<pre>{html.escape(report)}</pre></html>"
+    )

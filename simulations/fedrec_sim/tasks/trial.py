@@ -1,0 +1,189 @@
+"""One training of a task on one protocol, and what it is worth on the questions that were held back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.aggregation.server_optimizer import ServerOptimizer
+from fedrec.config import load_config
+from fedrec.data.catalog import ItemCatalog
+from fedrec.data.datasets import Say, load_data
+from fedrec.data.interactions import InteractionTable
+from fedrec.data.partition import deal_users
+from fedrec.errors import ConfigError
+from fedrec.model.adapter import AdapterState
+from fedrec.model.features import ItemFeatures
+from fedrec.model.shared import load_shared
+from fedrec.tasks.click import Click
+from fedrec.tasks.examples import TaskExamples
+from fedrec.tasks.head import PART, HeadShape
+from fedrec.tasks.item_part import ItemPart
+from fedrec.tasks.own_rows import TasteRows, UserRows
+from fedrec.tasks.rating import Rating
+from fedrec.tasks.taste import LIKES, RATINGS, PublicTaste, Scale, public_taste
+from fedrec.tasks.terms import TaskTerms
+from fedrec.tasks.training import PlainWork
+from fedrec_sim.cli_output import DEMO
+from fedrec_sim.tasks.federation import TrainedHead, federate_head
+from fedrec_sim.tasks.protocols import Questions, TaskProtocol, draw_windows, questions
+from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
+
+TaskName = Literal["click", "rating"]
+PARTNERS = 8
+PUBLIC = "movielens-small"
+SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
+# Standard deviation of one answer around the public prediction; from public rows it is .46 and .95, rounded.
+_SPREAD = {"click": 0.45, "rating": 0.95}
+# What a prediction of the taste is worth before anything is learnt: as it is, or as log odds around one half.
+_START = {"click": (4.0, -2.0), "rating": (1.0, -3.0)}
+
+
+@dataclass(frozen=True)
+class TaskWorld:
+    """What every training shares: private rows, and the public taste that each task starts from."""
+
+    catalog: ItemCatalog
+    table: InteractionTable = field(repr=False)
+    features: ItemFeatures = field(repr=False)
+    public_catalog: ItemCatalog = field(repr=False)
+    public: InteractionTable = field(repr=False)
+
+    @classmethod
+    def load(cls, say: Say) -> "TaskWorld":
+        """MovieLens-100K, MovieLens latest-small, and what the shared models read in the catalogue's texts."""
+        catalog, table = load_data("ml-100k", say)
+        public_catalog, public = load_data(PUBLIC, say)
+        if not isinstance(table, InteractionTable) or not isinstance(public, InteractionTable):
+            raise ConfigError("tasks read tables", "fetch the data anew")
+        features = load_shared(load_config(DEMO).model, catalog, table, say).features
+        return cls(catalog, table, features, public_catalog, public)
+
+    @cached_property
+    def tastes(self) -> dict[TaskName, PublicTaste]:
+        """By task."""
+        return {"click": self._taste("likes"), "rating": self._taste("ratings")}
+
+    def _taste(self, scale: Scale) -> PublicTaste:
+        settings = LIKES if scale == "likes" else RATINGS
+        rows = [self.public]
+        return public_taste(self.catalog, self.features, self.public_catalog, rows, scale, settings, self.public.hash)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training.
+
+    Attributes:
+        shots: so many windows of protocol E alone; 0 for all rows.
+        epsilon: None for no privacy.
+    """
+
+    task: TaskName
+    protocol: TaskProtocol
+    seed: int
+    shots: int = 0
+    epsilon: float | None = None
+    mode: Literal["inspect", "secagg"] = "secagg"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.shots and self.protocol != "E":
+            problems.append("shots are windows of protocol E")
+        if self.shots < 0 or (self.shots and self.shots < PARTNERS) or self.shots > 8000:
+            problems.append(f"shots must be 0 for all, or {PARTNERS} to 8000")
+        if (self.task == "rating") != (self.protocol == "D") and self.protocol != "split721":
+            problems.append("protocols C and E are of the click task, D of the rating task, split721 of both")
+        if self.epsilon is not None and not self.epsilon > 0:
+            problems.append("epsilon must be > 0")
+        if problems:
+            raise ConfigError.of_all(problems, "see `fedrec train-task --help`", "task")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answered:
+    """Predictions beside what was true. Private.
+
+    Attributes:
+        users: int64 `[rows]`.
+    """
+
+    targets: NDArray[np.float32]
+    predictions: NDArray[np.float64]
+    users: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trained head and its questions."""
+
+    wanted: Wanted
+    world: TaskWorld = field(repr=False)
+    cut: Questions = field(repr=False)
+    trained: TrainedHead
+
+    def answer(self, which: Literal["validation", "test"]) -> Answered:
+        """What the head says of questions that it never saw."""
+        return answer(self.trained, self.world.tastes[self.wanted.task], getattr(self.cut, which))
+
+
+def answer(trained: TrainedHead, taste: PublicTaste, users: Sequence[UserRows]) -> Answered:
+    """What a trained head says of users' questions; computed beside their rows."""
+    asked: TaskExamples = TasteRows(taste, tuple(users)).examples(trained.terms.corrected(taste, trained.state))
+    return Answered(asked.targets, trained.predict(asked.inputs), asked.user_of_row)
+
+
+def terms_of(world: TaskWorld, wanted: Wanted) -> TaskTerms:
+    """What partners agree on; nothing is asked about items where there are a few examples only."""
+    taste, shape = world.tastes[wanted.task], HeadShape(world.tastes[wanted.task].width, 1)
+    weight, bias = np.zeros((1, shape.width), np.float32), np.zeros(1, np.float32)
+    weight[0, 0], bias[0] = _START[wanted.task]
+    return TaskTerms(
+        task=Click() if wanted.task == "click" else Rating(),
+        shape=shape,
+        initial=AdapterState({f"{PART}.outer.weight": weight, f"{PART}.outer.bias": bias}),
+        inputs=f"taste/{SCALE[wanted.task]}",
+        inputs_hash=taste.hash,
+        catalog_hash=world.catalog.hash,
+        public_data=PUBLIC,
+        items=None if wanted.shots else ItemPart(1, _SPREAD[wanted.task]),
+        n_items=0 if wanted.shots else len(world.catalog),
+    )
+
+
+def rounds_of(wanted: Wanted) -> TaskRounds:
+    """How a head is trained; chosen on validation, see docs/tasks.md."""
+    if wanted.epsilon is None:
+        work = PlainWork(0.01, batch_users=64, most_rows=256)
+        return TaskRounds(4 if wanted.shots else 8, ServerOptimizer("sgd", 1.0, 0.0), work)
+    rate = 1.0
+    return TaskRounds(8, ServerOptimizer("sgd", rate, 0.0), PlainWork(batch_users=16, most_rows=256), l2_clip_norm=0.2)
+
+
+def run_trial(world: TaskWorld, wanted: Wanted, folder: Path | None = None, rounds: TaskRounds | None = None) -> Trial:
+    """Deal the users to partners, train by rounds.
+
+    Args:
+        folder: of registry and ledgers; None for a temporary one.
+        rounds: in place of those that were chosen; for tuning.
+    """
+    cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
+    if wanted.shots:
+        cut = replace(cut, train=draw_windows(cut.train, wanted.shots, wanted.seed))
+    taste = world.tastes[wanted.task]
+    partners = min(PARTNERS, len(cut.train))
+    shares = [
+        TasteRows(taste, tuple(cut.train[place] for place in places))
+        for places in deal_users(len(cut.train), partners, wanted.seed)
+    ]
+    promise = None if wanted.epsilon is None else TaskPromise(wanted.epsilon, 1e-4, wanted.mode)
+    name = f"{wanted.task}-{wanted.protocol}-{wanted.shots}-{wanted.epsilon}-{wanted.mode}-{wanted.seed}"
+    chosen = rounds or rounds_of(wanted)
+    trained = federate_head(
+        terms_of(world, wanted), shares, chosen, run=name, seed=wanted.seed, promise=promise, folder=folder
+    )
+    return Trial(wanted, world, cut, trained)
