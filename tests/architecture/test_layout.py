@@ -43,6 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
+    "fedrec.support": BASE | {"fedrec.model"},
+    "fedrec.sentiment": BASE | {"fedrec.model"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.registry": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
@@ -60,7 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"},
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
+    | {"fedrec.support", "fedrec.sentiment"},
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.files import make_folders, replace_file, storage_errors
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.recommend.live_model import Floats, LiveModel
 from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
@@ -28,6 +29,7 @@ from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
 from fedrec_client.serving.store.writer import Writer
+from fedrec_client.serving.support import Support, support_of
 from fedrec_client.serving.tenant import Tenant, open_tenant
 from fedrec_client.serving.versions import Versions
 
@@ -44,12 +46,14 @@ class Served:
         model: an adapter version over it.
         encode: text features of items that came later.
         encoder: identity of what encodes, recipe and catalogue included.
+        sentences: reads requests of the support, and streams of texts; None: there is none.
     """
 
     catalog: ItemCatalog = field(repr=False)
     model: LiveModel = field(repr=False)
     encode: Callable[[Sequence[str]], Floats] = field(repr=False)
     encoder: str = ""
+    sentences: SentenceEncoder | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -61,6 +65,7 @@ class TenantService:
     lists: Lists = field(repr=False)
     intake: Intake = field(repr=False)
     learning_to_rank: LearningToRank = field(repr=False)
+    support: Support = field(repr=False)
 
 
 class Service:
@@ -142,7 +147,8 @@ class Service:
             learning = LearningToRank(tenant, lists.ranking)
             await learning.restore()
             await _warm(lists, tenant)
-            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning)
+            support = support_of(tenant, served.sentences)
+            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant), learning, support)
         self._encode = served.encode
         self._version, self._since = served.model.version, time.time()
 

@@ -109,6 +109,13 @@ class LearningSettings(Section):
     webhook: str = ""
 
 
+class SupportSettings(Section):
+    """`[support]`: when a request is answered, and when it is handed over."""
+
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.45
+    question_weight: Share = 0.6
+
+
 class TracingSettings(Section):
     """`[tracing]`."""
 
@@ -141,6 +148,7 @@ class ServingSettings(Section):
     ranking: RankingSettings = RankingSettings()
     rules: RuleSettings = RuleSettings()
     learning: LearningSettings = LearningSettings()
+    support: SupportSettings = SupportSettings()
     tracing: TracingSettings = TracingSettings()
     tenants: tuple[TenantSettings, ...] = ()
     arms: tuple[ArmSettings, ...] = ()

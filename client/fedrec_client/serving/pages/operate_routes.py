@@ -14,6 +14,7 @@ from fedrec_client.serving.pages.key_routes import add_keys
 from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.pages.rendering import Rendering
 from fedrec_client.serving.pages.rule_desk import BLANK, form_of, problems_of, read_form, try_rule
+from fedrec_client.serving.pages.support_routes import add_queue
 from fedrec_client.serving.service import Service, TenantService
 
 _ON_A_PAGE = 50
@@ -24,6 +25,7 @@ def add_operate(router: APIRouter, service: Service, figures: Figures, rendering
     _add_figures(router, figures, rendering)
     _add_rules(router, service, rendering)
     _add_books(router, service, rendering)
+    add_queue(router, service, rendering)
     add_keys(router, service, rendering, outside)
 
 

@@ -16,6 +16,7 @@ from fedrec_client.serving.store.opinion_book import OpinionBook
 from fedrec_client.serving.store.reading_book import ReadingBook
 from fedrec_client.serving.store.rule_book import RuleBook
 from fedrec_client.serving.store.shown_book import ShownBook
+from fedrec_client.serving.store.support_book import SupportBook
 from fedrec_client.serving.store.user_book import UserBook
 from fedrec_client.serving.store.vector_book import VectorBook
 from fedrec_client.serving.store.writer import Writer
@@ -46,6 +47,7 @@ class TenantStore:
     readings: ReadingBook
     vectors: VectorBook
     learned: LearnedBook
+    support: SupportBook
 
 
 class ServingStore:
@@ -81,6 +83,7 @@ class ServingStore:
             readings=ReadingBook(d, tenant),
             vectors=VectorBook(d, tenant),
             learned=LearnedBook(d, tenant),
+            support=SupportBook(d, tenant),
         )
 
     def graphs_available(self) -> Availability:

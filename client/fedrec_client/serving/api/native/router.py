@@ -10,6 +10,7 @@ from fedrec_client.serving.api.native.items import item_routes
 from fedrec_client.serving.api.native.keys import key_routes
 from fedrec_client.serving.api.native.lists import list_routes
 from fedrec_client.serving.api.native.rules import rule_routes
+from fedrec_client.serving.api.native.support import support_routes
 from fedrec_client.serving.api.native.users import user_routes
 from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import ServingMetrics
@@ -38,6 +39,7 @@ def routes(
         item_routes(desk),
         user_routes(desk),
         rule_routes(desk),
+        support_routes(desk),
         figure_routes(desk, epsilon_remaining),
         key_routes(service, ring),
     ]

@@ -12,7 +12,7 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     const place = event.detail.target && event.detail.target.id && document.getElementById(event.detail.target.id);
     // What the shop says stands in its own pages: shop.js.
-    if (place && (place.id === "rules" || place.id === "keys")) say(place.dataset.said, false);
+    if (place && ["rules", "keys", "support"].includes(place.id)) say(place.dataset.said, false);
   });
   document.addEventListener("htmx:responseError", (event) => {
     let words = `The service answers ${event.detail.xhr.status}.`;
