@@ -1,7 +1,6 @@
 """The partner's worker: owns rows, model, ledger and keys, and decides what leaves. Warm: it loads the model once."""
 
 import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,6 @@ from fedrec.model.adapter import AdapterDelta, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_names, reading_hash, write_state
 from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.ledger import PrivacyLedger
-from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.plan import PartPlan, PrivacyPlan
 from fedrec.training.local import (
     ContextCache,
@@ -26,6 +24,7 @@ from fedrec.training.local import (
     train_plain,
 )
 from fedrec.wire import RoundPlan, UpdateHeader
+from fedrec_client.payments import RoundPayments, question_of
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,11 @@ class Worker:
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
         question = self._question(plan, state, session)
-        event, source = self._pay(plan, question), self._source(question, 0)
+        event, source = self._payments.pay(plan, question), self._payments.source(question, 0)
         vector = private_integers(
             self.model, names, self.data.histories, self._step(plan, part), source, self._cache, code
         )
-        self._note_release(event, hashlib.sha256(vector.astype("<i8").tobytes()).hexdigest())
+        self._payments.note_vector(event, vector)
         return vector
 
     def _take(self, plan: RoundPlan, state: AdapterState) -> None:
@@ -169,58 +168,21 @@ class Worker:
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
         question = self._question(plan, state)
-        event = self._pay(plan, question)
+        event = self._payments.pay(plan, question)
         for number in range(plan.local_steps):
-            source = self._source(question, number)
+            source = self._payments.source(question, number)
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
         adapter_delta = _difference(self.model, state, names)
-        self._note_release(event, adapter_delta.hash)
+        self._payments.note_release(event, adapter_delta.hash)
         return adapter_delta
 
-    def _pay(self, plan: RoundPlan, question: str) -> str:
-        """Reserve the round's cost, before anything is computed from rows; the event's name."""
-        part, ledger = self.agreed(plan)
-        event = event_of(self.noise_root, question)
-        ledger.reserve(
-            event,
-            plan_hash=plan.privacy_plan_hash,
-            run=plan.run,
-            part=part.part,
-            sampling_prob=part.sampling_prob,
-            noise_multiplier=part.noise_multiplier,
-            steps=plan.local_steps,
-            most_steps=part.total_steps,
-            note=f"run {plan.run} round {plan.round} mode {plan.mode}",
-        )
-        return event
-
-    def _note_release(self, event: str, released: str) -> None:
-        assert self.ledger is not None  # `_pay` has refused otherwise
-        self.ledger.release(event, released)
-
-    def _source(self, question: str, number: int) -> NoiseSource:
-        return NoiseSource.from_root(self.noise_root, f"{question}|{number}".encode())
-
     def agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
-        """The part's plan, if the coordinator asks for exactly what this partner agreed to.
+        """As `RoundPayments.agreed`."""
+        return self._payments.agreed(plan)
 
-        Raises: PrivacyError: it does not.
-        """
-        if self.plan is None or self.ledger is None:
-            raise PrivacyError(f"partner {self.partner} has no privacy plan", "agree on a plan before the first round")
-        if plan.privacy_plan_hash != self.plan.hash or plan.mode != self.plan.mode:
-            raise PrivacyError(f"round {plan.round} asks for another privacy plan than this partner agreed to")
-        least = self.plan.quorum + self.plan.dishonest
-        if plan.quorum != least:
-            raise PrivacyError(f"round {plan.round} has another quorum than the {least} that were agreed")
-        part = next((p for p in self.plan.parts if p.part == plan.part), None)
-        if part is None:
-            raise PrivacyError(f"part {plan.part!r} is not in the agreed plan")
-        if plan.mode == "secagg" and plan.local_steps != 1:
-            # A second local step would depend on the first one's sum under the partner's own small noise share,
-            # so that one user could move the whole group's second gradient by more than the clip norm.
-            raise PrivacyError("secagg allows one step a round", "set local_steps to 1")
-        return part, self.ledger
+    @property
+    def _payments(self) -> RoundPayments:
+        return RoundPayments(self.partner, self.plan, self.ledger, self.noise_root)
 
     def _step(self, plan: RoundPlan, part: PartPlan) -> PrivateStep:
         assert self.plan is not None  # _agreed has refused otherwise
@@ -242,35 +204,6 @@ class Worker:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
         if self._cache.key != (key := reading_hash(state)):
             self._cache.key, self._cache.contexts = key, {}
-
-
-def question_of(
-    plan: RoundPlan, state_hash: str, fingerprint: str, partner: str, bounds: tuple[int, int], session: bytes = b""
-) -> str:
-    """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
-
-    Under secure aggregation each sum is another question: two that were opened over different partners would
-    otherwise differ by one partner's answer with nothing but its own small noise share on it. Its session never
-    repeats, whatever was forgotten since.
-
-    Args:
-        state_hash: of the adapter that the round starts from.
-        fingerprint: of the data; private.
-        bounds: longest history and most users, since the shape of a batch moves last bits.
-    """
-    question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
-    question += f"{bounds[0]}|{bounds[1]}|"
-    question += f"{plan.privacy_plan_hash}|{state_hash}|{fingerprint}|{partner}|"
-    question += f"{plan.attempt}|{session.hex()}" if plan.mode == "secagg" else "any attempt"
-    return hashlib.sha256(question.encode()).hexdigest()
-
-
-def event_of(noise_root: bytes, question: str) -> str:
-    """The ledger's name of a question: keyed, since its hash alone would confirm a guess of all rows.
-
-    Whoever has the partner's keys and rows can say by it, afterwards and here alone, which rows a round was paid for.
-    """
-    return hmac.digest(noise_root, f"ledger|{question}".encode(), "sha256").hex()
 
 
 def _plain_parts(part: str) -> tuple[str, ...]:

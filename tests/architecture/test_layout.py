@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.model": BASE | {"fedrec.data"},
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
+    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.support": BASE | {"fedrec.model"},
     "fedrec.sentiment": BASE | {"fedrec.model"},
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
+    | {"fedrec.recommend", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
     | {"fedrec.support", "fedrec.sentiment"},
 }
 

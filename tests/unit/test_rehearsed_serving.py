@@ -15,12 +15,13 @@ from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.errors import ConfigError, RunError
 from fedrec.files import replace_file
 from fedrec.wire import RoundPlan
+from fedrec_client.payments import event_of, question_of
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import note_learnt, training_histories
 from fedrec_client.settings import Node
-from fedrec_client.worker import PartnerData, event_of, question_of
+from fedrec_client.worker import PartnerData
 from fedrec_sim.cli_rehearse import rehearse
 from fedrec_sim.rehearsal import learnt
 from fedrec_sim.rehearsal.endings import _code_of

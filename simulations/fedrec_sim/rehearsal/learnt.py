@@ -18,11 +18,12 @@ from fedrec.signing import read_secret
 from fedrec.wire import RoundPlan
 from fedrec_client.agreement import Agreement
 from fedrec_client.importing import read_catalog_bytes
+from fedrec_client.payments import event_of, question_of
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import learnt_seq, training_histories
 from fedrec_client.settings import Node
-from fedrec_client.worker import PartnerData, event_of, question_of
+from fedrec_client.worker import PartnerData
 from fedrec_client.worker_process import open_ledger
 from fedrec_sim.rehearsal import checks
 from fedrec_sim.rehearsal.stage import Stage

@@ -1,0 +1,1 @@
+"""Heads for one task each over frozen inputs: click, classes, rating; trained together, with or without privacy."""
