@@ -31,12 +31,14 @@ class Matching:
     Attributes:
         question_weight: 0 to 1, how much the pair's question counts beside its answer.
         threshold: a best score below it means "I do not know".
-        turn: what is added to a request's vector, `[width, width]`, times the vector; None: nothing.
+        turn, shift: `[width, width]` and `[width]`; turn times the request's vector, and shift, are added to it.
+            None: nothing is.
     """
 
     question_weight: float
     threshold: float
     turn: Vectors | None = field(default=None, repr=False)
+    shift: Vectors | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.question_weight <= 1:
@@ -44,7 +46,9 @@ class Matching:
 
     def turned(self, requests: Vectors) -> Vectors:
         """The requests' vectors as they are compared, at length 1."""
-        return requests if self.turn is None else at_length_one(requests + requests @ self.turn.T)
+        if self.turn is None:
+            return requests
+        return at_length_one(requests + requests @ self.turn.T + (0 if self.shift is None else self.shift))
 
 
 class AnswerIndex:

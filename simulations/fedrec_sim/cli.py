@@ -25,7 +25,9 @@ from fedrec_sim import (
     cli_rehearse,
     cli_robustness,
     cli_runs,
+    cli_sentiment,
     cli_serve,
+    cli_support,
     cli_tune,
 )
 from fedrec_sim.cli_output import (
@@ -55,6 +57,8 @@ app.add_typer(cli_data.model, name="model")
 app.add_typer(cli_runs.runs, name="runs")
 app.add_typer(cli_privacy.privacy, name="privacy")
 app.add_typer(bench.bench, name="bench")
+app.add_typer(cli_support.support, name="support")
+app.add_typer(cli_sentiment.sentiment, name="sentiment")
 app.add_typer(cli_federation.federation, name="federation")
 app.command()(cli_runs.evaluate)
 app.command()(cli_runs.recommend)

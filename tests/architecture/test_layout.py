@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
-    "fedrec.support": BASE | {"fedrec.model"},
+    "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
     "fedrec.sentiment": BASE | {"fedrec.model"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
