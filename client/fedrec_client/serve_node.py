@@ -14,6 +14,7 @@ from fedrec.errors import FedrecError
 from fedrec.model.adapter import AdapterState
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.model.shared import SharedModel, encoder_folder, load_shared
 from fedrec.privacy.ledger_view import LedgerView
 from fedrec.recommend.live_model import LiveModel
@@ -98,7 +99,9 @@ class NodeModels:
             catalog, folder, encoder_folder(config), layer=config.feature_layer, dim=dim, cache=cache_dir()
         )
         self.began = PromotionBook(self.node.serving).at_start(self.newest())
-        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash)
+        reads = encoder_folder(config)
+        sentences = SentenceEncoder(reads) if reads else None
+        return Served(catalog, self.make(self.began), encoder.encode, self._shared.features.hash, sentences)
 
     def newest(self) -> Candidate | None:
         """The newest adapter that is held; its name tells generations apart, since rounds are counted anew."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_SIMULATED = 400_000
-_BISECTIONS = 24
+_GRID = np.arange(0.5, 12.0, 0.1)
+_STREAMS, _TEXTS, _SKIPPED = 400, 1000, 100
+_HIGHEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,19 @@ class RiseWatch:
 
 
 def threshold_for(settings: RiseSettings, seed: int = 1) -> float:
-    """The threshold at which independent texts of the base share alarm `false_per_1000` times in 1,000.
+    """The threshold at which independent texts of the base share alarm `false_per_1000` times in 1,000, or seldomer.
 
-    By bisection over one simulated stream of 400,000 texts; deterministic.
+    The least on a grid, by 400 simulated streams of 1,000 texts after 100 that are not counted; deterministic. 30 if
+    none on the grid is high enough.
     """
     yes, no = settings.gains
-    steps = np.where(np.random.default_rng(seed).random(_SIMULATED) < settings.base, yes, no)
-    allowed = settings.false_per_1000 * _SIMULATED / 1000
-    low, high = 0.0, 40.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _alarms(steps, middle, allowed) > allowed else (low, middle)
-    return high
-
-
-def _alarms(steps: np.ndarray, threshold: float, enough: float) -> int:
-    """How many there are; counting ends once there are more than enough."""
-    evidence, alarms = 0.0, 0
-    for step in steps.tolist():
-        evidence = max(0.0, evidence + step)
-        if evidence >= threshold:
-            evidence, alarms = 0.0, alarms + 1
-            if alarms > enough:
-                break
-    return alarms
+    rng, evidence = np.random.default_rng(seed), np.zeros((len(_GRID), _STREAMS))
+    alarms = np.zeros(len(_GRID))
+    for at in range(_SKIPPED + _TEXTS):
+        evidence += np.where(rng.random(_STREAMS) < settings.base, yes, no)
+        np.maximum(evidence, 0.0, out=evidence)
+        is_over = evidence >= _GRID[:, None]
+        evidence[is_over] = 0.0
+        alarms += is_over.sum(1) if at >= _SKIPPED else 0
+    enough = np.flatnonzero(alarms <= settings.false_per_1000 * _STREAMS * _TEXTS / 1000)
+    return float(_GRID[enough[0]]) if len(enough) else _HIGHEST

@@ -67,3 +67,13 @@ def interval(figure: Sequence[float]) -> str:
     """
     value, low, high = figure
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as docs have it.
+
+    >>> markdown(["a"], [["1"]])
+    '| a |\\n| --- |\\n| 1 |\\n'
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -9,6 +9,7 @@ from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
 from fedrec.model.features import TextEncoder
 from fedrec.model.recommender import write_state
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.model.shared import encoder_folder
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
@@ -108,7 +109,9 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         adapter.recommender.max_history,
         settings.model.new_item_boost,
     )
-    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash)
+    encoder = encoder_folder(world.config.model)
+    sentences = SentenceEncoder(encoder) if encoder else None
+    return Served(world.catalog, live, text_encoder(world).encode, world.features.hash, sentences)
 
 
 def text_encoder(world: World) -> TextEncoder:

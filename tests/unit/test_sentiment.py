@@ -57,7 +57,8 @@ def test_windows_add_up_and_a_rise_names_its_topic() -> None:
     assert calm == []
     rises = monitor.take([0.9] * 20, ["sound"] * 20, 2.0)
     assert [rise.topic for rise in rises][:1] == ["sound"]
-    assert rises[0].share == 1.0 and rises[0].text == 45 + rises[0].texts
+    assert rises[0].share == 1.0
+    assert rises[0].text == 45 + rises[0].texts
     assert sum(window.texts for window in monitor.windows) == monitor.texts == 65
     assert [window.texts for window in monitor.windows] == [10] * 6 + [5]
     assert monitor.windows[4].sentiments == {"neutral": 5, "negative": 5}

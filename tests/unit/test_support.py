@@ -41,7 +41,8 @@ def test_matches_are_those_of_one_product_after_the_other() -> None:
     found = index.best(asked, matching, 3)
     assert [match.id for match in found] == sorted(slow, key=lambda name: -slow[name])[:3]
     assert found[0].score == pytest.approx(slow[found[0].id], abs=1e-5)
-    assert is_known(found, Matching(0.3, found[0].score)) and not is_known(found, Matching(0.3, found[0].score + 0.01))
+    assert is_known(found, Matching(0.3, found[0].score))
+    assert not is_known(found, Matching(0.3, found[0].score + 0.01))
     assert AnswerIndex([], np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)).best(asked, matching, 3) == []
 
 
@@ -65,7 +66,8 @@ def test_a_file_of_answers_is_refused_with_every_bad_line(tmp_path: Path) -> Non
     path.write_text('{"id":"a","question":"q","answer":"x"}\nno\n{"id":"b","question":" ","answer":"secret"}\n')
     with pytest.raises(DataError, match="line 2: no JSON") as caught:
         read_pairs(path)
-    assert "line 3: question" in str(caught.value) and "secret" not in str(caught.value)
+    assert "line 3: question" in str(caught.value)
+    assert "secret" not in str(caught.value)
     path.write_text('{"id":"a","question":"q","answer":"x"}\n' * 2)
     with pytest.raises(DataError, match="twice"):
         read_pairs(path)
@@ -109,7 +111,8 @@ def test_an_untrained_adapter_turns_nothing_and_a_trained_one_turns_towards_the_
     task = MatchTask((answers @ basis.T).astype(np.float32))
     shape, initial = untrained(4)
     turn, shift = turn_of(initial, basis)
-    assert not turn.any() and not shift.any()
+    assert not turn.any()
+    assert not shift.any()
     terms = TaskTerms(task, shape, initial, "made", "0" * 64)
     inputs, places = (questions @ basis.T).astype(np.float32), np.arange(12)
     shares = [TaskExamples.of(inputs[some], places[some], places[some]) for some in (places[:6], places[6:])]
