@@ -112,8 +112,8 @@ class LearningSettings(Section):
 class SupportSettings(Section):
     """`[support]`: when a request is answered, and when it is handed over."""
 
-    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.45
-    question_weight: Share = 0.6
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.34
+    question_weight: Share = 0.7
 
 
 class TracingSettings(Section):
