@@ -21,7 +21,7 @@ from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 
 LABELS = ("positive", "negative")
 PARTNERS = {"rotten_tomatoes": (2, 2000), "imdb": (4, 500)}  # partners, and reviews of each
-_READ, _ROUNDS = 240, 30
+_READ, _ROUNDS = 240, 12
 SCALE = 3.0  # vectors have length 1; a head learns sooner from longer ones
 
 
@@ -93,10 +93,10 @@ def train_head(reviews: Reviews, encoder: str, promise: TaskPromise | None, seed
             TaskExamples.of(SCALE * reviews.vectors[mine], reviews.is_negative[mine].astype(np.float32), mine)
         )
     if promise is None:
-        optimizer, epochs = ServerOptimizer("sgd", 1.0, 0.0), 2
+        optimizer, epochs = ServerOptimizer("sgd", 1.0, 0.0), 1
     else:
         optimizer, epochs = ServerOptimizer("sgd", 4.0, 0.5), 1
-    work = PlainWork(learning_rate=0.01, most_rows=1, batch_users=64)
+    work = PlainWork(learning_rate=0.02, most_rows=1, batch_users=256)
     rounds = TaskRounds(_ROUNDS, optimizer, work, local_epochs=epochs)
     return federate_head(terms, shares, rounds, run=f"sentiment-{seed}", seed=seed, promise=promise)
 
