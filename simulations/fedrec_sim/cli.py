@@ -29,7 +29,9 @@ from fedrec_sim import (
     cli_rehearse,
     cli_robustness,
     cli_runs,
+    cli_sentiment,
     cli_serve,
+    cli_support,
     cli_tasks,
     cli_tune,
 )
@@ -60,6 +62,8 @@ app.add_typer(cli_data.model, name="model")
 app.add_typer(cli_runs.runs, name="runs")
 app.add_typer(cli_privacy.privacy, name="privacy")
 app.add_typer(bench.bench, name="bench")
+app.add_typer(cli_support.support, name="support")
+app.add_typer(cli_sentiment.sentiment, name="sentiment")
 app.add_typer(cli_federation.federation, name="federation")
 app.add_typer(cli_tune.tune, name="tune")
 app.add_typer(cli_query.query, name="query")

@@ -346,3 +346,15 @@ def test_what_is_told_of_requests_in_words_is_what_was_recorded() -> None:
     for value in (*told, found["chinese"]["precision_at_10"]):
         assert f"{value:.3f}".lstrip("0") in text, value
     assert found["personal_ndcg_at_10"] > found["request_ndcg_at_10"]
+
+
+@pytest.mark.parametrize("name", ["support", "sentiment"])
+def test_the_tables_of_the_examples_of_texts_are_what_the_command_wrote(name: str) -> None:
+    from fedrec_sim.example_page import markdown
+    from fedrec_sim.sentiment import page as of_sentiment
+    from fedrec_sim.support import page as of_support
+
+    text, found = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8"), figures_of(f"{name}.json")
+    shown = of_support if name == "support" else of_sentiment
+    assert f"<!-- {name}: begin -->\n{markdown(shown.HEAD, shown.table(found))}<!-- {name}: end -->" in text
+    assert found["commit"][:7] in text

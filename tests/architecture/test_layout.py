@@ -51,6 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
+    "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
+    "fedrec.sentiment": BASE | {"fedrec.model"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.tracking": BASE,
@@ -69,9 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fedrec_server.gateway.limits"},
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
-    | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures", "fedrec.safety"},
-    | {"fedrec.recommend", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"},
+    | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
+    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment"},
 }
 
 

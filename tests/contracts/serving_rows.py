@@ -4,9 +4,11 @@ from typing import Any
 
 from sqlalchemy import select
 
+from fedrec.support.matching import Match
 from fedrec_client.serving.records import Event, Shown, User
 from fedrec_client.serving.store.reading_book import Reading
 from fedrec_client.serving.store.store import ServingStore, TenantStore
+from fedrec_client.serving.store.support_book import Handover, add_handover
 from fedrec_client.serving.store.tables import METADATA
 
 PERSON = "anna-4711"
@@ -31,6 +33,9 @@ def fill(store: TenantStore, user: str, session: str) -> None:
     store.opinions.add(user, f"r {user}", "i1", True, "so it is", 5.0)
     store.opinions.add("", f"r {user}", "i2", False, "", 6.0)
     store.readings.put({user: Reading(b"\x00d", "hash", b"\xffcontent")})
+    with store.support._database.write() as connection:
+        name = f"h {store.support._tenant} {user}"
+        add_handover(connection, store.support._tenant, Handover(name, user, f"{user} asks", (Match("a", 0.5),), 7.0))
 
 
 def everything(store: TenantStore) -> dict[str, Any]:
@@ -45,6 +50,7 @@ def everything(store: TenantStore) -> dict[str, Any]:
         "rules": (store.rules.every(), store.rules.version()),
         "opinions": store.opinions.latest(100),
         "readings": store.readings.get(["u1", PERSON]),
+        "handovers": store.support.handovers(100, is_open=True),
         "counts": (store.items.count(), store.users.count(), store.events.count(), store.opinions.counts()),
     }
 

@@ -30,7 +30,7 @@ def test_of_a_deleted_user_no_table_has_a_word(store: ServingStore, shop: Tenant
     told = shop.users.export(PERSON)
     removed = shop.users.remove(PERSON)
     assert removed == {kind: len(rows) for kind, rows in told.items()}
-    assert removed == {"users": 1, "events": 3, "shown": 2, "blocks": 2, "opinions": 2, "readings": 1}
+    assert removed == {"users": 1, "events": 3, "shown": 2, "blocks": 2, "opinions": 2, "readings": 1, "handovers": 1}
     with store._database.begin() as connection:
         for table in METADATA.tables.values():
             for column in (one for one in table.columns if isinstance(one.type, Text)):

@@ -17,6 +17,7 @@ from fedrec.model.adapter import AdapterState
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures, TextEncoder, item_features
 from fedrec.model.recommender import AdapterShape, build_model, read_state, write_state
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.serving.http.app import make_app
 from fedrec_client.serving.http.keys import KeyRing
@@ -100,7 +101,7 @@ def served(tiny_llama: Path, catalog: ItemCatalog, tmp_path_factory: pytest.Temp
     cache = tmp_path_factory.mktemp("serving-cache")
     features = item_features(catalog, tiny_llama, None, layer=2, dim=8, cache=cache)
     encoder = TextEncoder(catalog, tiny_llama, None, layer=2, dim=8, cache=cache)
-    return Served(catalog, live_model(tiny_llama, features), encoder.encode)
+    return Served(catalog, live_model(tiny_llama, features), encoder.encode, sentences=SentenceEncoder(tiny_llama))
 
 
 @pytest.fixture

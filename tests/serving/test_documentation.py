@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fedrec.config import load_config
-from fedrec.data.sources import cache_dir
+from fedrec.data.sources import cache_dir, fetch
+from fedrec.model.sentences import SentenceEncoder
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.records import Event
@@ -82,7 +83,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     world = load_world(load_config(ROOT / "simulations/configs/demo.toml"))
     settings = default_settings()
     model = LiveModel(world.model(world.config.private.shape, 1), "round-0000", 50, settings.model.new_item_boost)
-    served = Served(world.catalog, model, world.shared.later_items(world.catalog), world.features.hash)
+    sentences, later = SentenceEncoder(fetch("minilm-l6-v2")), world.shared.later_items(world.catalog)
+    served = Served(world.catalog, model, later, world.features.hash, None, sentences)
 
     def seed(service: Service) -> None:
         service.store.of("default").events.add(list(islice(histories(world), 10_000)))

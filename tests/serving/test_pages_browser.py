@@ -27,6 +27,7 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 STATEMENT = {"epsilon": 7.98, "delta": 1e-4, "unit": "user", "parts": [{"steps": 46}], "simulated": True}
 PAGES = ("/shop?user=anna", "/shop?session=s", "/shop/items/{0}?user=anna", "/operate", "/operate/rules")
 PAGES += ("/operate/events", "/operate/opinions", "/operate/keys", "/operate/review", "/operate/review/log")
+OF_SUPPORT = ("/operate/support", "/shop/ask?user=anna")
 
 
 class Desk:
@@ -61,6 +62,7 @@ def desk(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         await one.intake.add_events([Event("like", item, user="bert") for item in served.catalog.ids[10:14]])
         await one.intake.put_items([Item("new", "Song of the Whale", categories=("War",), timestamp=1e9)])
         await one.intake.put_items([Item(f"bad {n}", f"Fake passports, lot {n}") for n in range(4)])
+        await one.support.question("is the whale a fish?", "anna", 1, hands_over=True)
 
     settings = ServingSettings.model_validate({"format": 1, "safety": {"screen": ["words"]}})
     folder = tmp_path_factory.mktemp("pages")
@@ -172,7 +174,7 @@ def test_every_page_is_accessible_and_fits(desk: Desk, size: Any, scheme: str) -
     from axe_playwright_python.sync_playwright import Axe
 
     faults = []
-    for path in PAGES:
+    for path in PAGES + (OF_SUPPORT if (size, scheme) == (PHONE, "dark") else ()):
         with desk.page(path, size, scheme) as page:
             if "/shop" in path:
                 page.get_by_role("switch").click()

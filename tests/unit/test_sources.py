@@ -281,7 +281,8 @@ def test_a_debian_package_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_known_sources_are_pinned_in_full() -> None:
     sources = {source.name: source for source in list_sources()}
     kinds = {name: source.kind for name, source in sources.items()}
-    data, models = ("ml-100k", "movielens-small", "stamps"), ("smollm2-135m", "minilm-l6-v2", "efficientnet-lite0")
+    data = ("ml-100k", "movielens-small", "stamps", "movie-reviews")
+    models = ("smollm2-135m", "minilm-l6-v2", "efficientnet-lite0")
     assert kinds == dict.fromkeys(data, "data") | dict.fromkeys(models, "model")
     for source in sources.values():
         wheel = [source.package.sha256] if isinstance(source.package, PackageSource) else []
@@ -289,12 +290,12 @@ def test_known_sources_are_pinned_in_full() -> None:
         assert all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in digests)
         assert len(set(digests)) == len(digests)
         assert source.licence
-        assert source.addresses or source.name == "efficientnet-lite0"  # of which PyPI alone has this very file
+        # Of which PyPI alone has this very file.
+        assert source.addresses or source.name in ("efficientnet-lite0", "movie-reviews")
     with pytest.raises(ConfigError, match="https"):
         replace(sources["ml-100k"], addresses=("http://example.org",))
-    with pytest.raises(
-        ConfigError, match="known: ml-100k, movielens-small, stamps, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
-    ):
+    known = "known: ml-100k, movielens-small, stamps, movie-reviews, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
+    with pytest.raises(ConfigError, match=known):
         fetch("ml-1m")
 
 

@@ -33,6 +33,7 @@ from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
 from fedrec_client.serving.store.writer import Writer
+from fedrec_client.serving.support import Support, support_of
 from fedrec_client.serving.tenant import Tenant, open_tenant
 from fedrec_client.serving.versions import Versions
 
@@ -50,7 +51,7 @@ class Served:
         encode: text features of items that came later.
         encoder: identity of what encodes, recipe and catalogue included.
         queries: reads requests in words; None: nobody taught it.
-        sentences: the sentence encoder alone, for likeness to harmful themes; None: the model has none.
+        sentences: the sentence encoder alone, for support and for likeness to harmful themes; None: there is none.
     """
 
     catalog: ItemCatalog = field(repr=False)
@@ -71,6 +72,7 @@ class TenantService:
     intake: Intake = field(repr=False)
     learning_to_rank: LearningToRank = field(repr=False)
     reviewing: Reviewing = field(repr=False)
+    support: Support = field(repr=False)
 
 
 class Service:
@@ -155,7 +157,10 @@ class Service:
             learning = LearningToRank(tenant, lists.ranking)
             await learning.restore()
             await _warm(lists, tenant)
-            self._tenants[name] = TenantService(tenant, policy, lists, Intake(tenant, reviewing), learning, reviewing)
+            support = support_of(tenant, served.sentences)
+            self._tenants[name] = TenantService(
+                tenant, policy, lists, Intake(tenant, reviewing), learning, reviewing, support
+            )
         self._encode = served.encode
         self._version, self._since = served.model.version, time.time()
 

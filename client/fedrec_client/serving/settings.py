@@ -140,6 +140,13 @@ class LearningSettings(Section):
     webhook: str = ""
 
 
+class SupportSettings(Section):
+    """`[support]`: when a request is answered, and when it is handed over."""
+
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.34
+    question_weight: Share = 0.7
+
+
 class TracingSettings(Section):
     """`[tracing]`."""
 
@@ -175,6 +182,7 @@ class ServingSettings(Section):
     safety: SafetySettings = SafetySettings()
     review: ReviewSettings = ReviewSettings()
     learning: LearningSettings = LearningSettings()
+    support: SupportSettings = SupportSettings()
     tracing: TracingSettings = TracingSettings()
     tenants: tuple[TenantSettings, ...] = ()
     arms: tuple[ArmSettings, ...] = ()

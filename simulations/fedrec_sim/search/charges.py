@@ -16,7 +16,7 @@ from fedrec.privacy.mechanism import Event
 from fedrec.privacy.noise import NoiseSource, add_noise
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.rows import is_private, row_mode
-from fedrec_client.worker import event_of
+from fedrec_client.payments import event_of
 from fedrec_sim.federation import private_plan
 from fedrec_sim.partners import Partners
 from fedrec_sim.run import Json

@@ -37,6 +37,11 @@ _TABLE: tuple[tuple[str, str, Scope], ...] = (
     ("GET POST", "/v1/users/*/export/**", "admin"),
     ("DELETE", "/v1/users/*/blocks/**", "write"),
     ("POST PUT PATCH", "/v1/users/**", "write"),
+    ("GET", "/v1/support/answers", "read"),
+    ("PUT", "/v1/support/answers", "write"),
+    ("DELETE", "/v1/support/answers/*", "write"),
+    ("POST", "/v1/support/questions", "write"),
+    ("GET", "/v1/support/handovers/*", "read"),
     # Gorse's
     ("GET", "/apidocs", "open"),
     ("GET", "/apidocs.json", "open"),

@@ -15,6 +15,7 @@ from fedrec_client.serving.pages.asked import Asked, Fields, Visiting, Visitor, 
 from fedrec_client.serving.pages.outside import Outside, Promise
 from fedrec_client.serving.pages.rendering import Rendering
 from fedrec_client.serving.pages.shop import DEEDS, MOST_AT_ONCE, ON_A_PAGE, Found, Shop
+from fedrec_client.serving.pages.support_routes import add_asking
 
 _MOST_WORDS = 200
 
@@ -24,6 +25,7 @@ def add_shop(router: APIRouter, shop: Shop, rendering: Rendering, outside: Outsi
     _add_pages(router, shop, rendering, outside)
     _add_parts(router, shop, rendering)
     _add_deeds(router, shop, rendering)
+    add_asking(router, shop, rendering, lambda visitor: _around(shop, visitor, outside))
 
 
 def _add_pages(router: APIRouter, shop: Shop, rendering: Rendering, outside: Outside) -> None:

@@ -18,6 +18,7 @@ from fedrec_client.serving.store.reading_book import ReadingBook
 from fedrec_client.serving.store.review_book import ReviewBook
 from fedrec_client.serving.store.rule_book import RuleBook
 from fedrec_client.serving.store.shown_book import ShownBook
+from fedrec_client.serving.store.support_book import SupportBook
 from fedrec_client.serving.store.user_book import UserBook
 from fedrec_client.serving.store.vector_book import VectorBook
 from fedrec_client.serving.store.writer import Writer
@@ -50,6 +51,7 @@ class TenantStore:
     learned: LearnedBook
     reviews: ReviewBook
     audit: AuditBook
+    support: SupportBook
 
 
 class ServingStore:
@@ -87,6 +89,7 @@ class ServingStore:
             learned=LearnedBook(d, tenant),
             reviews=ReviewBook(d, tenant),
             audit=AuditBook(d, tenant),
+            support=SupportBook(d, tenant),
         )
 
     def graphs_available(self) -> Availability:

@@ -193,6 +193,30 @@ AUDIT = Table(
     _word("hash"),  # of this line and the hash before it
 )
 
+SUPPORT_ANSWERS = Table(
+    "support_answers",
+    METADATA,
+    _word("tenant", primary_key=True),
+    _word("id", primary_key=True),
+    _word("question"),
+    _word("answer"),
+)
+
+HANDOVERS = Table(
+    "handovers",
+    METADATA,
+    _word("tenant", primary_key=True),
+    _word("id", primary_key=True),
+    _word("user"),
+    _word("request"),
+    _word("matches"),  # ids and scores of what was not good enough
+    Column("at", Float(53), nullable=False),
+    _word("answer"),  # empty until a person has answered
+    Column("answered_at", Float(53), nullable=False),
+    Index(None, "tenant", "at"),
+    Index(None, "tenant", "user"),
+)
+
 KEYS = Table(
     "keys",
     METADATA,

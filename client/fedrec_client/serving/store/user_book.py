@@ -19,9 +19,9 @@ from fedrec_client.serving.store.columns import (
     to_json,
     upsert,
 )
-from fedrec_client.serving.store.tables import BLOCKS, EVENTS, OPINIONS, READINGS, SHOWN, USERS
+from fedrec_client.serving.store.tables import BLOCKS, EVENTS, HANDOVERS, OPINIONS, READINGS, SHOWN, USERS
 
-_NESTED = {"labels", "subscribe", "items", "sources", "features"}
+_NESTED = {"labels", "subscribe", "items", "sources", "features", "matches"}
 _HIDDEN = {"tenant", "seq"}
 
 
@@ -113,6 +113,7 @@ def _all_of(connection: Connection, tenant: str, user: str) -> Iterator[tuple[st
     )
     yield "users", USERS, and_(USERS.c.tenant == tenant, USERS.c.id == user)
     tables = {"events": EVENTS, "shown": SHOWN, "blocks": BLOCKS, "opinions": OPINIONS, "readings": READINGS}
+    tables |= {"handovers": HANDOVERS}
     for kind, table in tables.items():
         yield kind, table, and_(table.c.tenant == tenant, table.c.user == user)
     for some in chunks(sessions):

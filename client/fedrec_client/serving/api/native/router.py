@@ -11,6 +11,7 @@ from fedrec_client.serving.api.native.keys import key_routes
 from fedrec_client.serving.api.native.lists import list_routes
 from fedrec_client.serving.api.native.review import review_routes
 from fedrec_client.serving.api.native.rules import rule_routes
+from fedrec_client.serving.api.native.support import support_routes
 from fedrec_client.serving.api.native.users import user_routes
 from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import ServingMetrics
@@ -40,6 +41,7 @@ def routes(
         user_routes(desk),
         rule_routes(desk),
         review_routes(desk),
+        support_routes(desk),
         figure_routes(desk, epsilon_remaining),
         key_routes(service, ring),
     ]

@@ -12,7 +12,7 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     const place = event.detail.target && event.detail.target.id && document.getElementById(event.detail.target.id);
     // What the shop says stands in its own pages: shop.js.
-    if (place && ["rules", "keys", "review"].includes(place.id)) say(place.dataset.said, false);
+    if (place && ["rules", "keys", "review", "support"].includes(place.id)) say(place.dataset.said, false);
   });
   document.addEventListener("htmx:responseError", (event) => {
     let words = `The service answers ${event.detail.xhr.status}.`;

@@ -1,0 +1,1 @@
+"""Sentiment of a stream of texts: windows, topics, and an alarm when the negative share jumps."""
