@@ -31,7 +31,7 @@ _STEP_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file: its name in the cache and below an address, its place in the package, and what it must be."""
+    """One file: its name in the cache and below an address (folders and all), its place in the package, what it is."""
 
     name: str
     member: str
@@ -217,13 +217,16 @@ def _from_address(source: Source, address: str, open_address: OpenAddress, fresh
 def _keep(file: SourceFile, content: IO[bytes], fresh: Path) -> None:
     """Write one file, synced; reads no more than it needs. Raises DownloadError: not what it must be."""
     digest, left = hashlib.sha256(), file.n_bytes + 1
-    with (fresh / file.name).open("wb") as kept:
+    place = fresh / file.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as kept:
         while left and (step := content.read(min(left, _STEP_BYTES))):
             digest.update(step)
             kept.write(step)
             left -= len(step)
         kept.flush()
         os.fsync(kept.fileno())
+    sync_folder(place.parent)
     if digest.hexdigest() != file.sha256:
         raise DownloadError(f"{file.name}: wrong SHA-256: cut off, or not this version")
 

@@ -10,13 +10,14 @@ import typer
 from rich.table import Table
 
 from fedrec.config import load_config
-from fedrec_sim import cli_bench_serve
+from fedrec_sim import cli_bench_causal, cli_bench_serve
 from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 bench.command("serve")(cli_bench_serve.serve)
 bench.command("serve-scale")(cli_bench_serve.serve_scale)
 bench.command("soak")(cli_bench_serve.soak)
+bench.command("causal")(cli_bench_causal.causal)
 
 
 @bench.command("dp-step")
