@@ -1,8 +1,8 @@
 """The Open Bandit log: which item was shown where, with which probability, and whether it was clicked.
 
 Two policies ran side by side in a shop for fashion, on three campaigns: one drew items uniformly, the other by
-Bernoulli Thompson sampling. What either would have earned can therefore be estimated from the other's rows and be compared with
-what it did earn. The authors' sample has 10,000 rows of each; they published the click rates of all 26.7 million.
+Bernoulli Thompson sampling. What either would have earned can therefore be estimated from the other's rows and be
+compared with what it did earn. The authors' sample has 10,000 rows of each; they published the click rates of all 26.7 million.
 
 Public data: rows have no user ids, only coarse hashed features, and the authors made them public.
 Reference: Saito et al. 2020, arXiv:2008.07146.
@@ -118,7 +118,7 @@ class BanditLog:
         np.add.at(counts, (self.actions, self.positions), 1.0)
         if not counts.sum(axis=0).all():
             raise DataError("bandit log: a position without rows", "take more rows, or fewer positions")
-        return counts / counts.sum(axis=0)
+        return np.asarray(counts / counts.sum(axis=0))
 
     def rows(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> "BanditLog":
         """Some rows as a log of their own."""

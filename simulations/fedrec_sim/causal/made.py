@@ -81,7 +81,8 @@ def draw_rows(
     days = generator.integers(len(policy), size=rows)
     ladder = policy.cumsum(axis=1)
     ladder[:, -1] = 1.0  # whatever sums round to
-    actions = (generator.random(rows)[:, None] > ladder[days]).sum(axis=1)
+    steps = (ladder + np.arange(len(policy))[:, None]).ravel()  # all days in one, so that one search finds all draws
+    actions = np.searchsorted(steps, days + generator.random(rows)) - days * policy.shape[1]
     return actions, policy[days, actions], (generator.random(rows) < shop.rates[actions]).astype(np.float64)
 
 

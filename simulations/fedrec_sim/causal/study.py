@@ -12,8 +12,8 @@ from fedrec_sim.causal.training import compare_training, train_on_made
 from fedrec_sim.causal.values import estimate_values
 from fedrec_sim.run import Json, commit_of_checkout
 
-MADE_LOGS = {10_000: 200, 100_000: 40}
-MADE_TRAINING = {10_000: 40, 100_000: 40, 1_000_000: 3}
+MADE_LOGS = {10_000: 100, 100_000: 20}
+MADE_TRAINING = {10_000: 20, 100_000: 20, 1_000_000: 3}
 
 
 def study(run: Path | None, replicates: int, seed: int, say: Say) -> Json:
