@@ -226,13 +226,15 @@ def _keep(file: SourceFile, content: IO[bytes], fresh: Path) -> None:
             left -= len(step)
         kept.flush()
         os.fsync(kept.fileno())
-    sync_folder(place.parent)
     if digest.hexdigest() != file.sha256:
         raise DownloadError(f"{file.name}: wrong SHA-256: cut off, or not this version")
 
 
 def _place(fresh: Path, folder: Path, room: Path) -> None:
     """Put a whole folder in the place of a missing or damaged one. Raises OSError."""
+    for inner in fresh.rglob("*"):
+        if inner.is_dir():
+            sync_folder(inner)
     sync_folder(fresh)
     if folder.exists():
         folder.rename(room / "damaged")

@@ -2,7 +2,8 @@
 
 Two policies ran side by side in a shop for fashion, on three campaigns: one drew items uniformly, the other by
 Bernoulli Thompson sampling. What either would have earned can therefore be estimated from the other's rows and be
-compared with what it did earn. The authors' sample has 10,000 rows of each; they published the click rates of all 26.7 million.
+compared with what it did earn. The authors' sample has 10,000 rows of each; they published the click rates of all 26.7
+million.
 
 Public data: rows have no user ids, only coarse hashed features, and the authors made them public.
 Reference: Saito et al. 2020, arXiv:2008.07146.

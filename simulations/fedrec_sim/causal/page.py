@@ -4,7 +4,9 @@ from pathlib import Path
 
 from fedrec.data.open_bandit import CAMPAIGNS
 from fedrec.errors import ConfigError
+from fedrec.evaluation.off_policy import ESTIMATORS
 from fedrec.files import read_file
+from fedrec_sim.causal.popular import FLOORS, POWERS
 from fedrec_sim.figures import in_time
 from fedrec_sim.plots import Estimated, plot_estimates, standalone
 from fedrec_sim.run import Json, write_bytes, write_json
@@ -57,14 +59,13 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 def _values(found: Json, direction: str) -> str:
     of = found["values"][direction]
-    names = list(of["pooled"]["estimates"])
     rows = [("", *CAMPAIGNS, "mean of the three", "error", "closer than naive")]
     truths = [of["campaigns"][c]["truth"] for c in CAMPAIGNS]
     shown = [f"{_rate(one['click_rate'])} ± {_rate(one['margin'])}" for one in truths]
     rows.append(("truth, whole log", *shown, _rate(of["pooled"]["truth"]), "", ""))
     sample = [of["campaigns"][c]["truth_in_sample"] for c in CAMPAIGNS]
     rows.append(("on-policy in the sample", *(_interval(one, "click_rate") for one in sample), "", "", ""))
-    for name in names:
+    for name in ESTIMATORS:
         cells = [of["campaigns"][c]["estimates"][name] for c in CAMPAIGNS]
         pooled = of["pooled"]["estimates"][name]
         rows.append(
@@ -88,8 +89,9 @@ def _made(found: Json) -> str:
     parts = []
     for direction, said in _SAID.items():
         lines = list(rows)
-        for size, by_name in found["made"][direction].items():
-            for name, of in by_name.items():
+        for size in _sizes(found["made"][direction]):
+            for name in ESTIMATORS:
+                of = found["made"][direction][size][name]
                 cells = (f"{of['bias']:+.1%}", f"{of['rmse']:.1%}", f"{of['interval_covers']:.0%}")
                 lines.append((f"{int(size):,}", f"`{name}`", *cells, f"{of['closer_than_naive']:.0%}"))
         parts.append(f"{said}, made:\n\n{_table(*lines)}")
@@ -117,7 +119,8 @@ def _training(found: Json) -> str:
         ("model knows", "rows of a made log", "divergence from the truth, plain", "weighted", "weights win")
     ]
     for model, said in _MODELS.items():
-        for size, of in found["made_training"][model].items():
+        for size in _sizes(found["made_training"][model]):
+            of = found["made_training"][model][size]
             pair = (of["divergence"]["plain"], of["divergence"]["weighted"])
             cells = tuple(f"{1e6 * value:.0f}" for value in pair)
             made.append((said, f"{int(size):,}", *cells, f"{of['weighted_closer']:.0%} of {of['logs']} logs"))
@@ -127,9 +130,9 @@ def _training(found: Json) -> str:
 
 def _popularity(found: Json) -> str:
     of = found["popularity"]
-    heads = [f"{name}, power {power:.2f}" for name, power in of["powers"].items()]
+    heads = [f"{name}, power {power:.2f}" for name, power in zip(POWERS, _by_power(of["powers"]), strict=True)]
     rows = [("HR@10", *heads, "kept"), *_ranked(of, "hr@10"), ("NDCG@10", *heads, "kept"), *_ranked(of, "ndcg@10")]
-    effective = ", ".join(f"{users:.0f}" for users in of["effective_users"].values())
+    effective = ", ".join(f"{users:.0f}" for users in _by_power(of["effective_users"]))
     adapter = f"; the adapter is run `{of['run']}`'s" if of["run"] else ""
     return (
         f"### Popularity taken out, {of['data']}, protocol {of['protocol']} ({of['which']}), seed {of['seed']}\n\n"
@@ -141,11 +144,20 @@ def _ranked(of: Json, figure: str) -> list[tuple[str, ...]]:
     return [
         (
             f"`{row}`",
-            *(_interval(cells[figure][name], digits=4) for name in of["powers"]),
+            *(_interval(cells[figure][name], digits=4) for name in POWERS),
             f"{cells[figure]['kept']:.0%}",
         )
-        for row, cells in of["rows"].items()
+        for row, cells in ((row, of["rows"][row]) for row in (*FLOORS, "adapter") if row in of["rows"])
     ]
+
+
+def _sizes(by_size: Json) -> list[str]:
+    """In the order of rows: JSON keeps none."""
+    return sorted(by_size, key=int)
+
+
+def _by_power(figures: Json) -> list[float]:
+    return [figures[name] for name in POWERS]
 
 
 def _rate(value: float) -> str:
@@ -166,11 +178,15 @@ def _share(one: Json) -> str:
 def _plot(found: Json, direction: str) -> str:
     of = found["values"][direction]
     parts = of["campaigns"]
-    groups = [(c, part["truth"]["click_rate"], _estimated(part["estimates"])) for c, part in parts.items()]
+    groups: list[tuple[str, float, list[Estimated]]] = [
+        (c, part["truth"]["click_rate"], _estimated(part["estimates"]))
+        for c, part in ((c, parts[c]) for c in CAMPAIGNS)
+    ]
     groups.append(("mean", of["pooled"]["truth"], _estimated(of["pooled"]["estimates"])))
     alt = f"{_SAID[direction]}: estimates with 95% intervals beside the truth, by campaign"
     return plot_estimates(groups, xlabel="click rate", name=f"{NAME}-{direction}", alt=alt)
 
 
 def _estimated(estimates: Json) -> list[Estimated]:
-    return [Estimated(name, one["value"], one["low"], one["high"]) for name, one in estimates.items()]
+    found = ((name, estimates[name]) for name in ESTIMATORS)
+    return [Estimated(name, one["value"], one["low"], one["high"]) for name, one in found]

@@ -20,6 +20,7 @@ from fedrec_sim.baseline_rows import Bench, fit_floor
 from fedrec_sim.run import Json, read_run
 
 FLOORS = ("popularity", "item_knn", "ease")
+POWERS = ("plain", "half", "full")
 FIGURES = ("hr@10", "ndcg@10")
 
 
@@ -40,12 +41,12 @@ def debias_ranking(run: Path | None, replicates: int, seed: int, say: Say) -> Js
         say(f"ml-100k: {row}, chosen on validation")
         scorers[row] = fit_floor(row, settings, bench).scorer
     counts = item_popularity(bench.train, n_items)
-    power = fit_power(_targets(splits, "validation"), counts)
+    power = fit_power(targets_of(splits, "validation"), counts)
     powers = {"plain": 0.0, "half": power / 2, "full": power}
     rows = {
         row: _figures(scorers[row], splits, counts, powers, replicates, seed) for row in (*FLOORS, *_others(scorers))
     }
-    asked = _targets(splits, "test")
+    asked = targets_of(splits, "test")
     return {
         "data": "ml-100k",
         "protocol": "B",
@@ -77,7 +78,7 @@ def _adapter_of(run: Path, say: Say) -> tuple[int, Scorer]:
     return config.seeds[0], load_adapter(held, world).recommender
 
 
-def _targets(splits: Sequence[EvaluationSplit], which: str) -> NDArray[np.int64]:
+def targets_of(splits: Sequence[EvaluationSplit], which: str) -> NDArray[np.int64]:
     """The one item that each evaluated user is asked for, in the order of `evaluate_users`."""
     found = []
     for split in splits:
@@ -94,7 +95,10 @@ def _figures(
     replicates: int,
     seed: int,
 ) -> Json:
-    users, asked = evaluate_users(scorer, splits, "test", n_items=len(counts), tie_seed=seed), _targets(splits, "test")
+    users, asked = (
+        evaluate_users(scorer, splits, "test", n_items=len(counts), tie_seed=seed),
+        targets_of(splits, "test"),
+    )
     found: Json = {}
     for figure in FIGURES:
         values = users.column(figure)
