@@ -24,13 +24,19 @@ def causal(
 
     Example: `fedrec bench causal --run demo --json`
     """
-    from fedrec_sim.causal.page import publish_study
+    from fedrec_sim.causal.page import around_tables, publish_study
+    from fedrec_sim.causal.popular import refuse_unfit
     from fedrec_sim.causal.study import study
 
     def say(line: str) -> None:
         if not as_json:
             errors.print(line, style="dim", markup=False, highlight=False)
 
+    # What is asked for in vain should be said at once, not after a minute.
+    if run:
+        refuse_unfit(folder / run)
+    if to is not None:
+        around_tables(to)
     found = study(folder / run if run else None, replicates, seed, say) | {"command": command_line()}
     if to is not None:
         publish_study(found, to)

@@ -26,10 +26,7 @@ def publish_study(found: Json, folder: Path) -> list[Path]:
     Raises: ConfigError: the page has no marks. StorageError: the disk refuses.
     """
     page = folder / f"{NAME}.md"
-    before, opened, rest = read_file(page).decode().partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (opened and closed):
-        raise ConfigError(f"{page}: no place for the study", f"write {BEGIN} and {END} where it shall stand")
+    before, after = around_tables(folder)
     figures = folder / f"{NAME}.json"
     write_json(figures, found)
     plots = [folder / f"{NAME}-{direction.replace('_', '-')}.svg" for direction in _SAID]
@@ -37,6 +34,16 @@ def publish_study(found: Json, folder: Path) -> list[Path]:
         write_bytes(path, standalone(_plot(found, direction)).encode())
     write_bytes(page, f"{before}{BEGIN}\n{section(found)}\n{END}{after}".encode())
     return [figures, *plots, page]
+
+
+def around_tables(folder: Path) -> tuple[str, str]:
+    """What stands before and after the tables in `causal.md`. Raises ConfigError: no marks. RunError: no page."""
+    page = folder / f"{NAME}.md"
+    before, opened, rest = read_file(page).decode().partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (opened and closed):
+        raise ConfigError(f"{page}: no place for the study", f"write {BEGIN} and {END} where it shall stand")
+    return before, after
 
 
 def section(found: Json) -> str:

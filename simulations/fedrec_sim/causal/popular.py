@@ -17,7 +17,7 @@ from fedrec.evaluation.debiased import fit_power, propensity_weights, weighted_m
 from fedrec.evaluation.off_policy import effective_size
 from fedrec.evaluation.protocol import Scorer, evaluate_users
 from fedrec_sim.baseline_rows import Bench, fit_floor
-from fedrec_sim.run import Json, read_run
+from fedrec_sim.run import Json, Run, read_run
 
 FLOORS = ("popularity", "item_knn", "ease")
 POWERS = ("plain", "half", "full")
@@ -66,16 +66,21 @@ def _others(scorers: dict[str, Scorer]) -> tuple[str, ...]:
     return tuple(name for name in scorers if name not in FLOORS)
 
 
+def refuse_unfit(run: Path) -> Run:
+    """A run whose adapter can be asked. Raises ConfigError: other data or protocol. RunError: no such run."""
+    held = read_run(run)
+    if held.config.data.source != "ml-100k" or held.config.evaluation.protocol != "B":
+        raise ConfigError(f"run {run.name} is not on ml-100k under protocol B", "name another run, or none")
+    return held
+
+
 def _adapter_of(run: Path, say: Say) -> tuple[int, Scorer]:
     from fedrec_sim.serving import load_adapter
     from fedrec_sim.world import load_world, on_any_device
 
-    held = read_run(run)
-    config = held.config
-    if config.data.source != "ml-100k" or config.evaluation.protocol != "B":
-        raise ConfigError(f"run {run.name} is not on ml-100k under protocol B", "name another run, or --no-run")
-    world = load_world(on_any_device(config), say)
-    return config.seeds[0], load_adapter(held, world).recommender
+    held = refuse_unfit(run)
+    world = load_world(on_any_device(held.config), say)
+    return held.config.seeds[0], load_adapter(held, world).recommender
 
 
 def targets_of(splits: Sequence[EvaluationSplit], which: str) -> NDArray[np.int64]:
