@@ -19,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv, install, fetch data and models (checked by SHA-256)
 	@$(BIN)/fedrec data fetch ml-100k --quiet
 	@$(BIN)/fedrec data fetch movielens-small --quiet
+	@$(BIN)/fedrec data fetch open-bandit --quiet
 	@$(BIN)/fedrec model fetch smollm2-135m --quiet
 	@$(BIN)/fedrec model fetch minilm-l6-v2 --quiet
 

@@ -32,7 +32,7 @@ _STEP_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file: its name in the cache and below an address, its place in the package, and what it must be.
+    """One file: its name in the cache and below an address (folders and all), its place in the package, what it is.
 
     Where a Debian package is kept whole, that package is the file, and `member` is empty.
     """
@@ -262,7 +262,9 @@ def _from_address(source: Source, address: str, open_address: OpenAddress, fresh
 def _keep(file: SourceFile, content: IO[bytes], fresh: Path) -> None:
     """Write one file, synced; reads no more than it needs. Raises DownloadError: not what it must be."""
     digest, left = hashlib.sha256(), file.n_bytes + 1
-    with (fresh / file.name).open("wb") as kept:
+    place = fresh / file.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as kept:
         while left and (step := content.read(min(left, _STEP_BYTES))):
             digest.update(step)
             kept.write(step)
@@ -275,6 +277,9 @@ def _keep(file: SourceFile, content: IO[bytes], fresh: Path) -> None:
 
 def _place(fresh: Path, folder: Path, room: Path) -> None:
     """Put a whole folder in the place of a missing or damaged one. Raises OSError."""
+    for inner in fresh.rglob("*"):
+        if inner.is_dir():
+            sync_folder(inner)
     sync_folder(fresh)
     if folder.exists():
         folder.rename(room / "damaged")

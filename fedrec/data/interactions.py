@@ -186,7 +186,7 @@ class _Reader:
         of, user_ids, item_ids = self.columns, [id_text(c) for c in users], [id_text(c) for c in items]
         no_user, no_item = (np.array([not text for text in ids]) for ids in (user_ids, item_ids))
         item_codes = np.array([self.catalog.codes.get(item, -1) for item in item_ids], np.int32)
-        times = numbers(timestamps, _unix_seconds)
+        times = numbers(timestamps, unix_seconds)
         is_time, is_near = np.isfinite(times), abs(times) < _MAX_SECONDS
         with np.errstate(over="ignore"):
             stars = numbers(ratings).astype(np.float32)
@@ -222,7 +222,7 @@ class _Reader:
         return InteractionTable(places, item_codes, stars, times, tuple(user_ids), self.catalog.ids)
 
 
-def _unix_seconds(cell: object) -> float:
+def unix_seconds(cell: object) -> float:
     """Unix seconds of a number or of an ISO 8601 date, which is UTC where it names no zone."""
     try:
         return float(cell)  # type: ignore[arg-type]  # what float refuses is caught

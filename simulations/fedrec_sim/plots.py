@@ -87,6 +87,16 @@ class Bar:
     per_seed: Sequence[float]
 
 
+@dataclass(frozen=True)
+class Estimated:
+    """An estimate with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
 def plot_rounds(
     lines: Sequence[Line],
     *,
@@ -173,6 +183,39 @@ def plot_ladder(bars: Sequence[Bar], *, name: str, alt: str) -> str:
         axes.set_xlim(left=0)
         axes.margins(x=0.2)
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure, name, alt)
+
+
+def plot_estimates(
+    groups: Sequence[tuple[str, float, Sequence[Estimated]]], *, xlabel: str, name: str, alt: str
+) -> str:
+    """Estimates with their intervals, group by group, beside the truth of each group as a line across it.
+
+    Args:
+        groups: (name, truth, estimates), the first on top; each has the same estimators in the same order.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(0.9 + 0.17 * sum(len(estimates) + 1 for _, _, estimates in groups))
+        top, places, labels = 0.0, [], []
+        for group, truth, estimates in groups:
+            for row, one in enumerate(estimates):
+                reach = [[max(one.value - one.low, 0.0)], [max(one.high - one.value, 0.0)]]
+                look = {"fmt": "o", "ms": 3.4, "lw": 1.2, "capsize": 2, "color": _colour(row)}
+                axes.errorbar([one.value], [top + row], xerr=reach, label=one.name if top == 0 else None, **look)
+            end = top + len(estimates) - 1
+            axes.vlines(truth, top - 0.5, end + 0.5, color=_INK, lw=1.3, label="truth" if top == 0 else None)
+            places.append((top + end) / 2)
+            labels.append(group)
+            top = end + 2
+        axes.set_yticks(places, labels)
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0, right=1.6 * max(truth for _, truth, _ in groups))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(xlabel)
+        figure.legend(loc="outside upper left", ncols=3)
         return _svg(figure, name, alt)
 
 

