@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -29,6 +29,7 @@ from fedrec.query.made import QueryMaker, training_vocabulary
 from fedrec.query.negation import says_something, split_refusals
 from fedrec.query.reader import Pieces, QueryReader, ReaderShape, trained_parameters
 from fedrec.query.titles import Mention, TitleFinder, split_at_mentions
+from fedrec.query.understood import Understood
 from fedrec.query.years import years_in
 
 FORMAT = 1
@@ -55,27 +56,6 @@ _KEPT_READINGS = 4096
 QUERY_WEIGHT = 0.75
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Understood:
-    """What a request was taken to ask for; shown to who asked, so that they can put it better.
-
-    Attributes:
-        weights: `[width]` in the attribute space, nats.
-        wanted, unwanted: categories, the most decided first.
-        first_year, last_year: a span; None: open.
-        like: codes of items that others should be like; they are not answers themselves.
-        named: codes of items that are asked for by title; they come first.
-    """
-
-    weights: Floats = field(repr=False)
-    wanted: tuple[str, ...]
-    unwanted: tuple[str, ...]
-    first_year: int | None
-    last_year: int | None
-    like: tuple[int, ...]
-    named: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedrec.errors import DataError
-from fedrec.query.query_model import Understood
+from fedrec.query.understood import Understood
 from fedrec.recommend.shelf import Item, Json
 
 # Of imported rows: they made a history before anybody said what events mean, and always do.

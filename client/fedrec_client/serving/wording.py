@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.errors import ConfigError
-from fedrec.query.query_model import QueryModel, Understood
+from fedrec.query.query_model import QueryModel
 from fedrec.query.rule import CatalogFacts
+from fedrec.query.understood import Understood
 from fedrec.recommend.shelf import Item
 from fedrec_client.serving.tenant import Tenant
 

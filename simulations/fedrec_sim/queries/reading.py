@@ -15,11 +15,11 @@ from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import (
     QueryModel,
     QuerySource,
-    Understood,
     load_query_model,
     make_query_model,
     save_query_model,
 )
+from fedrec.query.understood import Understood
 from fedrec_sim.world import World
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
-from fedrec.query.query_model import Understood
+from fedrec.query.understood import Understood
 from fedrec_client.serving.api.native.forms import (
     MOST_AT_ONCE,
     MOST_ROWS,
