@@ -66,9 +66,9 @@ class AttributeSpace:
                 years[place] += sign
         return np.concatenate([wanted, years, np.zeros(1, np.float32)])
 
-    def understood(self, weights: Floats, least: float) -> tuple[list[str], list[str]]:
-        """Categories that weights `[width]` raise by `least` at least, and that they lower; the strongest first."""
+    def raised(self, weights: Floats, least: float, share: float) -> tuple[str, ...]:
+        """Categories that weights `[width]` raise by `least`, and by a share of the strongest; that first."""
         of_categories = weights[: len(self.categories)]
-        order = np.argsort(-np.abs(of_categories), kind="stable")
-        raised = [self.categories[i] for i in order if of_categories[i] >= least]
-        return raised, [self.categories[i] for i in order if of_categories[i] <= -least]
+        least = max(least, share * float(of_categories.max(initial=0.0)))
+        order = np.argsort(-of_categories, kind="stable")
+        return tuple(self.categories[place] for place in order if of_categories[place] >= least)

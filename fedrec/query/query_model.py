@@ -39,10 +39,14 @@ _ALL_LAYERS = 10_000
 _RANK, _HIDDEN = 8, 512
 # A category counts as understood from this weight on; a trained one that is meant has about 3 to 6.
 _UNDERSTOOD = 1.0
+# Of a wish's strongest category: weaker ones go along with it, and are not told as understood.
+_SHARE_OF_STRONGEST_WISH = 0.4
 # Of a refusal's strongest category: weaker ones were hardly meant.
 _SHARE_OF_STRONGEST = 0.6
 # Of the difference between the best and the worst year, where a span is understood at all.
 _LEAST_SPAN, _INSIDE = 2.0, 0.5
+# Share of the catalogue's years beyond which a span that no number names says nothing.
+_MOST_YEARS = 0.75
 # What a year within the span is better than one outside, in nats.
 _DECIDED = 6.0
 # Nats for an item that is asked for by its title: before all others.
@@ -94,8 +98,8 @@ class QueryModel:
         """
         text = " ".join(text.split())
         mentions = self._finder.find(text)
-        weights = self._weighed(split_at_mentions(text, mentions))
-        wanted, unwanted = self.space.understood(weights, _UNDERSTOOD)
+        weights, unwanted = self._weighed(split_at_mentions(text, mentions))
+        wanted = self.space.raised(weights, _UNDERSTOOD, _SHARE_OF_STRONGEST_WISH)
         around = " ".join(p for p in split_at_mentions(text, mentions) if isinstance(p, str))  # titles hold years too
         span = years_in(around)
         if span is not None:
@@ -103,25 +107,26 @@ class QueryModel:
             weights[n_categories:] = _DECIDED * self.space.meaning(*span, weights[:n_categories])[n_categories:]
         first, last = span or understood_years(self.space, weights)
         like, named = _apart(text, mentions)
-        return Understood(weights, tuple(wanted), tuple(unwanted), first, last, like, named)
+        return Understood(weights, wanted, unwanted, first, last, like, named)
 
-    def _weighed(self, pieces: Pieces) -> Floats:
-        """Weights of what is wanted, less the categories of what is ruled out."""
+    def _weighed(self, pieces: Pieces) -> tuple[Floats, tuple[str, ...]]:
+        """Weights of what is wanted, less the categories of what is ruled out; and these, in order."""
         wanted, refused = list[str | int](), list[str]()
         for piece in pieces:
             rest, ruled_out = split_refusals(piece) if isinstance(piece, str) else (piece, ())
             wanted += [rest] if rest != "" else []
             refused += ruled_out
         if not refused:
-            return self._weights(pieces)
+            return self._weights(pieces), ()
         said = [piece for piece in wanted if isinstance(piece, int) or says_something(piece)]
         weights = self._weights(tuple(said)).copy() if said else np.zeros(self.space.width, np.float32)
-        n_categories = len(self.space.categories)
+        n_categories, ruled_out_names = len(self.space.categories), list[str]()
         for words in refused:
             of_refused = self._weights((words,))[:n_categories]
             meant = of_refused >= max(_UNDERSTOOD, _SHARE_OF_STRONGEST * float(of_refused.max()))
             weights[:n_categories][meant] = np.minimum(weights[:n_categories][meant], 0.0) - of_refused[meant]
-        return weights
+            ruled_out_names += [self.space.categories[place] for place in np.flatnonzero(meant)]
+        return weights, tuple(dict.fromkeys(ruled_out_names))
 
     def scores(self, understood: Understood, items: Floats) -> NDArray[np.float64]:
         """Log of how likely each item is an answer, `[items]`, up to a constant; -inf for those asked to be like.
@@ -155,6 +160,8 @@ def understood_years(space: AttributeSpace, weights: Floats) -> tuple[int | None
     while last + 1 in inside:
         last += 1
     years = space.thresholds
+    if last - first + 1 > _MOST_YEARS * len(years):  # hardly a wish
+        return None, None
     return (None if first == 0 else years[first], None if last == len(years) - 1 else years[last + 1] - 1)
 
 
