@@ -120,6 +120,7 @@ def test_what_cannot_be_screened_waits_and_themes_need_an_encoder(
             raise RuntimeError("out of memory")
 
     place = make_place(safety={"screen": ["themes"]})
+    place.served = changed(served, sentences=None)
     with pytest.raises(ConfigError, match="sentence encoder"):
         place.with_tenant(lambda one: asyncio.sleep(0))
     place.served = changed(served, sentences=Broken())  # type: ignore[arg-type]
