@@ -96,7 +96,11 @@ class TaskWorker:
         if state.hash != plan.parent_hash:
             raise ProtocolError(f"round {plan.round}: the adapter is not the parent that the round names")
         if plan.mode != "none":
-            self._payments.agreed(plan)  # a plan that is refused anyway makes nobody read a row
+            self._payments.agreed(plan)  # a plan that is refused anyway makes nobody read a row, nor pay
+        if plan.part == ITEMS:
+            self._taste_rows()
+            if plan.local_steps != 1:
+                raise PrivacyError("items are asked about in one step", "set local_steps to 1")
         write_head(self.head, state)
 
     def _plain(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
@@ -121,8 +125,6 @@ class TaskWorker:
     def _noised(self, plan: RoundPlan, part: PartPlan, state: AdapterState, question: str) -> AdapterDelta:
         work = self._step(plan, part)
         if plan.part == ITEMS:
-            if plan.local_steps != 1:
-                raise PrivacyError("items are asked about in one step", "set local_steps to 1")
             parameter, optimizer = self._surprises(state, work, self._payments.source(question, 0))
             optimizer.step()
             return AdapterDelta({TENSOR: parameter.detach().numpy() - state.tensors[TENSOR]})

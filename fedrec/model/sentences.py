@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class SentenceEncoder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # Tokenizers keep how they pad and cut, so that two threads may not ask one at the same time.
+        self._lock = Lock()
 
     @cached_property
     def name(self) -> str:
@@ -42,13 +45,14 @@ class SentenceEncoder:
         return TextReader.load(self._folder, _ALL_LAYERS)
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Vectors:
-        """float32 `[texts, width]`, private where the texts are. Slow; for a thread.
+        """float32 `[texts, width]`, private where the texts are. Slow; for threads, which take turns.
 
         Raises: ModelError: a text that is empty or has no token.
         """
         if not all(text.strip() for text in texts):
             raise ModelError(f"{self._folder.name}: a text is empty", "leave empty texts out")
-        return at_length_one(pooled_states(self._reader, texts, progress)[1])
+        with self._lock:
+            return at_length_one(pooled_states(self._reader, texts, progress)[1])
 
 
 def at_length_one(vectors: NDArray[np.floating]) -> Vectors:

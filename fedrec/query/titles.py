@@ -5,8 +5,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedrec.data.catalog import ItemCatalog
-
 _ARTICLE = r"(the|a|an|la|le|les|l'|il|el|das|der|die)"
 # Words that lead to a title, so that what follows is one even if it is a common word.
 _LEADS = re.compile(
@@ -126,8 +124,3 @@ def split_at_mentions(text: str, mentions: Sequence[Mention]) -> tuple[str | int
         pieces += [text[place : mention.start], mention.item]
         place = mention.end
     return tuple(piece for piece in (*pieces, text[place:]) if piece != "")
-
-
-def finder_of(catalog: ItemCatalog) -> TitleFinder:
-    """Of a catalogue."""
-    return TitleFinder.of(catalog.titles)

@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 WINDOW_TEXTS, NEUTRAL_BAND = 50, 0.1
 _MOST_FALSE = 0.5
 _CHOOSING, _TESTING = range(1000, 1040), range(1, 201)
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 
 
 def run_sentiment(encoder: SentenceEncoder, cache: Path, epsilon: float, folder: Path, say: Say) -> dict[str, Any]:
