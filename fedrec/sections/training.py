@@ -26,6 +26,13 @@ class ShapeConfig(Section):
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
     gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
+    modality_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _masks_through_a_gate(self) -> Self:
+        if self.modality_masking and not self.gate_dim:
+            raise ValueError("modality_masking needs a gate: set gate_dim")
+        return self
 
 
 class PlainConfig(Section):
@@ -105,8 +112,8 @@ class PrivateConfig(Section):
             problems.append("each part may stand once")
         if abs(sum(part.share for part in self.parts) - 1) > 1e-9:
             problems.append("the shares of the parts must add up to 1")
-        if self.shape.dropout or self.shape.item_masking:
-            problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
+        if self.shape.dropout or self.shape.item_masking or self.shape.modality_masking:
+            problems.append("shape.dropout and both maskings must be 0: noise regularises enough")
         if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
             problems.append("the prior must come first: it says which items have a vector")
         tuned = [row for one in self.tuned for row in one.rows]
