@@ -85,7 +85,10 @@ class ScenarioConfig(Section):
             try:
                 problems += self._unknown_fields()
             except ValidationError as error:
-                problems += [str(item["msg"]).removeprefix("Value error, ") for item in error.errors()]
+                problems += [
+                    f"{'.'.join(map(str, item['loc']))}: {str(item['msg']).removeprefix('Value error, ')}"
+                    for item in error.errors()
+                ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -96,11 +99,8 @@ class ScenarioConfig(Section):
 
         problems = []
         for rule in self.book().rules:
-            named = (
-                {name.removeprefix("item.") for name in reads(parse(rule.where, rule.name)) if "item." in name}
-                if (rule.where)
-                else set()
-            )
+            read = reads(parse(rule.where, rule.name)) if rule.where else ()
+            named = {name.removeprefix("item.") for name in read if name.startswith("item.")}
             named |= {rule.field} if rule.field else set()
             problems += [f"rule {rule.name}: {name!r} is none of fields" for name in sorted(named - {*self.fields})]
         return problems
