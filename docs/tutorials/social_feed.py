@@ -36,7 +36,7 @@ folder.mkdir(exist_ok=True)
 # To be seen says nothing; a like, an answer, a share and a follow count, and hiding takes away.
 
 # %%
-n_members = 150 if QUICK else 400
+n_members = 100 if QUICK else 400
 scene = load_scene("made-social", n_members, print)
 log = scene.log
 liked = log.kind_codes == log.kinds.index("like")
@@ -49,7 +49,7 @@ assert age_days.max() < 7
 # ## Train four communities together
 
 # %%
-rounds = 4 if QUICK else 15
+rounds = 2 if QUICK else 15
 parts = (
     '[{part="prior", rounds=1, share=0.2, l2_clip_norm=1.0, optimizer="sgd", server_learning_rate=1.0},'
     f'{{part="head", rounds={rounds}, share=0.8, l2_clip_norm=0.15, optimizer="adam", server_learning_rate=0.05}}]'
@@ -60,6 +60,8 @@ overrides = [
     'rows=["popularity", "item_knn", "federated_dp"]',
     'model.sentence_encoder="none"',
     "model.feature_dim=64",
+    f"data.max_history={10 if QUICK else 30}",
+    f"private.max_history={10 if QUICK else 30}",
     "plain.shape.score_dim=64",
     "scenario.lists=60",
     f"private.parts={parts}",

@@ -137,7 +137,8 @@ def test_commands_named_in_the_readme_exist() -> None:
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
     named = set(
         re.findall(
-            rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|train-task|tune|rehearse|robustness|scenarios)",
+            rf"fedrec ({groups}|demo|simulate|scenarios|evaluate|recommend|cold-start|train-task|tune|rehearse"
+            r"|robustness)",
             text,
         )
     )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from fedrec.data.interactions import InteractionTable
-from fedrec.data.scene import Scene
+from fedrec.data.scene import Fields, Scene
 from fedrec.evaluation.protocol import Scorer
 from fedrec.fairness.figures import NOTHING
 from fedrec_sim.fairness.lists import Asked
@@ -70,14 +70,21 @@ def strengths_of(table: object, asked: Asked) -> NDArray[np.float64]:
 def _policy_values(scene: Scene, corpus: Corpus, scorer: Scorer, row: str, lister: Lister) -> dict[str, Figures]:
     """Of lists for everybody in the log. What somebody has clicked may be shown again: others of the group look."""
     assert scene.shows is not None
-    users, of = np.unique(scene.shows.users, return_inverse=True)
     whole = {split.user: np.concatenate([split.history("test"), split.test]) for split in corpus.splits}
-    histories = [whole.get(user, np.zeros(0, np.int32)) for user in users.tolist()]
-    labels = [scene.labels.get(user, {}) for user in users.tolist()]
+    # Whoever is known by as much gets the same list: of most nothing is known but the shop.
+    alike = dict[tuple[bytes, str], int]()
+    histories, labels, of = list[NDArray[np.int32]](), list[Fields](), list[int]()
+    for user in scene.shows.users:
+        history, own = whole.get(user, np.zeros(0, np.int32)), scene.labels.get(user, {})
+        place = alike.setdefault((history.tobytes(), repr(sorted(own.items()))), len(alike))
+        if place == len(histories):
+            histories.append(history)
+            labels.append(own)
+        of.append(place)
     asked = Questions(in_nats(_scores(scorer, histories), row), histories, labels)
     return {
-        "plain": policy_value(lister.plain(asked), of, scene.shows),
-        "ruled": policy_value(lister.ruled(asked), of, scene.shows),
+        "plain": policy_value(lister.plain(asked), np.array(of), scene.shows),
+        "ruled": policy_value(lister.ruled(asked), np.array(of), scene.shows),
     }
 
 
