@@ -66,14 +66,14 @@ assert lenient.n_rows - table.n_rows == scene.log.counts()["rated-3"]
 # We take less of everything than `fedrec scenarios video` does: fewer people and rounds, no sentence encoder.
 
 # %%
-rounds = 2 if QUICK else 15
+rounds = 2 if QUICK else 10
 parts = (
     '[{part="prior", rounds=1, share=0.2, l2_clip_norm=1.0, optimizer="sgd", server_learning_rate=1.0},'
     f'{{part="head", rounds={rounds}, share=0.8, l2_clip_norm=0.15, optimizer="adam", server_learning_rate=0.05}}]'
 )
 overrides = [
     "jobs=1",
-    f"data.users={120 if QUICK else 600}",
+    f"data.users={120 if QUICK else 300}",
     f"data.max_history={10 if QUICK else 30}",
     f"private.max_history={10 if QUICK else 30}",
     'model.sentence_encoder="none"',

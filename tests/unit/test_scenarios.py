@@ -1,13 +1,16 @@
 """Scenarios: weights decide what is positive, rules act in lists, figures are what a slow reading gives."""
 
+import json
 import tomllib
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from fedrec.config import ScenarioConfig, SimulationConfig, load_config, parse_config
 from fedrec.data.bandit_scene import bandit_scene
@@ -19,12 +22,13 @@ from fedrec.data.open_bandit import CAMPAIGNS, BanditLog
 from fedrec.data.partition import deal_by_label
 from fedrec.data.scene import LoggedShows, Scene
 from fedrec.errors import ConfigError, DataError
+from fedrec_sim.cli import app
 from fedrec_sim.cli_output import CONFIGS
 from fedrec_sim.report import render_report
 from fedrec_sim.scenarios.figures import Answers, figures_of, policy_value
 from fedrec_sim.scenarios.lists import Lister, Questions, in_nats
 from fedrec_sim.scenarios.measure import changes
-from fedrec_sim.scenarios.page import NAMES
+from fedrec_sim.scenarios.page import BEGIN, END, NAMES, publish, section
 from fedrec_sim.scenarios.summary import over_seeds
 from fedrec_sim.scenarios.words import rule_words
 from tests.unit.test_report import made_summary
@@ -330,3 +334,28 @@ def test_the_report_tells_of_a_scenario_and_escapes_it() -> None:
     assert "25.0% (1.50)" in page
     assert "exclude item.price &lt; 3.0" in page
     assert 'id="scenario"' not in render_report(summary, [])
+
+
+def test_publishing_one_scenario_keeps_the_others_and_fills_the_page(tmp_path: Path) -> None:
+    known = json.loads((Path(__file__).resolve().parents[2] / "docs/scenarios.json").read_text(encoding="utf-8"))
+    kept, to = {name: known[name] for name in ("video", "music")}, tmp_path / "scenarios.json"
+    to.write_text(json.dumps(kept), encoding="utf-8")
+    page = to.with_suffix(".md")
+    page.write_text("# Scenarios\n", encoding="utf-8")
+    again = known["video"] | {"seconds": 1.0, "privacy": {"delta": known["video"]["delta"]}}
+    with pytest.raises(ConfigError, match="no place"):
+        publish({"video": again}, to)
+    assert json.loads(to.read_text(encoding="utf-8")) == kept
+    page.write_text(f"# Scenarios\n\n{BEGIN}\nold\n{END}\n\nmore\n", encoding="utf-8")
+    publish({"video": again}, to)
+    found = json.loads(to.read_text(encoding="utf-8"))
+    assert (found["music"], found["video"]["seconds"]) == (kept["music"], 1.0)
+    text = page.read_text(encoding="utf-8")
+    assert text == f"# Scenarios\n\n{BEGIN}\n{section(found)}\n{END}\n\nmore\n"
+    assert "**made**" in text
+
+
+def test_a_scenario_that_is_not_there_is_named() -> None:
+    found = CliRunner().invoke(app, ["scenarios", "video", "books"])
+    assert isinstance(found.exception, ConfigError)
+    assert "books" in str(found.exception)

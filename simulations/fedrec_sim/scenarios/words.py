@@ -52,7 +52,7 @@ def rule_words(rule: Json) -> str:
     about = " and ".join(part for part in what if part)
     match rule["action"]:
         case "boost" | "bury":
-            done = f"{rule['action']} by {rule['amount']:g} nats"
+            done = f"{rule['action']} by {rule['amount']:g} nats:"
         case "quota":
             share = f"{rule['share']:.0%} of the list" if "share" in rule else ""
             done = f"at most {rule.get('limit', share)} of"
