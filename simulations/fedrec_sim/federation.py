@@ -13,7 +13,6 @@ from peft import PeftModel
 from fedrec.aggregation.robust import aggregator_of
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import SimulationConfig
-from fedrec.data.partition import deal_users
 from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.recommender import adapter_parameters, part_of, read_state
@@ -142,7 +141,7 @@ def partners_of(
     plan = None if mode == "none" else private_plan(config, mode)
     if plan is not None:
         refuse_delta(plan, len(corpus.histories))
-    shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    shares = tuple(world.shares(corpus, seed))
     return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares, account)
 
 

@@ -26,6 +26,7 @@ BASE |= {
     "fedrec.logs",
     "fedrec.processes",
     "fedrec.sections.baselines",
+    "fedrec.sections.scenario",
     "fedrec.sections.section",
     "fedrec.sections.tracking",
     "fedrec.sections.training",
@@ -36,6 +37,8 @@ SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code", "f
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
+    # Rules of serving, read when a configuration has some: without, no CEL is loaded.
+    "fedrec.sections.scenario": BASE | {"fedrec.recommend.rules", "fedrec.recommend.expression"},
     "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
     "fedrec.web": BASE,
     "fedrec.client": {"fedrec", "fedrec.errors"},  # for programs that have httpx and no more
