@@ -91,7 +91,7 @@ def _ask(run: Run, world: World, experiment: str, row: str, seed: int) -> Json:
         fit = _floor(world, row) or _fit_without(world, items.withheld, inside, row, seed)
         return means_of(evaluate_new_items(fit, items, seed))
     users = withhold_users(world.sequences(seed), settings.users_share, settings.shots, seed)
-    fit = _floor(world, row) or _fit_row(world, inside, row, seed)
+    fit = _floor(world, row) or fit_row(world, inside, row, seed)
     return means_of(evaluate_new_users(fit, users, n_items, seed))
 
 
@@ -106,7 +106,7 @@ def _floor(world: World, row: str) -> Fit | None:
             return None
 
 
-def _fit_row(world: World, run: Run, row: str, seed: int) -> Fit:
+def fit_row(world: World, run: Run, row: str, seed: int) -> Fit:
     """A row of the ladder as something that trains on splits: it runs as there, its last scorer is kept."""
 
     def fit(splits: Sequence[EvaluationSplit]) -> Scorer:
@@ -132,7 +132,7 @@ def _fit_without(world: World, withheld: np.ndarray, run: Run, row: str, seed: i
         recoded = [
             EvaluationSplit(one.user, places[one.train], places[one.validation], places[one.test]) for one in splits
         ]
-        scorer = _fit_row(_without(world, known), run, row, seed)(recoded)
+        scorer = fit_row(_without(world, known), run, row, seed)(recoded)
         if isinstance(scorer, ModelRecommender):
             whole = _with_new_items(world, scorer.model, known, seed)
             return ModelRecommender(whole, scorer.max_history)
