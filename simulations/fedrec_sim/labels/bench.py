@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from fedrec.config import SimulationConfig, load_config
@@ -10,15 +11,16 @@ from fedrec.recommend.live_model import LiveModel
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_sim.cli_output import CONFIGS
 from fedrec_sim.cold_start import fit_row
-from fedrec_sim.labels import active, pseudo
+from fedrec_sim.labels import active, alignment, pseudo, start
 from fedrec_sim.run import Json, Run, read_json, write_json
 from fedrec_sim.tasks.trial import TaskWorld
 from fedrec_sim.world import World
 
-Part = Literal["active", "pseudo"]
+Part = Literal["active", "pseudo", "alignment", "start"]
 SEEDS = (21, 22, 23)
 ROW = "federated_eps8_secagg"
 EPSILON, DELTA = 8.0, 1e-4
+_PRIVATE = {"protocol": "B", "which": "test", "epsilon": EPSILON, "delta": DELTA}
 Say = Callable[[str], None]
 
 
@@ -32,13 +34,24 @@ def labels_config() -> SimulationConfig:
 
 def bench_part(part: Part, run: Run, world: Callable[[], World], say: Say) -> Json:
     """One part's figures; each seed's training and answers are kept in the run's folder."""
+    # Registries and ledgers of their own, as for a cold start.
+    inside = replace(run, folder=run.folder / part)
     match part:
         case "active":
-            results = [_kept(run, "active", seed, lambda seed=seed: _active(run, world(), seed, say)) for seed in SEEDS]  # type: ignore[misc]
             told = {"protocol": "later half of withheld users", "which": "test", "epsilon": EPSILON, "delta": DELTA}
-            return told | active.over_seeds(SEEDS, results)
+            return told | active.over_seeds(SEEDS, _each(run, part, lambda seed: _active(inside, world(), seed, say)))
         case "pseudo":
-            return _kept(run, "pseudo", 0, lambda: pseudo.bench_pseudo(TaskWorld.load(say), say))
+            return _kept(run, part, 0, lambda: pseudo.bench_pseudo(TaskWorld.load(say), say))
+        case "alignment":
+            results = _each(run, part, lambda seed: alignment.bench_alignment(inside, world(), ROW, seed, say))
+            return _PRIVATE | alignment.over_seeds(SEEDS, results)
+        case "start":
+            results = _each(run, part, lambda seed: start.bench_start(inside, world(), ROW, seed, say))
+            return _PRIVATE | start.over_seeds(SEEDS, results)
+
+
+def _each(run: Run, part: str, make: Callable[[int], Json]) -> list[Json]:
+    return [_kept(run, part, seed, partial(make, seed)) for seed in SEEDS]
 
 
 def _kept(run: Run, part: str, seed: int, make: Callable[[], Json]) -> Json:
@@ -51,9 +64,7 @@ def _kept(run: Run, part: str, seed: int, make: Callable[[], Json]) -> Json:
 def _active(run: Run, world: World, seed: int, say: Say) -> Json:
     say(f"seed {seed}: training at epsilon {EPSILON:g} without the users who are asked")
     withheld = active.withheld_users(world, seed)
-    # Registry and ledgers of their own, as for a cold start.
-    inside: Run = replace(run, folder=run.folder / "active")
-    scorer = fit_row(world, inside, ROW, seed)(withheld.known)
+    scorer = fit_row(world, run, ROW, seed)(withheld.known)
     return active.seed_figures(_live(scorer), active.new_users(world, withheld, tuning=False), seed, say)
 
 

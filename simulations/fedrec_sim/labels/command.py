@@ -14,7 +14,7 @@ NAME = "labels"
 
 
 def labels(
-    part: Annotated[str, typer.Argument(help="active or pseudo; without it, everything.")] = "",
+    part: Annotated[str, typer.Argument(help="active, pseudo, alignment or start; without it, all.")] = "",
     resume: Annotated[bool, typer.Option(help="Go on with what was begun in runs/labels.")] = False,
     to: Annotated[Path | None, typer.Option(help="Put the figures into this JSON file; other parts stay.")] = None,
     folder: RunsFolder = DEFAULT_RUNS,
@@ -23,7 +23,9 @@ def labels(
     """What can be done with fewer labels, on MovieLens-100K over three seeds: docs/labels.md.
 
     active: new users are asked about 1 to 10 items, by six ways to choose them, of an adapter at epsilon 8; minutes.
-    pseudo: a task head labels the rows that nobody answered. Example: `fedrec bench labels active --json`
+    pseudo: a task head labels the rows that nobody answered. alignment: new items get the behaviour that their text
+    predicts. start: what an adapter has learnt from the catalogue alone is worth.
+    Example: `fedrec bench labels active --json`
     """
     from fedrec_sim.labels.bench import Part, all_parts, labels_config
     from fedrec_sim.labels.page import text

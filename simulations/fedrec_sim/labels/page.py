@@ -50,7 +50,37 @@ def _gain(one: Json) -> str:
     return f"{one['mean']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
 
 
-TABLES: dict[str, Callable[[Json], str]] = {"active": active_table, "pseudo": pseudo_table}
+def alignment_table(found: Json) -> str:
+    """HR@10 and NDCG@10 by what stands in for a new item's behaviour."""
+    rows = []
+    for way, asked in found["ways"].items():
+        cells = [_spread(asked[name][figure]) for name in _ASKED for figure in ("hr@10", "ndcg@10")]
+        share = found["found_at_10"].get(way)
+        rows.append([f"`{way}`", *cells, _spread(share) if share else "-"])
+    head = [f"{name}, {figure}" for name in ("among all", "among new items") for figure in ("HR@10", "NDCG@10")]
+    return _table(["behaviour of new items", *head, "own one found in 10"], rows)
+
+
+_ASKED = ("new_items", "among_new_items")
+
+
+def start_table(found: Json) -> str:
+    """NDCG@10 before and after the private rounds."""
+    rows = []
+    for name, one in found["cells"].items():
+        begun, _, public = name.partition("+")
+        cells = [_spread(one[when][figure]) for when in ("before", "after") for figure in ("hr@10", "ndcg@10")]
+        rows.append([f"`{begun}`", "yes" if public else "no", *cells])
+    head = [f"{figure} {when}" for when in ("before", "after") for figure in ("HR@10", "NDCG@10")]
+    return _table(["start", "public data", *head], rows)
+
+
+TABLES: dict[str, Callable[[Json], str]] = {
+    "active": active_table,
+    "pseudo": pseudo_table,
+    "alignment": alignment_table,
+    "start": start_table,
+}
 
 
 def active_svg(found: Json) -> str:
