@@ -16,7 +16,7 @@ NAME = "labels"
 def labels(
     part: Annotated[str, typer.Argument(help="active, pseudo, alignment or start; without it, all.")] = "",
     resume: Annotated[bool, typer.Option(help="Go on with what was begun in runs/labels.")] = False,
-    to: Annotated[Path | None, typer.Option(help="Put the figures into this JSON file; other parts stay.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Put the figures into this JSON file; its other parts stay.")] = None,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -28,7 +28,7 @@ def labels(
     Example: `fedrec bench labels active --json`
     """
     from fedrec_sim.labels.bench import Part, all_parts, labels_config
-    from fedrec_sim.labels.page import text
+    from fedrec_sim.labels.page import active_svg, text
     from fedrec_sim.run import commit_of_checkout, hold_run, read_run, resume_run, start_run
     from fedrec_sim.world import load_world, settle_hardware
 
@@ -45,6 +45,8 @@ def labels(
     if to is not None:
         kept = json.loads(to.read_text(encoding="utf-8")) if to.is_file() else {}
         to.write_text(json.dumps(kept | result, indent=1) + "\n", encoding="utf-8")
+        if "active" in result:
+            to.with_name(f"{to.stem}-active.svg").write_text(active_svg(result["active"]), encoding="utf-8")
     if as_json:
         emit_json(result)
         return

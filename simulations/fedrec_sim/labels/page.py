@@ -11,6 +11,11 @@ def text(found: Json) -> str:
     return "\n".join(TABLES[part](of) for part, of in found.items())
 
 
+def section(part: str, found: Json) -> str:
+    """A part's table as it stands in docs/labels.md."""
+    return f"<!-- labels-{part}: begin -->\n{TABLES[part](found)}<!-- labels-{part}: end -->"
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
