@@ -32,26 +32,28 @@ def labels_config() -> SimulationConfig:
     )
 
 
-def bench_part(part: Part, run: Run, world: Callable[[], World], say: Say) -> Json:
+def bench_part(part: Part, run: Run, world: Callable[[], World], say: Say, seeds: Sequence[int] = SEEDS) -> Json:
     """One part's figures; each seed's training and answers are kept in the run's folder."""
     # Registries and ledgers of their own, as for a cold start.
     inside = replace(run, folder=run.folder / part)
     match part:
         case "active":
             told = {"protocol": "later half of withheld users", "which": "test", "epsilon": EPSILON, "delta": DELTA}
-            return told | active.over_seeds(SEEDS, _each(run, part, lambda seed: _active(inside, world(), seed, say)))
+            return told | active.over_seeds(
+                seeds, _each(run, part, seeds, lambda seed: _active(inside, world(), seed, say))
+            )
         case "pseudo":
             return _kept(run, part, 0, lambda: pseudo.bench_pseudo(TaskWorld.load(say), say))
         case "alignment":
-            results = _each(run, part, lambda seed: alignment.bench_alignment(inside, world(), ROW, seed, say))
-            return _PRIVATE | alignment.over_seeds(SEEDS, results)
+            results = _each(run, part, seeds, lambda seed: alignment.bench_alignment(inside, world(), ROW, seed, say))
+            return _PRIVATE | alignment.over_seeds(seeds, results)
         case "start":
-            results = _each(run, part, lambda seed: start.bench_start(inside, world(), ROW, seed, say))
-            return _PRIVATE | start.over_seeds(SEEDS, results)
+            results = _each(run, part, seeds, lambda seed: start.bench_start(inside, world(), ROW, seed, say))
+            return _PRIVATE | start.over_seeds(seeds, results)
 
 
-def _each(run: Run, part: str, make: Callable[[int], Json]) -> list[Json]:
-    return [_kept(run, part, seed, partial(make, seed)) for seed in SEEDS]
+def _each(run: Run, part: str, seeds: Sequence[int], make: Callable[[int], Json]) -> list[Json]:
+    return [_kept(run, part, seed, partial(make, seed)) for seed in seeds]
 
 
 def _kept(run: Run, part: str, seed: int, make: Callable[[], Json]) -> Json:
@@ -73,6 +75,8 @@ def _live(scorer: Scorer) -> LiveModel:
     return LiveModel(scorer.model, "labels", scorer.max_history)
 
 
-def all_parts(parts: Sequence[Part], run: Run, world: Callable[[], World], say: Say) -> Json:
+def all_parts(
+    parts: Sequence[Part], run: Run, world: Callable[[], World], say: Say, seeds: Sequence[int] = SEEDS
+) -> Json:
     """By name."""
-    return {part: bench_part(part, run, world, say) for part in parts}
+    return {part: bench_part(part, run, world, say, seeds) for part in parts}

@@ -15,6 +15,9 @@ NAME = "labels"
 
 def labels(
     part: Annotated[str, typer.Argument(help="active, pseudo, alignment or start; without it, all.")] = "",
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Of training; repeat it. Default: 21, 22, 23.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with what was begun in runs/labels.")] = False,
     to: Annotated[Path | None, typer.Option(help="Put the figures into this JSON file; its other parts stay.")] = None,
     folder: RunsFolder = DEFAULT_RUNS,
@@ -27,7 +30,7 @@ def labels(
     predicts. start: what an adapter has learnt from the catalogue alone is worth.
     Example: `fedrec bench labels active --json`
     """
-    from fedrec_sim.labels.bench import Part, all_parts, labels_config
+    from fedrec_sim.labels.bench import SEEDS, Part, all_parts, labels_config
     from fedrec_sim.labels.page import active_svg, text
     from fedrec_sim.run import commit_of_checkout, hold_run, read_run, resume_run, start_run
     from fedrec_sim.world import load_world, settle_hardware
@@ -39,7 +42,9 @@ def labels(
         config = read_run(place).config if resume else settle_hardware(labels_config())
         run = resume_run(place) if resume else start_run(place, config, command_line())
         with run.timed():
-            found = all_parts((part,) if part else parts, run, cache(lambda: load_world(config, _say)), _say)
+            found = all_parts(
+                (part,) if part else parts, run, cache(lambda: load_world(config, _say)), _say, seeds or SEEDS
+            )
         stamp = {"command": command_line(), "commit": commit_of_checkout()}
     result: dict[str, Any] = {name: of | stamp for name, of in found.items()}
     if to is not None:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 
+from fedrec_sim.figures import with_spread
 from fedrec_sim.run import Json
 
 
@@ -48,7 +49,7 @@ def pseudo_table(found: Json) -> str:
 
 
 def _spread(one: Json) -> str:
-    return f"{one['mean']:.4f} ± {one['std']:.4f}"
+    return with_spread(one["mean"], one["std"], len(one["seeds"]))
 
 
 def _gain(one: Json) -> str:
