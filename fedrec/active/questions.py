@@ -16,7 +16,7 @@ from fedrec.recommend.live_model import Floats, LiveModel, UserWindow
 Strategy = Literal["random", "popularity", "coverage", "uncertainty", "information", "mixture"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # What a service asks by; chosen on people who are in no figure, see docs/labels.md.
-BEST: Strategy = "mixture"
+BEST: Strategy = "information"
 Codes = NDArray[np.int64]
 Array = NDArray[np.float64]
 # Items that are looked at closely: those that somebody is likeliest to know.
