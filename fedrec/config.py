@@ -49,6 +49,7 @@ class ModelConfig(Section):
     image_encoder: str = "efficientnet-lite0"
     public_data: str = "none"
     public_dim: Annotated[int, Field(ge=1, le=1024)] = 32
+    start: Literal["nothing", "catalog"] = "nothing"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0

@@ -17,6 +17,9 @@ def train_task(
     epsilon: Annotated[float | None, typer.Option(help="User-level, at delta 1e-4; without it, no privacy.")] = None,
     mode: Annotated[Literal["inspect", "secagg"], typer.Option(help="Who may see an answer.")] = "secagg",
     shots: Annotated[int, typer.Option(help="So many windows of protocol E alone; 0 for all.")] = 0,
+    pseudo_labels: Annotated[
+        bool, typer.Option("--pseudo-labels", help="With shots: the head answers other rows where it is sure.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     name: Annotated[str, typer.Option(help="Of the run's folder.")] = "task",
     folder: RunsFolder = DEFAULT_RUNS,
@@ -26,11 +29,13 @@ def train_task(
 
     Example: `fedrec train-task --task rating --protocol D --epsilon 8 --name stars`
     """
+    from fedrec_sim.labels.pseudo import CHOSEN
     from fedrec_sim.run import hold_run, set_aside
     from fedrec_sim.tasks.folder import write_trial
     from fedrec_sim.tasks.trial import TaskWorld, Wanted, run_trial
 
-    wanted = Wanted(task, protocol, seed, shots, epsilon, mode)
+    pseudo = CHOSEN if pseudo_labels else None
+    wanted = Wanted(task, protocol, seed, shots, epsilon, mode, keep_others=pseudo_labels, pseudo=pseudo)
     with hold_run(folder, name, resume=False) as place:
         world = TaskWorld.load(_say(as_json))
         if place.exists():

@@ -21,6 +21,7 @@ from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
 from fedrec.rows import Mode
+from fedrec.training.catalog_start import start_from_catalog
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds.masked import MaskedRounds
@@ -97,7 +98,7 @@ def federate(
     config, model, plan = partners.config, partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     partners.enrol(begun=registry.head() is not None)
-    initial = read_state(model)
+    initial = first_adapter(world, model, seed)
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, corpus.n_trained)
     reads_public = plan is not None and config.private.shape.public_dim > 0
     statement = privacy_statement(
@@ -106,6 +107,7 @@ def federate(
         simulated=True,
         masked=mode == "secagg" and config.rounds.masks,
         public_data=config.model.public_data if reads_public else None,
+        start=config.model.start,
     )
     session = RoundSession(
         run=f"{run.config.name}/{row}-{seed}",
@@ -130,6 +132,13 @@ def federate(
         masked=masked_rounds(partners),
     )
     return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
+
+
+def first_adapter(world: World, model: PeftModel, seed: int) -> AdapterState:
+    """What everybody begins with: public first weights, or what walks over the public catalogue taught."""
+    if world.config.model.start == "catalog":
+        start_from_catalog(model, world.catalog, world.features.vectors, seed)
+    return read_state(model)
 
 
 def partners_of(

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
+    "fedrec.active": BASE | {"fedrec.recommend"},
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
@@ -75,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment"},
+    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
 }
 
 

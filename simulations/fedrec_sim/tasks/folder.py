@@ -8,6 +8,7 @@ import numpy as np
 
 from fedrec.errors import RunError
 from fedrec.registry.registry import Registry
+from fedrec.tasks.pseudo_labels import PseudoLabels
 from fedrec_sim.run import Json, commit_of_checkout, read_json, write_bytes, write_json
 from fedrec_sim.tasks.federation import TrainedHead
 from fedrec_sim.tasks.protocols import questions
@@ -56,7 +57,7 @@ def read_trial(folder: Path, world: TaskWorld) -> Json:
     record = read_json(folder / RECORD)
     if record.get("format") != FORMAT:
         raise RunError(f"{folder}: a task of another format", "train it anew with `fedrec train-task`")
-    wanted = Wanted(**record["wanted"])
+    wanted = wanted_of(record["wanted"])
     terms = terms_of(world, wanted)
     if record["inputs_hash"] != terms.inputs_hash:
         raise RunError(f"{folder}: the head was trained with other inputs than these", "train it anew")
@@ -66,6 +67,12 @@ def read_trial(folder: Path, world: TaskWorld) -> Json:
     trained = TrainedHead(terms, state, None, read_json(folder / "privacy.json"))
     cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
     return figures_of(trained, wanted, Trial(wanted, world, cut, trained).answer("test"))
+
+
+def wanted_of(record: Json) -> Wanted:
+    """What was asked, from JSON."""
+    pseudo = record.get("pseudo")
+    return Wanted(**record | {"pseudo": PseudoLabels(**pseudo) if pseudo else None})
 
 
 def report_of(wanted: Wanted, answered: Answered) -> str:
