@@ -34,7 +34,9 @@ from fedrec_sim.tasks.federation import TrainedHead, federate_head
 from fedrec_sim.tasks.protocols import Questions, TaskProtocol, draw_windows, questions
 from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 
-TaskName = Literal["click", "rating"]
+TaskName = Literal["click", "rating", "genre"]
+USUAL: dict[TaskName, TaskProtocol] = {"click": "E", "rating": "D", "genre": "split721"}
+"""The protocol of a task for which none is named."""
 PARTNERS = 8
 PUBLIC = "movielens-small"
 SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
@@ -103,7 +105,9 @@ class Wanted:
             problems.append("shots are windows of protocol E")
         if self.shots < 0 or (self.shots and self.shots < PARTNERS) or self.shots > 8000:
             problems.append(f"shots must be 0 for all, or {PARTNERS} to 8000")
-        if (self.task == "rating") != (self.protocol == "D") and self.protocol != "split721":
+        if self.task == "genre" and self.protocol != "split721":
+            problems.append("the genre task asks what comes next: split721")
+        elif (self.task == "rating") != (self.protocol == "D") and self.protocol != "split721":
             problems.append("protocols C and E are of the click task, D of the rating task, split721 of both")
         if self.epsilon is not None and not self.epsilon > 0:
             problems.append("epsilon must be > 0")
