@@ -44,3 +44,4 @@ def test_settings_are_those_that_were_measured() -> None:
     assert f"count {CHOSEN.weight} of a row" in TEXT
     assert found.get("start", {"rounds": ROUNDS})["rounds"] == ROUNDS
     assert TEXT.count(f"{ROUNDS} private rounds") == 2
+    assert ("not recorded yet" in TEXT) == ("start" not in found)
