@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.model.methods import members_of
 from fedrec.model.recommender import adapter_parameters, part_names, reading_hash, write_state
 from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.ledger import PrivacyLedger
@@ -112,7 +113,7 @@ class Worker:
     def _plain_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         if self.plan is not None:
             raise PrivacyError("this partner releases nothing without noise", "set mode to inspect or secagg")
-        names = part_names(self.model, _plain_parts(plan.part))
+        names = part_names(self.model, members_of(plan.part))
         if plan.part == "prior":
             histogram = mean_counts(self.data.histories, len(state.tensors[names[0]]))
             return AdapterDelta({names[0]: histogram - state.tensors[names[0]]})
@@ -204,10 +205,6 @@ class Worker:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
         if self._cache.key != (key := reading_hash(state)):
             self._cache.key, self._cache.contexts = key, {}
-
-
-def _plain_parts(part: str) -> tuple[str, ...]:
-    return ("head", "lora", "projection") if part == "all" else (part,)
 
 
 def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:

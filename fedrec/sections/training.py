@@ -8,6 +8,13 @@ from fedrec.rows import RowName, asked_epsilon, is_private
 from fedrec.sections.section import Count, Rate, Section, Share
 
 
+MethodName = Literal["lora", "rslora", "ffa-lora", "rolora", "bottleneck", "prompt", "adalora", "dora"]
+_NEVER_PRIVATE = {
+    "adalora": "gives rank to layers by looking at all users' gradients, which is not noised",
+    "dora": "trains magnitudes that no per-user gradient is captured for",
+}
+
+
 class ShapeConfig(Section):
     """Sizes of what is trained; see `AdapterShape`."""
 
@@ -26,6 +33,7 @@ class ShapeConfig(Section):
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
     gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
+    method: MethodName = "lora"
 
 
 class PlainConfig(Section):
@@ -107,6 +115,8 @@ class PrivateConfig(Section):
             problems.append("the shares of the parts must add up to 1")
         if self.shape.dropout or self.shape.item_masking:
             problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
+        if reason := _NEVER_PRIVATE.get(self.shape.method):
+            problems.append(f"shape.method {self.shape.method} {reason}: choose another, or train without privacy")
         if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
             problems.append("the prior must come first: it says which items have a vector")
         tuned = [row for one in self.tuned for row in one.rows]

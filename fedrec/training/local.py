@@ -16,7 +16,7 @@ from fedrec.model.recommender import (
     adapter_parameters,
     item_token_model,
     part_names,
-    part_of,
+    tensor_parts,
     train_only,
     user_losses,
 )
@@ -51,7 +51,7 @@ class PrivateStep:
     """One private step: what `PrivacyPlan` says of the round's part.
 
     Attributes:
-        part: prior, head or lora.
+        part: prior, head or lora; of RoLoRA, lora_a or lora_b.
         sampling_prob: of each user, public.
         l2_clip_norm: gradient units, public.
         noise_std: of each coordinate of the partner's clipped sum, public.
@@ -113,7 +113,8 @@ def train_plain(
     Returns: mean loss over the users of the last epoch (private).
     """
     parameters = list(train_only(model, names).values())
-    head_only = all(part_of(name) == "head" for name in names)
+    parts = tensor_parts(model)
+    head_only = all(parts[name] == "head" for name in names)
     kept = (cache or ContextCache()) if head_only else None
     if kept is not None and not kept.contexts:
         rows = max(1, MAX_TOKENS // settings.max_history)
@@ -251,7 +252,7 @@ def _bounded_sum(
             _count_items(optimizer, parameters, histories, users, step.max_history)
         case "head":
             _head_gradients(model, optimizer, histories, users, step, cache)
-        case "lora":
+        case "lora" | "lora_a" | "lora_b":
             _lora_gradients(model, optimizer, histories, users, step)
         case _:
             raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")

@@ -15,7 +15,7 @@ from peft import PeftModel
 from fedrec.config import SimulationConfig
 from fedrec.errors import LedgerError, ProtocolError
 from fedrec.files import make_folders, storage_errors
-from fedrec.model.recommender import adapter_parameters, part_of
+from fedrec.model.recommender import adapter_parameters, tensor_parts
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.secagg.messages import SumTerms
@@ -156,8 +156,9 @@ class Partners:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         parts: dict[str, int] = {}
+        part_of = tensor_parts(self.model)
         for name, parameter in adapter_parameters(self.model).items():
-            parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+            parts[part_of[name]] = parts.get(part_of[name], 0) + parameter.numel()
         return parts
 
     def _worker(self, name: str) -> RoundWorker:
