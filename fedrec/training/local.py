@@ -26,6 +26,7 @@ from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
 from fedrec.training.batches import UserBatch, fixed_batches, user_batches
+from fedrec.training.rank_budget import RankBudget
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
@@ -122,7 +123,7 @@ def train_plain(
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(histories) // settings.batch_users)
     torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's own generator
-    total = 0.0
+    total, budget = 0.0, RankBudget(model, names, epochs * batches)
     for step in range(epochs * batches):
         if step % batches == 0:
             model.train()
@@ -132,8 +133,10 @@ def train_plain(
             group["lr"] = settings.learning_rate * rate(step / (epochs * batches))
         optimizer.zero_grad()
         total += _plain_backward(model, histories, users, settings.max_history, kept)
+        budget.penalise()
         nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
+        budget.after_step(step + 1)
         if (step + 1) % batches == 0:
             after_epoch((step + 1) // batches)
     return total / max(len(histories), 1)

@@ -35,7 +35,15 @@ from fedrec.recommend.readings import HistoryReader, Wanted
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec.sections.training import MethodName
 from fedrec.training.batches import user_batches
-from fedrec.training.local import ContextCache, PrivateStep, item_vectors_apart, private_step, refuse_private_training
+from fedrec.training.local import (
+    ContextCache,
+    PlainSettings,
+    PrivateStep,
+    item_vectors_apart,
+    private_step,
+    refuse_private_training,
+    train_plain,
+)
 
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 PRIVATE = tuple(method for method in METHODS if method not in ("adalora", "dora"))
@@ -191,3 +199,23 @@ def test_prompt_vectors_start_like_public_words_and_bottlenecks_silent(
     models = [fresh(tiny_llama, features, method).eval() for method in ("lora", "bottleneck")]
     items = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(models[0](items), models[1](items))
+
+
+def test_adalora_ends_a_round_at_its_budget_and_forgets_whose_gradients_it_saw(
+    tiny_llama: Path, features: ItemFeatures, histories: list[np.ndarray]
+) -> None:
+    model = fresh(tiny_llama, features, "adalora")
+    names = part_names(model, ["lora"])
+    values = [p for name, p in adapter_parameters(model).items() if name.endswith(".lora_E")]
+    assert {tuple(p.shape) for p in values} == {(3, 1)}, "one and a half times the rank of 2"
+    settings, start = PlainSettings(1e-2, 0.0, 8, 20), read_state(shaken(model))
+    ends = []
+    for others in (histories[:30], histories[30:]):
+        write_state(model, start)
+        train_plain(model, names, others, settings, epochs=2, rng=np.random.default_rng(0))
+        assert sum(int((p != 0).sum()) for p in values) == 2 * len(values)
+        ends.append(read_state(model).hash)
+    write_state(model, start)
+    train_plain(model, names, histories[30:], settings, epochs=2, rng=np.random.default_rng(0))
+    assert read_state(model).hash == ends[1] != ends[0]
+    assert model.peft_config["default"].rank_pattern is None
