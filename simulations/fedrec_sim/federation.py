@@ -10,6 +10,7 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.run import Run as FlowerRun
 from peft import PeftModel
 
+from fedrec.aggregation.nested import NestedMean
 from fedrec.aggregation.robust import aggregator_of
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import SimulationConfig
@@ -117,7 +118,7 @@ def federate(
         registry=registry,
         initial_state=initial,
         spec=adapter_spec(world, model),
-        aggregator=aggregator_of(config.rounds),
+        aggregator=NestedMean(partners.ranks) if partners.ranks else aggregator_of(config.rounds),
         partners=dict(enumerate(partners.names, start=2)),
         partners_per_round=config.rounds.partners_per_round,
         in_flight=_IN_FLIGHT,

@@ -84,6 +84,12 @@ class Partners:
         width = len(str(len(self.shares)))
         return [f"partner-{number:0{width}d}" for number in range(1, len(self.shares) + 1)]
 
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Of every partner's LoRA, dealt in turn; empty where all have the shape's."""
+        kind = self.config.plain if self.plan is None else self.config.private
+        return {name: kind.ranks[place % len(kind.ranks)] for name, place in self._places.items()} if kind.ranks else {}
+
     @property
     def place(self) -> str:
         """What comes before the name in each worker's address."""
@@ -188,6 +194,7 @@ class Partners:
             noise_root=self._noise_root(name),
             plain=settings,
             most_users=self._most_users,
+            rank=self.ranks.get(name, 0),
             is_vetted=self._is_vetted,
         )
         self._is_vetted = True
