@@ -209,7 +209,7 @@ class Worker:
         )
 
     def _question(self, plan: RoundPlan, state: AdapterState, session: bytes = b"") -> str:
-        bounds = (self.plain.max_history, self.most_users)
+        bounds = (self.plain.max_history, self.most_users, *([self.rank] if self.rank else []))
         return question_of(plan, state.hash, self.data.fingerprint, self.partner, bounds, session)
 
     def _forget_stale_contexts(self, state: AdapterState) -> None:

@@ -120,7 +120,8 @@ class Bottleneck(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """`[..., hidden]` -> the same."""
         added = self.up(nn.functional.gelu(self.down(states.to(self.down.weight.dtype))))
-        return states + added.to(states.dtype)
+        beside: Tensor = states + added.to(states.dtype)
+        return beside
 
 
 class BottleneckedMlp(nn.Module):
