@@ -45,7 +45,10 @@ _FIGURES = ("ndcg@10", "hr@10")
 _RATES: dict[Kind, dict[str, tuple[float, ...]]] = {
     "plain": {
         **dict.fromkeys(("lora", "rslora", "rolora", "dora", "bottleneck"), (1e-3, 4e-3)),
-        "ffa-lora": (2e-3, 8e-3), "adalora": (4e-3, 1.6e-2), "prompt": (1e-2, 5e-2), HEAD: (1e-3, 4e-3),
+        "ffa-lora": (2e-3, 8e-3),
+        "adalora": (4e-3, 1.6e-2),
+        "prompt": (1e-2, 5e-2),
+        HEAD: (1e-3, 4e-3),
     },
     "private": {way: (0.3, 3.0) for way in WAYS if way != HEAD},
 }
