@@ -49,6 +49,8 @@ class RankBudget:
     def after_step(self, number: int) -> None:
         """Look at the gradients of step `number`, from 1, and give up the weakest directions."""
         if self._bases:
+            if self._steps == 1:  # PEFT looks at all steps but the last
+                self._tuner.rankallocator.update_ipt(self._tuner.model)
             self._tuner.update_and_allocate(number)
             if number == self._steps:
                 # Given-up directions stay in the tensors, as zeros: shapes are the federation's.

@@ -4,6 +4,7 @@ Workers, ledgers, aggregation and the coordinator's step are the real ones; for 
 """
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,6 @@ class Team:
 
     Attributes:
         label: enters every noise key, so that two trainings never meet the same noise.
-        folder: of the ledgers; a fresh one for each training.
         shares: histories of each partner's users; private.
         epsilon: budget of each ledger.
     """
@@ -39,27 +39,27 @@ class Team:
     shares: Sequence[Sequence[np.ndarray]] = field(repr=False)
     settings: PlainSettings
     seed: int
-    folder: Path
     plan: PrivacyPlan | None = None
     epsilon: float = 0.0
 
     def train(self, state: AdapterState, schedule: Sequence[RoundSpec]) -> AdapterState:
         """The adapter after every round of the schedule; every partner answers in each."""
-        workers = [self._worker(number) for number in range(len(self.shares))]
-        moments = dict[str, OptimizerState]()
-        for number, spec in enumerate(schedule, start=1):
-            asked = self._asked(number, spec, state)
-            updates = [PartnerUpdate(worker.partner, worker.train(asked, state)[1]) for worker in workers]
-            mean = UniformMean().aggregate(updates)
-            moved, moments[spec.part] = spec.optimizer.step(mean, moments.get(spec.part, {}))
-            state = state.plus(moved)
+        with tempfile.TemporaryDirectory() as folder:
+            workers = [self._worker(number, Path(folder)) for number in range(len(self.shares))]
+            moments = dict[str, OptimizerState]()
+            for number, spec in enumerate(schedule, start=1):
+                asked = self._asked(number, spec, state)
+                updates = [PartnerUpdate(worker.partner, worker.train(asked, state)[1]) for worker in workers]
+                mean = UniformMean().aggregate(updates)
+                moved, moments[spec.part] = spec.optimizer.step(mean, moments.get(spec.part, {}))
+                state = state.plus(moved)
         return state
 
-    def _worker(self, number: int) -> Worker:
+    def _worker(self, number: int, ledgers: Path) -> Worker:
         name, ledger = f"partner-{number + 1}", None
         if self.plan is not None:
             budget = {"budget_epsilon": self.epsilon, "budget_delta": self.plan.delta}
-            path = self.folder / f"{name}.sqlite"
+            path = ledgers / f"{name}.sqlite"
             ledger = PrivacyLedger.create(path, partner=name, dataset=self.label, **budget)
         return Worker(
             partner=name,

@@ -220,9 +220,13 @@ def test_adalora_ends_a_round_at_its_budget_and_forgets_whose_gradients_it_saw(
         train_plain(model, names, others, settings, epochs=2, rng=np.random.default_rng(0))
         assert sum(int((p != 0).sum()) for p in values) == 2 * len(values)
         ends.append(read_state(model).hash)
-    for seen in model.base_model.rankallocator.exp_avg_ipt.values():
+    allocator = model.base_model.rankallocator  # as a round that was broken off leaves it
+    allocator.update_ipt(model.base_model.model)
+    for seen in allocator.exp_avg_ipt.values():
         seen.copy_(1e6 * torch.rand(seen.shape, generator=torch.Generator().manual_seed(0)))
     write_state(model, start)
     train_plain(model, names, histories[30:], settings, epochs=2, rng=np.random.default_rng(0))
     assert read_state(model).hash == ends[1] != ends[0]
     assert model.peft_config["default"].rank_pattern is None
+    train_plain(model, names, histories[:3], settings, epochs=1, rng=np.random.default_rng(0))
+    assert sum(int((p != 0).sum()) for p in values) == 2 * len(values), "after one step as well"
