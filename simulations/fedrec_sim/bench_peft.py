@@ -232,19 +232,21 @@ def _beside_the_head(found: dict[str, Json], kind: Kind) -> None:
 
 
 def smaller(config: SimulationConfig, users: int, max_history: int) -> SimulationConfig:
-    """The configuration with fewer users and shorter histories, and a larger say of the LLM under privacy.
+    """The configuration with fewer users, shorter histories and half the head's rounds, and with a larger say of the
+    LLM under privacy.
 
     The demo gives the LLM 5% of the budget and 5 rounds, in which nothing would be seen of any method.
     """
     data = config.data.model_copy(update={"users": users, "max_history": max_history})
     given: dict[str, Json] = {
         "prior": {},
-        "head": {"share": 0.5},
+        "head": {"share": 0.5, "rounds": 20},
         "lora": {"share": 0.3, "rounds": 8, "sampling_prob": 0.25},
     }
     parts = tuple(part.model_copy(update=given[part.part]) for part in config.private.parts)
     private = config.private.model_copy(update={"parts": parts, "max_history": max_history})
-    return config.model_copy(update={"data": data, "private": private})
+    plain = config.plain.model_copy(update={"head_rounds": 6})
+    return config.model_copy(update={"data": data, "plain": plain, "private": private})
 
 
 def bench_of(world: World, rounds: int, folder: Path, say: Say) -> Bench:

@@ -13,7 +13,7 @@ from fedrec_sim.cli_output import DEMO, AsJson, command_line, console, emit_json
 
 def peft(
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Of users, split and training; repeat it.")] = None,
-    users: Annotated[int, typer.Option(help="Of ML-100K, drawn by the seed; 0: all.", min=0)] = 0,
+    users: Annotated[int, typer.Option(help="Of ML-100K, drawn by the seed; 0: all.", min=0)] = 472,
     rounds: Annotated[int, typer.Option(help="Of the language model's part, without privacy.", min=1)] = 3,
     max_history: Annotated[int, typer.Option(help="A user's latest items that are read.", min=2)] = 30,
     kinds: Annotated[list[str] | None, typer.Option("--kind", help="plain or private; both by default.")] = None,
@@ -26,7 +26,7 @@ def peft(
     """What each way to tune the language model adds to the head alone, what it sends and how long a step takes.
 
     LoRA, rsLoRA, FFA-LoRA, RoLoRA, bottlenecks and prompt vectors without privacy and at epsilon 8; AdaLoRA and DoRA
-    without alone. Rates are chosen on validation of the first seed. An hour of one core; interrupted, it goes on.
+    without alone. Rates are chosen on validation of the first seed. Half an hour of one core; interrupted, it goes on.
     Example: `fedrec bench peft --json --to docs/peft.json`
     """
     from fedrec_sim.bench_peft import KINDS, bench_of, measure, smaller

@@ -13,7 +13,7 @@ from fedrec.privacy.refusals import refuse_unprivate
 from fedrec.training.local import ContextCache, PlainSettings, PrivateStep, private_step, train_plain
 from fedrec_sim.world import World
 
-_USERS, _REPEATS, _STILL = 16, 7, 1e-9
+_USERS, _REPEATS, _STILL = 8, 7, 1e-9
 
 
 def seconds_of_steps(world: World, methods: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, float]]:
