@@ -53,13 +53,36 @@ class Gating(nn.Module):
         """What the gate reads: `[..., dim]` -> `[..., modalities * gate_dim]`."""
         return features[..., self.columns] * self.scale
 
-    def factors(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Logits `[..., modalities]` of items with these features `[..., dim]` -> factors on their components."""
+    def factors(self, logits: Tensor, features: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Logits `[..., modalities]` of items with these features `[..., dim]` -> factors on their components.
+
+        Args:
+            seen: bool `[rows, 1, modalities]`, as `draw_seen` gives it. Where an item has nothing of what is seen,
+                it keeps what it has.
+        """
         there = self._there(features)
+        # Lengths are those of a vector that was put together from what is seen: the root of `there` undoes its scale.
+        n_there = there.sum(-1, keepdim=True)
+        if seen is not None:
+            left = there & seen
+            there = torch.where(left.any(-1, keepdim=True), left, there)
         weights = logits.masked_fill(~there, -torch.inf).softmax(-1)
         # The root has no slope at zero: what is absent must not reach it.
-        kept = torch.where(there, weights * there.sum(-1, keepdim=True), 1.0)
+        kept = torch.where(there, weights * n_there, 1.0)
         return torch.where(there, kept.sqrt(), 0.0)
+
+    def draw_seen(self, rows: int, masking: float) -> Tensor:
+        """Which modalities a user's items are seen with in training: all, or with this chance all but a random one.
+
+        Args:
+            masking: chance of each row, 0 to 1.
+        Returns: bool `[rows, 1, modalities]`, from torch's generator.
+        Reference: Neverova et al. 2016, arXiv:1501.00102, ModDrop.
+        """
+        device = self.owner.device
+        dropped = torch.randint(self.n_modalities, (rows, 1, 1), device=device)
+        whole = torch.rand(rows, 1, 1, device=device) >= masking
+        return whole | (torch.arange(self.n_modalities, device=device) != dropped)
 
     def _there(self, features: Tensor) -> Tensor:
         """bool `[..., modalities]`; an item without any modality counts as one with all, so that nothing is NaN."""

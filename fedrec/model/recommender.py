@@ -51,6 +51,7 @@ class AdapterShape:
         public_dim: leading components of the public behaviour vectors that the head reads and scores with, beside those
             of the text.
         gate_dim: leading components of each modality that decide how much it counts for an item; 0: all count alike.
+        modality_masking: share of users whose items are seen without one of the modalities in training; needs a gate.
         method: how the LLM is tuned; see `fedrec.model.methods`.
     """
 
@@ -69,6 +70,7 @@ class AdapterShape:
     item_masking: float = 0.0
     public_dim: int = 0
     gate_dim: int = 0
+    modality_masking: float = 0.0
     method: MethodName = "lora"
 
 
@@ -166,7 +168,7 @@ class ItemTokenModel(nn.Module):
         return self.item_emb(every) * self.shape.item_scale  # type: ignore[no-any-return]
 
     def modality_factors(self, features: Tensor, rows: int = 1) -> Tensor | None:
-        """How much each modality counts, `[rows or 1, items, modalities]`, a copy for each row if `apart`.
+        """How much each modality counts, `[rows or 1, items, modalities]`, each row its own if `apart` or masked.
 
         Args:
             features: `[items, feature_dim]`, of the catalogue or of later items.
@@ -174,7 +176,9 @@ class ItemTokenModel(nn.Module):
         if self.gating is None or self.modality_gate is None:
             return None
         read = self.gating.inputs(features).expand(rows if self.apart else 1, -1, -1)
-        return self.gating.factors(self.modality_gate(read), features)
+        masking = self.shape.modality_masking if self.training else 0.0
+        seen = self.gating.draw_seen(rows, masking) if masking else None
+        return self.gating.factors(self.modality_gate(read), features, seen)
 
     def items_with_vector(self) -> Tensor:
         """Codes of the items that have a trained vector, in the order of its rows: int64 `[item_rows]`."""
@@ -207,16 +211,16 @@ class ItemTokenModel(nn.Module):
         normed = F.layer_norm(hidden, hidden.shape[-1:]) * self.shape.context_scale
         return self.context_in(normed)  # type: ignore[no-any-return]
 
-    def summary(self, items: Tensor, context: Tensor, item_vectors: Tensor | None) -> Tensor:
+    def summary(self, items: Tensor, context: Tensor, item_vectors: Tensor | None, factors: Tensor | None) -> Tensor:
         """What the head sees after each item: decayed mean, mean and last item vector, and the context.
 
         Args:
             items: int64 `[users, positions]`.
             context: `[users, positions, context_dim]`.
             item_vectors: as `item_vectors` gives them.
+            factors: as `modality_factors` gives them.
         """
         vectors = self.known[items][..., : self.n_summary]
-        factors = self.modality_factors(self.features, len(items))
         if self.gating is not None and factors is not None:
             users = torch.arange(len(items), device=items.device)[:, None] if len(factors) > 1 else 0
             vectors = vectors * self.gating.by_column(factors[users, items], self.n_summary)
@@ -248,10 +252,9 @@ class ItemTokenModel(nn.Module):
         """`[users, positions, summary]` -> `[users, positions, public_dim + score_dim + item_dim]`."""
         return self.score_head(self.dropout(summary))  # type: ignore[no-any-return]
 
-    def scores(self, user_vectors: Tensor, item_vectors: Tensor | None) -> Tensor:
+    def scores(self, user_vectors: Tensor, item_vectors: Tensor | None, factors: Tensor | None) -> Tensor:
         """Compare user vectors, as `user_vectors` gives them, with every item: `[users, ..., items]`."""
         known, of_users = self.known[:, : self.n_score], user_vectors[..., : self.n_score]
-        factors = self.modality_factors(self.features, len(user_vectors))
         if self.gating is None or factors is None:
             scores = of_users @ known.T
         else:
@@ -279,7 +282,9 @@ class ItemTokenModel(nn.Module):
     def score_summaries(self, items: Tensor, context: Tensor) -> Tensor:
         """`forward` for a context that is known: float32 `[users, positions, items]`."""
         learnt = self.item_vectors(len(items))
-        return self.scores(self.user_vectors(self.summary(items, context, learnt)), learnt)
+        # One draw for what a user has and for what is to be found: who lacks pictures lacks them on both sides.
+        factors = self.modality_factors(self.features, len(items))
+        return self.scores(self.user_vectors(self.summary(items, context, learnt, factors)), learnt, factors)
 
     def forward(self, items: Tensor) -> Tensor:
         """Scores after every item: int64 `[users, positions]` -> float32 `[users, positions, items]`."""

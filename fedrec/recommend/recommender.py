@@ -75,7 +75,7 @@ class ModelRecommender:
         """Score the whole catalogue for each history (oldest first; may be empty): float32 `[users, items]`."""
         tokens = item_token_model(self._model)
         self._model.eval()
-        learnt = tokens.item_vectors(1)
+        learnt, factors = tokens.item_vectors(1), tokens.modality_factors(tokens.features)
         prior = tokens.popularity(tokens.shape.popularity_floor).cpu().numpy()
         scores = np.tile(prior, (len(histories), 1)).astype(np.float32)
         self._forget_stale()
@@ -88,8 +88,8 @@ class ModelRecommender:
             items = torch.from_numpy(rows).to(tokens.features.device)
             last = torch.from_numpy(lengths[group] - 1).to(items.device)
             context = self._context(tokens, items, lengths[group])
-            summary = tokens.summary(items, context, learnt)[torch.arange(len(group)), last]
-            scores[group] = tokens.scores(tokens.user_vectors(summary), learnt).float().cpu().numpy()
+            summary = tokens.summary(items, context, learnt, factors)[torch.arange(len(group)), last]
+            scores[group] = tokens.scores(tokens.user_vectors(summary), learnt, factors).float().cpu().numpy()
         return scores
 
     def _forget_stale(self) -> None:

@@ -35,7 +35,14 @@ class ShapeConfig(Section):
     item_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
     gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
+    modality_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
     method: MethodName = "lora"
+
+    @model_validator(mode="after")
+    def _masks_through_a_gate(self) -> Self:
+        if self.modality_masking and not self.gate_dim:
+            raise ValueError("modality_masking needs a gate: set gate_dim")
+        return self
 
 
 class PlainConfig(Section):
@@ -133,8 +140,8 @@ class PrivateConfig(Section):
             problems.append("each part may stand once")
         if abs(sum(part.share for part in self.parts) - 1) > 1e-9:
             problems.append("the shares of the parts must add up to 1")
-        if self.shape.dropout or self.shape.item_masking:
-            problems.append("shape.dropout and shape.item_masking must be 0: noise regularises enough")
+        if self.shape.dropout or self.shape.item_masking or self.shape.modality_masking:
+            problems.append("shape.dropout and both maskings must be 0: noise regularises enough")
         problems += rank_problems(self.ranks, self.shape)
         if reason := _NEVER_PRIVATE.get(self.shape.method):
             problems.append(f"shape.method {self.shape.method} {reason}: choose another, or train without privacy")

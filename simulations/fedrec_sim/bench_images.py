@@ -79,7 +79,7 @@ class Stage:
 
 def _ungated(config: SimulationConfig) -> SimulationConfig:
     plain, private = (
-        one.model_copy(update={"shape": one.shape.model_copy(update={"gate_dim": 0})})
+        one.model_copy(update={"shape": one.shape.model_copy(update={"gate_dim": 0, "modality_masking": 0.0})})
         for one in (config.plain, config.private)
     )
     return config.model_copy(update={"plain": plain, "private": private})
@@ -104,6 +104,7 @@ def measure(
                     found[kind][asked].append(figures)
                     say(f"{kind}, seed {seed}, {asked}: NDCG@10 {figures['ndcg@10']:.4f}")
     stage = stages[seeds[0]]
+    of_kind = {kind: {way: _over_seeds(runs) for way, runs in ways.items()} for kind, ways in found.items()}
     likeness = {way: category_precision(stage.features(way).vectors, stage.catalog) for way in WAYS}
     return {
         "data": {"items": "Debian's captioned stamps", "users": HOW, "scheme": SCHEME, "taste_shares": dict(SHARES)},
@@ -116,7 +117,9 @@ def measure(
         "commit": commit_of_checkout(),
         "epsilon": config.private.epsilon,
         "category_precision@5": likeness,
-        "ways": {kind: {way: _over_seeds(runs) for way, runs in ways.items()} for kind, ways in found.items()},
+        **{way: figures["ndcg@10"] for way, figures in of_kind.get("no noise", {}).items()},
+        **{f"{way}_eps8": figures["ndcg@10"] for way, figures in of_kind.get("epsilon 8", {}).items()},
+        "ways": of_kind,
         "checks": {kind: _checks(ways) for kind, ways in found.items()},
     }
 

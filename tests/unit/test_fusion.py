@@ -104,6 +104,27 @@ def test_a_gate_keeps_lengths_and_leaves_single_modalities_alone(tiny_llama: Pat
     assert (factors[0][there == 2] - 1).abs().max() > 0.05  # it was moved, and does something
 
 
+def test_a_user_in_training_sees_items_as_if_a_modality_were_missing(tiny_llama: Path, fused: ItemFeatures) -> None:
+    shape = replace(SHAPE, modality_masking=0.5)
+    model, items = model_of(tiny_llama, fused, shape), torch.tensor([[1, 6, 7]] * 40)
+    context = torch.zeros(40, 3, shape.context_dim)  # of the whole: the language model reads what there is
+    item_token_model(model).train()
+    drawn = item_token_model(model).score_summaries(items, context)
+    kinds = [fused, without(fused, "image"), without(fused, "text")]
+    # What lacks the only modality it has keeps it in training, and has nothing where a modality is really gone.
+    both = torch.from_numpy(presence(fused.vectors, fused.layout).all(1))
+    alone = []
+    for features in kinds:
+        other = item_token_model(model_of(tiny_llama, features, SHAPE)).eval()
+        alone.append(other.score_summaries(items[:1], context[:1])[0, :, both])
+    assert both[[1, 6, 7]].all()
+    near = torch.stack([(drawn[:, :, both] - one).abs().amax((1, 2)) < 1e-4 for one in alone], 1)
+    assert near.sum(1).eq(1).all()  # every user one of the three, the same for what is read and what is scored
+    assert near.any(0).all()
+    item_token_model(model).eval()
+    assert (item_token_model(model).score_summaries(items, context)[:, :, both] - alone[0]).abs().max() < 1e-4
+
+
 def test_gradients_of_a_gate_apart_are_those_of_one_user_alone(tiny_llama: Path, fused: ItemFeatures) -> None:
     model = model_of(tiny_llama, fused)
     tokens, rows = item_token_model(model), torch.tensor([[1, 5, 7, 2], [3, 3, 9, 4]])

@@ -81,10 +81,12 @@ def test_only_the_most_popular_items_have_a_vector(tiny_llama: Path, features: I
     items = torch.tensor([[7, 5, 30]])
     learnt = tokens.item_vectors(1)
     assert learnt is not None
-    seen = tokens.eval().summary(items, torch.zeros(1, 3, 6), learnt)[0, :, 2 * (4 + 3) :][:, 4:7]  # the last item's
+    seen = tokens.eval().summary(items, torch.zeros(1, 3, 6), learnt, None)[0, :, 2 * (4 + 3) :][
+        :, 4:7
+    ]  # the last item's
     torch.testing.assert_close(seen, torch.stack([learnt[0, 1], torch.zeros(3), learnt[0, 0]]))
     user_vectors = torch.cat([torch.zeros(1, 1, 5), torch.ones(1, 1, 3)], -1)
-    scores = tokens.scores(user_vectors, learnt)[0, 0] - tokens.popularity(shape.popularity_floor)
+    scores = tokens.scores(user_vectors, learnt, None)[0, 0] - tokens.popularity(shape.popularity_floor)
     expected = torch.zeros(tokens.n_items)
     expected[[30, 7, 12, 3]] = learnt[0].sum(1)
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)

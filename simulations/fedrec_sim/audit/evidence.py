@@ -136,8 +136,8 @@ class _HeadRounds:
         # With the item vectors of the start: the part of the head that reads and scores features is what is used.
         write_state(self._stage.model, self._stage.initial)
         with torch.no_grad():
-            learnt = tokens.item_vectors(1)
-            summaries = [tokens.summary(batch.items, batch.context, learnt) for batch in self._inputs]
+            learnt, factors = tokens.item_vectors(1), tokens.modality_factors(tokens.features)
+            summaries = [tokens.summary(batch.items, batch.context, learnt, factors) for batch in self._inputs]
         there = [batch.targets >= 0 for batch in self._inputs]
         seen = torch.cat([rows[kept] for rows, kept in zip(summaries, there, strict=True)]).mean(0)
         items = nn.functional.normalize(tokens.known[:, : tokens.n_score], dim=1)
