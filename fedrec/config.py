@@ -170,6 +170,18 @@ class SimulationConfig(Section):
             problems.append(f"rounds.losses {rounds.losses} leaves too few of {asked} partners to open a sum")
         return problems
 
+    def _rank_problems(self, *, is_masked: bool) -> list[str]:
+        """Of partners whose LoRA has different ranks."""
+        problems = []
+        if self.private.ranks and is_masked:
+            problems.append(
+                "private.ranks: under masks a direction that few partners train would bear all partners' noise, or too "
+                "little of it: name rows of inspect mode, or leave ranks out"
+            )
+        if (self.plain.ranks or self.private.ranks) and self.rounds.aggregator != "mean":
+            problems.append(f"ranks of partners need rounds.aggregator mean, not {self.rounds.aggregator}")
+        return problems
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
@@ -188,6 +200,7 @@ class SimulationConfig(Section):
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
         is_masked = any(row_mode(row) == "secagg" for row in self.rows)
         problems += self.rounds.problems(self.rounds.quorum, secagg=is_masked)
+        problems += self._rank_problems(is_masked=is_masked)
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.rows)) != len(self.rows):
             problems.append("seeds and rows must not repeat")
         there = 0 if self.model.public_data == "none" else self.model.public_dim

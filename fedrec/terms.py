@@ -18,7 +18,7 @@ from fedrec.privacy.plan import PrivacyPlan
 
 FORMAT = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_LATER = {"config": ("modalities", "image_encoder"), "shape": ("gate_dim", "modality_masking")}
+_LATER = {"config": ("modalities", "image_encoder"), "shape": ("gate_dim", "modality_masking", "method")}
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 

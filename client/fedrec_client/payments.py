@@ -84,7 +84,7 @@ class RoundPayments:
 
 
 def question_of(
-    plan: RoundPlan, state_hash: str, fingerprint: str, partner: str, bounds: tuple[int, int], session: bytes = b""
+    plan: RoundPlan, state_hash: str, fingerprint: str, partner: str, bounds: tuple[int, ...], session: bytes = b""
 ) -> str:
     """Hash of the question asked of the data; private. The same one gets the same noise and costs once.
 
@@ -95,10 +95,10 @@ def question_of(
     Args:
         state_hash: of the adapter that the round starts from.
         fingerprint: of the data; private.
-        bounds: two public figures that shape a batch (longest history and most users, say), which moves last bits.
+        bounds: public figures that shape what is computed (longest history, most users and a rank, say).
     """
     question = f"{plan.run}|{plan.round}|{plan.part}|{plan.local_steps}|{plan.learning_rate!r}|"
-    question += f"{bounds[0]}|{bounds[1]}|"
+    question += "".join(f"{bound}|" for bound in bounds)
     question += f"{plan.privacy_plan_hash}|{state_hash}|{fingerprint}|{partner}|"
     question += f"{plan.attempt}|{session.hex()}" if plan.mode == "secagg" else "any attempt"
     return hashlib.sha256(question.encode()).hexdigest()

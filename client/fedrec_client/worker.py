@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from fedrec.errors import PrivacyError, ProtocolError
 from fedrec.model.adapter import AdapterDelta, AdapterState
+from fedrec.model.methods import members_of
 from fedrec.model.recommender import adapter_parameters, part_names, reading_hash, write_state
 from fedrec.privacy.integer_code import IntegerCode
 from fedrec.privacy.ledger import PrivacyLedger
@@ -62,6 +63,8 @@ class Worker:
         noise_root: 32 secret bytes; keys every draw.
         plain: settings of training without privacy.
         most_users: as in `PrivateStep`; public.
+        rank: of this partner's LoRA, public: it trains the leading directions of the federation's, with the others
+            taken out of its model, so that its difference is zero there; 0: all of them.
         is_vetted: a worker with this very model and plan was made before (simulations share one), so that the model
             need not be looked at again.
         renew: reads the partner's data as they are now for a round, once and not for its further attempts: who was
@@ -76,6 +79,7 @@ class Worker:
     noise_root: bytes = field(repr=False)
     plain: PlainSettings
     most_users: int = 0
+    rank: int = 0
     is_vetted: bool = False
     renew: Callable[[RoundPlan], PartnerData] | None = field(default=None, repr=False)
     _renewed_for: tuple[str, int] = ("", -1)
@@ -112,7 +116,7 @@ class Worker:
     def _plain_delta(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         if self.plan is not None:
             raise PrivacyError("this partner releases nothing without noise", "set mode to inspect or secagg")
-        names = part_names(self.model, _plain_parts(plan.part))
+        names = part_names(self.model, members_of(plan.part))
         if plan.part == "prior":
             histogram = mean_counts(self.data.histories, len(state.tensors[names[0]]))
             return AdapterDelta({names[0]: histogram - state.tensors[names[0]]})
@@ -122,7 +126,7 @@ class Worker:
         )
         epochs, cache = plan.local_epochs, self._cache
         train_plain(self.model, names, self.data.histories, settings, epochs=epochs, rng=rng, cache=cache)
-        return _difference(self.model, state, names)
+        return self._difference(state, names)
 
     def integers(self, plan: RoundPlan, state: AdapterState, code: IntegerCode, session: bytes) -> NDArray[np.int64]:
         """The round's noised sum in integers, for a secure sum and nobody else.
@@ -132,6 +136,8 @@ class Worker:
         Returns: int64 `[numbers of the part]`, tensors in name order, in grains of the code.
         Raises, Privacy: as `train`. With this partner's share of the noise alone.
         """
+        if self.rank:
+            raise PrivacyError("sums under masks need partners of one rank", "set no rank, or inspect mode")
         self._take(plan, state)
         part, _ = self.agreed(plan)
         names = part_names(self.model, [part.part])
@@ -151,7 +157,7 @@ class Worker:
         if plan.mode != "none":
             self.agreed(plan)  # a plan that is refused anyway makes nobody read a row
         self._renew(plan)
-        write_state(self.model, state)
+        write_state(self.model, state.within_rank(self.rank) if self.rank else state)
         if plan.part == "head":  # which alone reads them
             self._forget_stale_contexts(state)
 
@@ -172,9 +178,15 @@ class Worker:
         for number in range(plan.local_steps):
             source = self._payments.source(question, number)
             private_step(self.model, names, self.data.histories, self._step(plan, part), source, self._cache)
-        adapter_delta = _difference(self.model, state, names)
+        adapter_delta = self._difference(state, names)
         self._payments.note_release(event, adapter_delta.hash)
         return adapter_delta
+
+    def _difference(self, start: AdapterState, names: Sequence[str]) -> AdapterDelta:
+        """End minus start. Beyond this partner's rank no gradient is, and the noise there is dropped: it hides none."""
+        if not self.rank:
+            return _difference(self.model, start, names)
+        return _difference(self.model, start.within_rank(self.rank), names).within_rank(self.rank)
 
     def agreed(self, plan: RoundPlan) -> tuple[PartPlan, PrivacyLedger]:
         """As `RoundPayments.agreed`."""
@@ -197,17 +209,13 @@ class Worker:
         )
 
     def _question(self, plan: RoundPlan, state: AdapterState, session: bytes = b"") -> str:
-        bounds = (self.plain.max_history, self.most_users)
+        bounds = (self.plain.max_history, self.most_users, *([self.rank] if self.rank else []))
         return question_of(plan, state.hash, self.data.fingerprint, self.partner, bounds, session)
 
     def _forget_stale_contexts(self, state: AdapterState) -> None:
         """Contexts hold as long as what computes them (LoRA and item tokens) stands still."""
         if self._cache.key != (key := reading_hash(state)):
             self._cache.key, self._cache.contexts = key, {}
-
-
-def _plain_parts(part: str) -> tuple[str, ...]:
-    return ("head", "lora", "projection") if part == "all" else (part,)
 
 
 def mean_counts(histories: Sequence[np.ndarray], n_items: int) -> np.ndarray:

@@ -140,9 +140,14 @@ class RunningMean:
 
     def result(self) -> AdapterDelta:
         """See `Running`."""
+        sums = self.totals()
+        return AdapterDelta({n: np.asarray(s / self._total, dtype=np.float32) for n, s in sums.items()})
+
+    def totals(self) -> dict[str, NDArray[np.float64]]:
+        """The weighted sums. Raises ProtocolError: there was no update."""
         if not self._sums:
             raise ProtocolError("no updates to aggregate", "a round needs its quorum")
-        return AdapterDelta({n: np.asarray(s / self._total, dtype=np.float32) for n, s in self._sums.items()})
+        return self._sums
 
     def problems(self, update: PartnerUpdate) -> list[str]:
         """See `Running`."""

@@ -95,6 +95,10 @@ class AdapterState:
         if problems or not _is_finite(self.tensors):
             raise ModelError.of_all(problems or ["not finite"], "use the adapter of this model", "adapter")
 
+    def within_rank(self, rank: int) -> "AdapterState":
+        """The same with LoRA's leading `rank` directions alone, the others zero."""
+        return AdapterState(_within_rank(self.tensors, rank))
+
     def plus(self, adapter_delta: "AdapterDelta") -> "AdapterState":
         """A new state, with some tensors moved. Raises ModelError if names or shapes differ."""
         moved = adapter_delta.tensors
@@ -150,6 +154,10 @@ class AdapterDelta:
         """L2 norm over all tensors together, summed in float64."""
         return math.sqrt(sum(float(np.square(t, dtype=np.float64).sum()) for t in self.tensors.values()))
 
+    def within_rank(self, rank: int) -> "AdapterDelta":
+        """The same with LoRA's leading `rank` directions alone, the others zero."""
+        return AdapterDelta(_within_rank(self.tensors, rank))
+
     def scaled(self, factor: float) -> "AdapterDelta":
         """Every number times `factor`."""
         return AdapterDelta({name: tensor * np.float32(factor) for name, tensor in self.tensors.items()})
@@ -183,6 +191,26 @@ def read_tensors(content: bytes) -> dict[str, NDArray[Any]]:
         return dict(load(content))
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError("not a whole safetensors file", "fetch it again") from error
+
+
+def leading_directions(name: str, rank: int) -> tuple[slice, ...]:
+    """Where a LoRA tensor holds its first `rank` directions, rows of A and columns of B; all of any other tensor.
+
+    >>> np.arange(6).reshape(3, 2)[leading_directions("q_proj.lora_A.weight", 2)].tolist()
+    [[0, 1], [2, 3]]
+    """
+    if ".lora_A." in name:
+        return (slice(rank),)
+    return (slice(None), slice(rank)) if ".lora_B." in name else ()
+
+
+def _within_rank(tensors: Tensors, rank: int) -> dict[str, NDArray[np.float32]]:
+    kept = {}
+    for name, tensor in tensors.items():
+        place = leading_directions(name, rank)
+        kept[name] = np.zeros_like(tensor)
+        kept[name][place] = tensor[place]
+    return kept
 
 
 def _validated(tensors: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from peft import PeftModel
@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from fedrec.errors import ModelError
 from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import AdapterShape, item_token_model
+from fedrec.sections.training import MethodName
 
 FORMAT = 1
 
@@ -72,9 +73,12 @@ def read_card(folder: Path) -> AdapterCard:
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ModelError(f"{folder}: written by another version of fedrec", f"this one reads format {FORMAT}")
     try:
-        return AdapterCard(**{**values, "shape": AdapterShape(**values["shape"])})
+        card = AdapterCard(**{**values, "shape": AdapterShape(**values["shape"])})
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder}: fedrec.json lacks keys, or has unknown ones", "restore it from a copy") from error
+    if (method := card.shape.method) not in get_args(MethodName):
+        raise ModelError(f"{folder}: was tuned by {method!r}, which this fedrec does not know", "use a newer fedrec")
+    return card
 
 
 def read_adapter(folder: Path) -> AdapterState:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +20,13 @@ from fedrec.model.adapter import AdapterState
 from fedrec.model.backbone import Backbone
 from fedrec.model.features import ItemFeatures
 from fedrec.model.gates import Gating
+from fedrec.model.methods import insert_bottlenecks, part_of, prompt_vectors, tuner_config
+from fedrec.sections.training import MethodName
 
 # Of a trained vector's coordinates at the start: public random numbers, small beside the features' norm of 1.
 _ITEM_STD = 0.02
 _KNOWN = "_fedrec_adapter_parameters"
-_SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity", "modality_gate")
+_SAVED_MODULES = ("item_in", "item_emb", "context_in", "score_head", "popularity", "modality_gate", "prompt")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class AdapterShape:
     """The sizes that decide what is trained; public, part of the adapter.
 
     Attributes:
-        rank: of LoRA on every linear layer.
+        rank: of LoRA on every linear layer; width of a bottleneck; number of prompt vectors.
         item_dim: width of the trained per-item vectors, which the head reads and scores with; 0 for none.
         summary_dim: leading feature components of which the head sees decayed mean, mean and last item.
         context_dim: width of the LLM's state as the head sees it.
@@ -50,6 +52,7 @@ class AdapterShape:
             of the text.
         gate_dim: leading components of each modality that decide how much it counts for an item; 0: all count alike.
         modality_masking: share of users whose items are seen without one of the modalities in training; needs a gate.
+        method: how the LLM is tuned; see `fedrec.model.methods`.
     """
 
     rank: int
@@ -68,6 +71,7 @@ class AdapterShape:
     public_dim: int = 0
     gate_dim: int = 0
     modality_masking: float = 0.0
+    method: MethodName = "lora"
 
 
 class Popularity(nn.Module):
@@ -127,6 +131,10 @@ class ItemTokenModel(nn.Module):
         # Last, so that the other first weights are the same with it and without.
         self.gating = Gating(features, shape.gate_dim, shape.public_dim) if shape.gate_dim else None
         self.modality_gate = self.gating.fresh_gate() if self.gating else None
+        words = torch.from_numpy(features.word_tokens.astype(np.float32))
+        self.prompt = prompt_vectors(words, shape.rank) if shape.method == "prompt" else None
+        if shape.method == "bottleneck":
+            insert_bottlenecks(self.backbone, backbone.hidden_size, shape.rank)
 
     @property
     def features(self) -> Tensor:
@@ -185,9 +193,17 @@ class ItemTokenModel(nn.Module):
         Trained item vectors are left to the head: so the reading stays while only the head is trained.
         """
         tokens = self.item_in(self.dropout(self.features[items]))
+        if (before := self.prompt_tokens(len(items))) is not None:
+            tokens = torch.cat([before, tokens], 1)
         dtype = next(self.backbone.parameters()).dtype
         hidden = self.backbone(inputs_embeds=tokens.to(dtype), use_cache=False).last_hidden_state.float()
-        return self.context_of(hidden)
+        return self.context_of(hidden[:, -items.shape[1] :])
+
+    def prompt_tokens(self, users: int) -> Tensor | None:
+        """What the LLM reads before any history, `[users, rank, hidden]`, a copy for each user; None without."""
+        if self.prompt is None:
+            return None
+        return self.prompt(torch.arange(self.shape.rank, device=self.features.device).expand(users, -1))  # type: ignore[no-any-return]
 
     def context_of(self, hidden: Tensor) -> Tensor:
         """The backbone's last state as the head sees it: `[..., hidden]` -> `[..., context_dim]`."""
@@ -289,7 +305,7 @@ def user_losses(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def build_model(backbone: Backbone, features: ItemFeatures, shape: AdapterShape, seed: int) -> PeftModel:
-    """The item-token model under PEFT: LoRA on every linear layer of the backbone, our modules in `modules_to_save`.
+    """The item-token model under PEFT: the shape's method on the backbone, our modules in `modules_to_save`.
 
     Args:
         seed: of the first weights; public, set by the coordinator, never from private data.
@@ -298,27 +314,11 @@ def build_model(backbone: Backbone, features: ItemFeatures, shape: AdapterShape,
         torch.manual_seed(seed)
         model = ItemTokenModel(backbone, features, shape)
         saved = [name for name in _SAVED_MODULES if getattr(model, name) is not None]
-        config = LoraConfig(
-            r=shape.rank,
-            lora_alpha=2 * shape.rank,
-            target_modules=_linear_names(model.backbone),
-            modules_to_save=saved,
-            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in backbone.module.modules()),
-        )
-        wrapped: PeftModel = get_peft_model(model, config)
+        saved += ["bottleneck"] if shape.method == "bottleneck" else []
+        wrapped: PeftModel = get_peft_model(model, tuner_config(shape.method, shape.rank, model.backbone, saved))
         wrapped.peft_config["default"].base_model_name_or_path = backbone.name
         wrapped.__dict__[_KNOWN] = _adapter_parameters(wrapped)
         return wrapped
-
-
-def _linear_names(module: nn.Module) -> str:
-    """A pattern for the backbone's linear layers (GPT-2 calls them Conv1D)."""
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
-    }
-    return rf"backbone\..*\.({'|'.join(sorted(names))})"
 
 
 def item_token_model(model: PeftModel) -> ItemTokenModel:
@@ -338,7 +338,8 @@ def _adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
     parameters = {}
     for name, parameter in model.named_parameters():
         if ".lora_" in name or ".modules_to_save." in name:
-            parameters[re.sub(r"\.modules_to_save\.default|\.default", "", name)] = parameter
+            plain = re.sub(r"\.modules_to_save\.default|\.default", "", name)
+            parameters[plain.replace("magnitude_vector.weight", "magnitude_vector")] = parameter  # as PEFT saves it
     return parameters
 
 
@@ -360,11 +361,10 @@ def write_state(model: PeftModel, state: AdapterState) -> None:
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(state.tensors[name])))
 
 
-def part_of(name: str) -> str:
-    """Which part of the adapter a tensor belongs to: prior, head, lora, projection or fixed."""
-    rules = {".popularity.": "prior", ".score_head.": "head", ".item_emb.": "head", ".lora_": "lora"}
-    rules |= {".modality_gate.": "head", ".item_in.": "projection", ".context_in.": "projection"}
-    return next((part for mark, part in rules.items() if mark in name), "fixed")
+def tensor_parts(model: PeftModel) -> dict[str, str]:
+    """Name of every adapter tensor -> the part that it belongs to under the model's method."""
+    method = item_token_model(model).shape.method
+    return {name: part_of(name, method) for name in adapter_parameters(model)}
 
 
 def reading_hash(state: AdapterState) -> str:
@@ -377,9 +377,10 @@ def reading_hash(state: AdapterState) -> str:
 
 
 def part_names(model: PeftModel, parts: Iterable[str]) -> list[str]:
-    """Names of the adapter tensors of these parts, sorted."""
+    """Names of the adapter tensors of these parts, sorted; `lora` is both parts where it has two."""
     wanted = set(parts)
-    return sorted(name for name in adapter_parameters(model) if part_of(name) in wanted)
+    wanted |= {"lora_a", "lora_b"} if "lora" in wanted else set()
+    return sorted(name for name, part in tensor_parts(model).items() if part in wanted)
 
 
 def train_only(model: PeftModel, names: Iterable[str]) -> dict[str, nn.Parameter]:

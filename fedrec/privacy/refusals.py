@@ -59,7 +59,7 @@ def _adapter_problems(model: nn.Module) -> Iterator[str]:
         elif kind != "LORA":
             yield f"PEFT method {kind} has no per-user gradient here"
         if getattr(config, "use_dora", False):
-            yield "DoRA divides by the norm of the whole weight, through which users' gradients mix"
+            yield "DoRA trains magnitudes beside LoRA, and no per-user gradient is captured for them"
         init = getattr(config, "init_lora_weights", True)
         if isinstance(init, str) and init in _DATA_INITS:
             yield f"init_lora_weights={init!r} computes the first weights from private data, unpaid"

@@ -66,6 +66,7 @@ class HistoryReader:
         # Releases of transformers differ in what they call it.
         takes = inspect.signature(model.tokens.backbone.forward).parameters
         self._cache_word = "cache" if "cache" in takes else "past_key_values"
+        self._prompt: Tensor | None = None
         self.n_extended = self.n_read = 0
 
     @property
@@ -204,7 +205,31 @@ class HistoryReader:
     def _pass(
         self, tokens: Tensor, past: Tensor | None, positions: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The backbone's states, and each layer's keys and values, `[2, users, heads, positions, width]`."""
+        """The backbone's states, and each layer's keys and values, `[2, users, heads, positions, width]`.
+
+        Trained prompt vectors come before everybody's history: what is kept and counted is of the histories alone.
+        """
+        prompt = self._keys_of_prompt()
+        n, users = 0 if prompt is None else prompt.shape[4], len(tokens)
+        if prompt is not None:
+            before = prompt.expand(-1, -1, users, -1, -1, -1)
+            past = before if past is None else torch.cat([before, past], 4)
+            mask = None if mask is None else torch.cat([mask.new_ones(users, n), mask], 1)
+            positions = None if positions is None else positions + n
+        hidden, layers = self._forward(tokens, past, positions, mask)
+        return hidden, [kv[..., n:, :] for kv in layers]
+
+    def _keys_of_prompt(self) -> Tensor | None:
+        """Keys and values of the prompt, `[layers, 2, 1, heads, rank, width]`, the same for everybody; None without."""
+        tokens = self._model.tokens
+        if self._prompt is None and (vectors := tokens.prompt_tokens(1)) is not None:
+            vectors = vectors.to(next(tokens.backbone.parameters()).dtype)
+            self._prompt = torch.stack(self._forward(vectors, None, None, None)[1])
+        return self._prompt
+
+    def _forward(
+        self, tokens: Tensor, past: Tensor | None, positions: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         from transformers.cache_utils import DynamicCache
 
         cache = DynamicCache()

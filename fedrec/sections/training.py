@@ -7,6 +7,15 @@ from pydantic import Field, model_validator
 from fedrec.rows import RowName, asked_epsilon, is_private
 from fedrec.sections.section import Count, Rate, Section, Share
 
+MethodName = Literal["lora", "rslora", "ffa-lora", "rolora", "bottleneck", "prompt", "adalora", "dora"]
+_NEVER_PRIVATE = {
+    "adalora": "gives rank to layers by looking at all users' gradients, which is not noised",
+    "dora": "trains magnitudes that no per-user gradient is captured for",
+}
+
+
+_RANKED = ("lora", "rslora", "ffa-lora", "rolora")
+
 
 class ShapeConfig(Section):
     """Sizes of what is trained; see `AdapterShape`."""
@@ -27,6 +36,7 @@ class ShapeConfig(Section):
     public_dim: Annotated[int, Field(ge=0, le=1024)] = 0
     gate_dim: Annotated[int, Field(ge=0, le=64)] = 0
     modality_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    method: MethodName = "lora"
 
     @model_validator(mode="after")
     def _masks_through_a_gate(self) -> Self:
@@ -54,6 +64,23 @@ class PlainConfig(Section):
     server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     central_learning_rate: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    ranks: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _ranks_fit(self) -> Self:
+        if problems := rank_problems(self.ranks, self.shape):
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def rank_problems(ranks: tuple[int, ...], shape: ShapeConfig) -> list[str]:
+    """What is wrong with partners' own ranks, dealt in turn, in words."""
+    if not ranks:
+        return []
+    problems = [] if max(ranks) == shape.rank else [f"the largest of ranks must be shape.rank, {shape.rank}"]
+    if shape.method not in _RANKED:
+        problems.append(f"ranks of partners are for {', '.join(_RANKED)}, not for shape.method {shape.method}")
+    return problems
 
 
 class PartConfig(Section):
@@ -90,6 +117,7 @@ class PrivateConfig(Section):
     noise_source: Literal["seeded", "secret"] = "seeded"
     ledger: Literal["own", "pooled"] = "own"
     shape: ShapeConfig
+    ranks: tuple[Count, ...] = ()
     parts: Annotated[tuple[PartConfig, ...], Field(min_length=1)]
     tuned: tuple[TunedConfig, ...] = ()
 
@@ -114,6 +142,9 @@ class PrivateConfig(Section):
             problems.append("the shares of the parts must add up to 1")
         if self.shape.dropout or self.shape.item_masking or self.shape.modality_masking:
             problems.append("shape.dropout and both maskings must be 0: noise regularises enough")
+        problems += rank_problems(self.ranks, self.shape)
+        if reason := _NEVER_PRIVATE.get(self.shape.method):
+            problems.append(f"shape.method {self.shape.method} {reason}: choose another, or train without privacy")
         if self.shape.item_dim and self.shape.item_rows and names[0] != "prior":
             problems.append("the prior must come first: it says which items have a vector")
         tuned = [row for one in self.tuned for row in one.rows]

@@ -16,7 +16,7 @@ from fedrec.model.recommender import (
     adapter_parameters,
     item_token_model,
     part_names,
-    part_of,
+    tensor_parts,
     train_only,
     user_losses,
 )
@@ -26,6 +26,7 @@ from fedrec.privacy.noise import NoiseSource
 from fedrec.privacy.refusals import refuse_mixing, refuse_unprivate
 from fedrec.privacy.sampling import poisson_sample
 from fedrec.training.batches import UserBatch, fixed_batches, user_batches
+from fedrec.training.rank_budget import RankBudget
 
 # Padded positions a backward pass; bounds memory at about 1 GB for 100,000 items.
 MAX_TOKENS = 800
@@ -51,7 +52,7 @@ class PrivateStep:
     """One private step: what `PrivacyPlan` says of the round's part.
 
     Attributes:
-        part: prior, head or lora.
+        part: prior, head or lora; of RoLoRA, lora_a or lora_b.
         sampling_prob: of each user, public.
         l2_clip_norm: gradient units, public.
         noise_std: of each coordinate of the partner's clipped sum, public.
@@ -113,7 +114,8 @@ def train_plain(
     Returns: mean loss over the users of the last epoch (private).
     """
     parameters = list(train_only(model, names).values())
-    head_only = all(part_of(name) == "head" for name in names)
+    parts = tensor_parts(model)
+    head_only = all(parts[name] == "head" for name in names)
     kept = (cache or ContextCache()) if head_only else None
     if kept is not None and not kept.contexts:
         rows = max(1, MAX_TOKENS // settings.max_history)
@@ -121,7 +123,7 @@ def train_plain(
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(histories) // settings.batch_users)
     torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's own generator
-    total = 0.0
+    total, budget = 0.0, RankBudget(model, names, epochs * batches)
     for step in range(epochs * batches):
         if step % batches == 0:
             model.train()
@@ -131,8 +133,10 @@ def train_plain(
             group["lr"] = settings.learning_rate * rate(step / (epochs * batches))
         optimizer.zero_grad()
         total += _plain_backward(model, histories, users, settings.max_history, kept)
+        budget.penalise()
         nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
+        budget.after_step(step + 1)
         if (step + 1) % batches == 0:
             after_epoch((step + 1) // batches)
     return total / max(len(histories), 1)
@@ -251,7 +255,7 @@ def _bounded_sum(
             _count_items(optimizer, parameters, histories, users, step.max_history)
         case "head":
             _head_gradients(model, optimizer, histories, users, step, cache)
-        case "lora":
+        case "lora" | "lora_a" | "lora_b":
             _lora_gradients(model, optimizer, histories, users, step)
         case _:
             raise PrivacyError(f"part {step.part!r} cannot be trained privately", "choose prior, head or lora")

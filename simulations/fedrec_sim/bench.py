@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from fedrec.config import load_config
-from fedrec_sim import cli_bench_causal, cli_bench_serve, cli_query, cli_support, cli_tasks
+from fedrec_sim import cli_bench_causal, cli_bench_peft, cli_bench_serve, cli_query, cli_support, cli_tasks
 from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
 from fedrec_sim.fairness import command as fairness_command
 from fedrec_sim.labels import command as labels_command
@@ -26,6 +26,7 @@ bench.command("tasks")(cli_tasks.bench_tasks_command)
 bench.command("support")(cli_support.bench_support)
 bench.command("sentiment")(cli_support.bench_sentiment)
 bench.command("causal")(cli_bench_causal.causal)
+bench.command("peft")(cli_bench_peft.peft)
 
 
 @bench.command("dp-step")

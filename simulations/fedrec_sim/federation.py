@@ -10,12 +10,14 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.run import Run as FlowerRun
 from peft import PeftModel
 
+from fedrec.aggregation.nested import NestedMean
 from fedrec.aggregation.robust import aggregator_of
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import SimulationConfig
 from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterSpec, AdapterState
-from fedrec.model.recommender import adapter_parameters, part_of, read_state
+from fedrec.model.methods import members_of, part_in_round
+from fedrec.model.recommender import adapter_parameters, item_token_model, read_state, tensor_parts
 from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
@@ -117,7 +119,7 @@ def federate(
         registry=registry,
         initial_state=initial,
         spec=adapter_spec(world, model),
-        aggregator=aggregator_of(config.rounds),
+        aggregator=NestedMean(partners.ranks) if partners.ranks else aggregator_of(config.rounds),
         partners=dict(enumerate(partners.names, start=2)),
         partners_per_round=config.rounds.partners_per_round,
         in_flight=_IN_FLIGHT,
@@ -172,7 +174,14 @@ def private_plan(config: SimulationConfig, mode: Mode) -> PrivacyPlan:
     """Calibrate the noise of every part so that the whole run costs just below `private.epsilon`."""
     private = config.private
     spare = config.rounds.spare_attempts if mode == "secagg" else 0  # in other modes a repeated question costs once
-    shares = [(p.part, p.rounds + spare, p.sampling_prob, p.l2_clip_norm, p.share) for p in private.parts]
+    shares = []
+    for p in private.parts:
+        # RoLoRA's halves are parts of their own; with shares by rounds they bear the noise that one part would.
+        turns = Counter(part_in_round(p.part, number, private.shape.method) for number in range(p.rounds))
+        shares += [
+            (part, rounds + spare, p.sampling_prob, p.l2_clip_norm, p.share * (rounds / p.rounds))
+            for part, rounds in turns.items()
+        ]
     dishonest = config.rounds.dishonest if mode == "secagg" else 0
     quorum = config.rounds.quorum - dishonest
     return calibrate(shares, private.epsilon, private.delta, mode=mode, quorum=quorum, dishonest=dishonest)
@@ -202,13 +211,14 @@ def private_schedule(config: SimulationConfig, n_users: int) -> tuple[RoundSpec,
     for part in config.private.parts:
         expected = 1.0 if part.part == "prior" else part.sampling_prob * n_users / config.partners
         for number in range(part.rounds):
+            trained = part_in_round(part.part, number, config.private.shape.method)
             optimizer = ServerOptimizer(
                 kind=part.optimizer,
                 server_learning_rate=part.server_learning_rate * _cool_down(number / part.rounds),
                 momentum=part.momentum,
             )
             schedule.append(
-                RoundSpec(part.part, local_epochs=1, local_steps=1, learning_rate=1 / expected, optimizer=optimizer)
+                RoundSpec(trained, local_epochs=1, local_steps=1, learning_rate=1 / expected, optimizer=optimizer)
             )
     return tuple(schedule)
 
@@ -230,7 +240,14 @@ def plain_schedule(config: SimulationConfig) -> tuple[RoundSpec, ...]:
     ):
         rates = [rate * cosine(number / rounds) for number in range(rounds)]
         schedule += [
-            RoundSpec(part, local_epochs=epochs, local_steps=1, learning_rate=r, optimizer=outer) for r in rates
+            RoundSpec(
+                part_in_round(part, number, plain.shape.method),
+                local_epochs=epochs,
+                local_steps=1,
+                learning_rate=r,
+                optimizer=outer,
+            )
+            for number, r in enumerate(rates)
         ]
     return tuple(schedule)
 
@@ -248,11 +265,11 @@ def _cool_down(progress: float, from_share: float = 0.7) -> float:
 def adapter_spec(world: World, model: PeftModel) -> AdapterSpec:
     """What the coordinator checks replies against: names and shapes by part, and what they belong to."""
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, parameter in adapter_parameters(model).items():
-        part = part_of(name)
-        shapes.setdefault(part, {})[name] = tuple(parameter.shape)
-        if part != "prior":
-            shapes.setdefault("all", {})[name] = tuple(parameter.shape)
+    parameters, method = adapter_parameters(model), item_token_model(model).shape.method
+    wholes = {part_in_round("all", number, method) for number in range(2)}
+    for name, part in tensor_parts(model).items():
+        for whole in (part, *(whole for whole in wholes if part in members_of(whole))):
+            shapes.setdefault(whole, {})[name] = tuple(parameters[name].shape)
     return AdapterSpec(
         backbone=world.backbone.name,
         backbone_hash=world.backbone.hash,

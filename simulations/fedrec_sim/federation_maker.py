@@ -25,6 +25,10 @@ def make_federation(
     if mode is None:
         raise ConfigError(f"row {row!r} is not federated", "name federated, or federated_eps8_inspect and the like")
     config, world = config.for_row(row), load_world(config)
+    if config.plain.ranks or config.private.ranks:
+        raise ConfigError(
+            "partners of different rank are for simulations alone", "set plain.ranks and private.ranks to []"
+        )
     shape = config.plain.shape if mode == "none" else config.private.shape
     plan = None if mode == "none" else private_plan(config, mode)
     model = world.model(shape, seed)

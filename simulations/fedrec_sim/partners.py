@@ -15,7 +15,7 @@ from peft import PeftModel
 from fedrec.config import SimulationConfig
 from fedrec.errors import LedgerError, ProtocolError
 from fedrec.files import make_folders, storage_errors
-from fedrec.model.recommender import adapter_parameters, part_of
+from fedrec.model.recommender import adapter_parameters, tensor_parts
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.secagg.messages import SumTerms
@@ -83,6 +83,12 @@ class Partners:
         """Of every partner, in the order of the shares: `partner-07` of 10."""
         width = len(str(len(self.shares)))
         return [f"partner-{number:0{width}d}" for number in range(1, len(self.shares) + 1)]
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Of every partner's LoRA, dealt in turn; empty where all have the shape's."""
+        kind = self.config.plain if self.plan is None else self.config.private
+        return {name: kind.ranks[place % len(kind.ranks)] for name, place in self._places.items()} if kind.ranks else {}
 
     @property
     def place(self) -> str:
@@ -156,8 +162,9 @@ class Partners:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         parts: dict[str, int] = {}
+        part_of = tensor_parts(self.model)
         for name, parameter in adapter_parameters(self.model).items():
-            parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+            parts[part_of[name]] = parts.get(part_of[name], 0) + parameter.numel()
         return parts
 
     def _worker(self, name: str) -> RoundWorker:
@@ -187,6 +194,7 @@ class Partners:
             noise_root=self._noise_root(name),
             plain=settings,
             most_users=self._most_users,
+            rank=self.ranks.get(name, 0),
             is_vetted=self._is_vetted,
         )
         self._is_vetted = True

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import numpy as np
 
-from fedrec.model.recommender import adapter_parameters, part_of
+from fedrec.model.recommender import adapter_parameters, tensor_parts
 from fedrec.rows import handed_on_row, is_private
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
 from fedrec_sim.scenarios.summary import scenario_of
@@ -136,8 +136,10 @@ def _trained(world: World) -> Json:
     counts: Json = {}
     for kind, shape in ((place.removesuffix(".shape"), shape) for place, shape in world.config.shapes()):
         parts: dict[str, int] = {}
-        for name, parameter in adapter_parameters(world.model(shape, seed=0)).items():
-            parts[part_of(name)] = parts.get(part_of(name), 0) + parameter.numel()
+        model = world.model(shape, seed=0)
+        part_of = tensor_parts(model)
+        for name, parameter in adapter_parameters(model).items():
+            parts[part_of[name]] = parts.get(part_of[name], 0) + parameter.numel()
         counts[kind] = parts
     return counts
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedrec.aggregation.mean import Aggregator, PartnerUpdate, PublicWeights, UniformMean
+from fedrec.aggregation.nested import NestedMean
 from fedrec.aggregation.robust import RobustAggregator, aggregator_of
 from fedrec.defence import AggregatorName, Defence
 from fedrec.errors import ConfigError, ProtocolError
@@ -23,6 +24,7 @@ def robust(name: AggregatorName, hostile: int, clip_norm: float = 0.0) -> Robust
 AGGREGATORS = [
     pytest.param(UniformMean(), id="uniform"),
     pytest.param(PublicWeights(WEIGHTS), id="public-weights"),
+    pytest.param(NestedMean(dict.fromkeys(NAMES, 2)), id="nested"),
     *(pytest.param(robust(name, 1), id=name) for name in ROBUST),
     pytest.param(robust("norm-clipping", 1, 1e31), id="norm-clipping-fixed"),
 ]

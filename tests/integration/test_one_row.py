@@ -20,7 +20,8 @@ from fedrec.errors import BudgetError, PrivacyError
 from fedrec.model.adapter import AdapterSpec
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import ItemFeatures
-from fedrec.model.recommender import AdapterShape, adapter_parameters, build_model, part_of, read_state, write_state
+from fedrec.model.methods import part_of
+from fedrec.model.recommender import AdapterShape, adapter_parameters, build_model, read_state, write_state
 from fedrec.privacy.accounting import checked_epsilon
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.plan import calibrate

@@ -12,7 +12,7 @@ from fedrec.files import sha256
 from fedrec.invitation import Invitation
 from fedrec.key_statements import KeyStatement
 from fedrec.signing import SigningKey
-from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
+from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms, read_terms
 from fedrec_client.agreement import Agreement, agree
 from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink
@@ -115,3 +115,15 @@ def test_a_node_with_keys_half_changed_does_not_start(node: Node, coordinator: C
     with pytest.raises(RunError, match="half changed") as found:
         RunningNode(node).run()
     assert "flower-client rotate" in found.value.remedy
+
+
+def test_what_was_added_later_is_in_the_terms_only_where_it_is_used() -> None:
+    """Else the same federation would have other terms, and its partners would have to agree anew."""
+    shape = TERMS.to_dict()["model"]["shape"]
+    assert not {"gate_dim", "method"} & shape.keys()
+    other = TERMS.model_copy(
+        update={"model": MODEL.model_copy(update={"shape": ShapeConfig(method="ffa-lora")})},
+    )
+    assert other.to_dict()["model"]["shape"] == {**shape, "method": "ffa-lora"}
+    assert other.hash != TERMS.hash
+    assert read_terms(other.to_dict(), "x") == other

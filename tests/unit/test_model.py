@@ -14,6 +14,7 @@ from fedrec.model.adapter import AdapterState
 from fedrec.model.adapter_folder import AdapterCard, read_adapter, read_card, save_adapter
 from fedrec.model.backbone import load_backbone, pick_device, pick_dtype
 from fedrec.model.features import ItemFeatures
+from fedrec.model.methods import part_of
 from fedrec.model.recommender import (
     AdapterShape,
     ItemTokenModel,
@@ -21,7 +22,6 @@ from fedrec.model.recommender import (
     build_model,
     item_token_model,
     part_names,
-    part_of,
     read_state,
     user_losses,
     write_state,

@@ -39,7 +39,7 @@ def test_plain_lora_passes(tiny_llama: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (LoraConfig(r=2, target_modules=["q_proj"], use_dora=True), "DoRA divides"),
+        (LoraConfig(r=2, target_modules=["q_proj"], use_dora=True), "DoRA trains magnitudes"),
         (AdaLoraConfig(target_modules=["q_proj"], total_step=9, tinit=1, tfinal=1), "AdaLoRA moves rank"),
         (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PROMPT_TUNING has no per-user"),
         (LoraConfig(r=2, target_modules=["embed_tokens"]), "adapter on an embedding"),
