@@ -14,6 +14,8 @@ from fedrec.sections.baselines import BaselinesConfig as BaselinesConfig
 from fedrec.sections.baselines import FedMFConfig as FedMFConfig
 from fedrec.sections.baselines import PFedRecConfig as PFedRecConfig
 from fedrec.sections.baselines import SASRecConfig as SASRecConfig
+from fedrec.sections.scenario import EventConfig as EventConfig
+from fedrec.sections.scenario import ScenarioConfig as ScenarioConfig
 from fedrec.sections.section import Count, Section
 from fedrec.sections.tracking import TrackerName as TrackerName
 from fedrec.sections.tracking import TrackingConfig as TrackingConfig
@@ -47,6 +49,7 @@ class ModelConfig(Section):
     image_encoder: str = "efficientnet-lite0"
     public_data: str = "none"
     public_dim: Annotated[int, Field(ge=1, le=1024)] = 32
+    start: Literal["nothing", "catalog"] = "nothing"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
@@ -116,6 +119,7 @@ class SimulationConfig(Section):
     baselines: BaselinesConfig = BaselinesConfig()
     attack: AttackConfig = AttackConfig()
     tracking: TrackingConfig = TrackingConfig()
+    scenario: ScenarioConfig | None = None
 
     def for_row(self, row: str) -> Self:
         """The configuration as one of its rows takes it."""
@@ -132,6 +136,19 @@ class SimulationConfig(Section):
         for row in filter(is_private, self.rows):
             if (tuned := self.private.for_row(row).shape) != self.private.shape:
                 yield f"private.tuned of {row}", tuned
+
+    def _scenario_problems(self) -> list[str]:
+        """What a scenario's figures want of the rest."""
+        if self.scenario is None:
+            return []
+        problems = []
+        if "local_only" in self.rows:
+            problems.append("rows: local_only has a model for each partner, and a scenario's lists are made with one")
+        if self.evaluation.protocol != "B":
+            problems.append("evaluation.protocol must be B: a scenario's lists are asked for each user's last item")
+        if self.scenario.shares and len(self.scenario.shares) != self.partners:
+            problems.append(f"scenario.shares has {len(self.scenario.shares)} shares for {self.partners} partners")
+        return problems
 
     def _sum_problems(self, asked: int) -> list[str]:
         """Of rows whose answers are added up under masks."""
@@ -178,6 +195,7 @@ class SimulationConfig(Section):
         elif self.rounds.quorum > asked:
             problems.append(f"rounds.quorum {self.rounds.quorum} exceeds rounds.partners_per_round {asked}")
         problems += self._sum_problems(asked)
+        problems += self._scenario_problems()
         if asked > self.partners:
             problems.append(f"rounds.partners_per_round {asked} exceeds partners {self.partners}")
         is_masked = any(row_mode(row) == "secagg" for row in self.rows)

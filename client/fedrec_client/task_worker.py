@@ -19,6 +19,7 @@ from fedrec.tasks.examples import TaskExamples
 from fedrec.tasks.head import TaskHead, head_state, write_head
 from fedrec.tasks.item_part import ITEMS, TENSOR, ItemPart, bounded_surprises, plain_surprises
 from fedrec.tasks.own_rows import TasteRows
+from fedrec.tasks.pseudo_labels import pseudo_labelled
 from fedrec.tasks.terms import TaskTerms
 from fedrec.tasks.training import (
     PlainWork,
@@ -128,9 +129,10 @@ class TaskWorker:
             parameter, optimizer = self._surprises(state, work, self._payments.source(question, 0))
             optimizer.step()
             return AdapterDelta({TENSOR: parameter.detach().numpy() - state.tensors[TENSOR]})
+        examples = self._examples(state)
         for number in range(plan.local_steps):
             source = self._payments.source(question, number)
-            private_step(self.head, self.terms.task, self._examples(state), work, source)
+            private_step(self.head, self.terms.task, examples, work, source)
         return self._moved(state)
 
     def _surprises(
@@ -146,6 +148,13 @@ class TaskWorker:
         return self.rows, self.terms.items
 
     def _examples(self, state: AdapterState) -> TaskExamples:
+        """Rows with an answer, and those that the round's head answers; the head must hold the round's adapter."""
+        examples = self._answered(state)
+        if self.terms.pseudo is None:
+            return examples
+        return pseudo_labelled(examples, self.head, self.terms.task, self.terms.pseudo)
+
+    def _answered(self, state: AdapterState) -> TaskExamples:
         """Inputs hold as long as what is known about items stands still."""
         if not isinstance(self.rows, TasteRows):
             return self.rows
@@ -172,4 +181,7 @@ class TaskWorker:
 
     def _question(self, plan: RoundPlan, state: AdapterState, session: bytes = b"") -> str:
         bounds = (self.work.most_rows, self.work.batch_users)
-        return question_of(plan, state.hash, self.rows.fingerprint, self.partner, bounds, session)
+        rows = self.rows.fingerprint
+        if self.terms.pseudo is not None:  # labels made otherwise are other data, and must not meet the same noise
+            rows = hashlib.sha256(f"{rows}|{self.terms.pseudo!r}".encode()).hexdigest()
+        return question_of(plan, state.hash, rows, self.partner, bounds, session)

@@ -30,6 +30,8 @@ class ModalityVectors:
         present: bool `[items]`.
         made_from: identity of what was encoded and how. Partners compare this and not the vectors, whose last bits
             may differ from machine to machine.
+        own_units: whether every number has a unit of its own, as statistics of different layers have; where they are
+            reduced, each then counts by how far items differ in it. An owner's vector has one unit throughout.
     Raises: DataError: not finite, or of other shapes.
     """
 
@@ -37,6 +39,7 @@ class ModalityVectors:
     vectors: NDArray[np.float32] = field(repr=False)
     present: NDArray[np.bool_] = field(repr=False)
     made_from: str = ""
+    own_units: bool = False
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.present.shape != (len(self.vectors),):

@@ -43,8 +43,13 @@ class Reduction:
         rows = found.vectors[found.present]
         if len(rows) < 2:
             raise ModelError(f"{len(rows)} items have {found.name!r}", "leave it out of model.modalities")
-        _, made = principal_components([rows], min(dim, *rows.shape))
-        return cls(made["centre"], made["basis"])
+        scale = np.ones(rows.shape[1], np.float32)
+        if found.own_units:  # what never differs says nothing
+            spread = rows.std(0)
+            scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
+        _, made = principal_components([rows * scale], min(dim, *rows.shape))
+        centre = np.divide(made["centre"], scale, out=np.zeros_like(scale), where=scale > 0)
+        return cls(centre, made["basis"] * scale[:, None])
 
     def of(self, found: ModalityVectors) -> Floats:
         """float32 `[items, components]`, zero where absent."""

@@ -1,7 +1,13 @@
-"""Image vectors of items: a frozen EfficientNet-Lite0 reads pictures, without torchvision. Made once and cached."""
+"""Image vectors of items: a frozen EfficientNet-Lite0 reads pictures, without torchvision. Made once and cached.
+
+The last layer says what is on a picture. Mean and spread of the channels of every stage before say how it looks: colour
+and texture, which early layers see and the last one has forgotten.
+Reference: Gatys et al. 2016, doi:10.1109/CVPR.2016.265, on statistics of a network's channels as style.
+"""
 
 import hashlib
 import io
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,15 +28,18 @@ from fedrec.errors import ModelError
 from fedrec.model.features import save_tensors
 
 Progress = Callable[[int, int], None]
-IMAGE_DIM = 1280
+# Channels of the last layer, and twice those of the seven stages.
+IMAGE_DIM = 1280 + 2 * 784
 # Changes when the recipe below changes, so that an old cache is never taken for a new one.
-_RECIPE = "efficientnet-lite0+white-square-224/1"
+_RECIPE = "efficientnet-lite0+white-square-224/2"
 _SIDE, _BATCH = 224, 32
 # A picture of more pixels than this is refused before it is unpacked: a few bytes can claim gigabytes.
 _MOST_PIXELS = 64_000_000
 # Repeats, kernel, stride, expansion, channels: Tan and Le 2019, arXiv:1905.11946, table 1, less squeeze-excitation.
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 _LATE_STAGES = ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+# Places of the stages' last blocks among the layers; the stem is at 0.
+_STAGE_ENDS = tuple(itertools.accumulate(repeats for repeats, *_ in (*_STAGES, *_LATE_STAGES)))
 
 
 class _Convolution(nn.Module):
@@ -72,7 +81,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without its classifier.
+    """EfficientNet-Lite0 without its classifier, read at its end and at the end of every stage.
 
     Args:
         weights: by the names of the public file.
@@ -88,9 +97,14 @@ class EfficientNetLite0(nn.Module):
             raise ModelError(f"no EfficientNet-Lite0: it lacks {error}", "see `fedrec model list`") from error
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """float32 `[images, 3, 224, 224]`, 0 to 1 -> `[images, 1280]`."""
-        found: Tensor = self._layers((pixels * 255 - 127) / 128)
-        return found.mean((2, 3))
+        """float32 `[images, 3, 224, 224]`, 0 to 1 -> `[images, 2848]`: the end, then means and spreads by stage."""
+        found, means, spreads = (pixels * 255 - 127) / 128, list[Tensor](), list[Tensor]()
+        for place, layer in enumerate(self._layers):
+            found = layer(found)
+            if place in _STAGE_ENDS:
+                means.append(found.mean((2, 3)))
+                spreads.append(found.std((2, 3)))
+        return torch.cat([found.mean((2, 3)), *means, *spreads], 1)
 
 
 def _layers(weights: Mapping[str, Tensor]) -> list[nn.Module]:
@@ -145,7 +159,7 @@ class ImageEncoder:
     def encode(self, pictures: Sequence[bytes | None], progress: Progress | None = None) -> ModalityVectors:
         """Vectors of encoded pictures; absent where there is none, or it cannot be read.
 
-        Returns: name "image", vectors float32 `[pictures, 1280]`, zero where absent.
+        Returns: name "image", vectors float32 `[pictures, 2848]`, zero where absent.
         """
         vectors = np.zeros((len(pictures), IMAGE_DIM), np.float32)
         present = np.zeros(len(pictures), np.bool_)
@@ -162,7 +176,7 @@ class ImageEncoder:
                 present[list(squares)] = True
             if progress:
                 progress(min(start + _BATCH, len(pictures)), len(pictures))
-        return ModalityVectors(IMAGE, vectors, present)
+        return ModalityVectors(IMAGE, vectors, present, own_units=True)
 
 
 def read_picture(content: bytes, side: int = _SIDE) -> NDArray[np.uint8] | None:
@@ -207,7 +221,7 @@ def image_vectors(images: ItemImages, folder: Path, cache: Path, progress: Progr
     if stored.is_file():
         with suppress(SafetensorError, KeyError):
             tensors = load_file(stored)
-            return ModalityVectors(IMAGE, tensors["vectors"], tensors["present"].astype(np.bool_), key)
+            return ModalityVectors(IMAGE, tensors["vectors"], tensors["present"].astype(np.bool_), key, own_units=True)
     found = replace(encoder.encode(images.pictures, progress), made_from=key)
     save_tensors({"vectors": found.vectors, "present": found.present.astype(np.uint8)}, stored)
     return found

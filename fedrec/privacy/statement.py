@@ -19,6 +19,7 @@ def privacy_statement(
     simulated: bool,
     masked: bool = False,
     public_data: str | None = None,
+    start: Literal["nothing", "catalog"] = "nothing",
 ) -> dict[str, Any]:
     """The statement of a plan that is carried out in full, or in part.
 
@@ -28,6 +29,7 @@ def privacy_statement(
         simulated: all partners in one process, with everybody's keys.
         masked: in `secagg` mode, that answers were added up under masks.
         public_data: name of published interactions that training started from, if any.
+        start: what the first adapter had learnt before any row was read: nothing, or walks over the public catalogue.
     Raises: PrivacyError: `secagg` mode in earnest without masks; accountants that disagree.
     """
     if plan is not None and plan.mode == "secagg" and not (simulated or masked):
@@ -70,6 +72,7 @@ def privacy_statement(
             *([f"the people in {public_data}, published data that training starts from"] if public_data else []),
         ],
         "public_data": public_data,
+        "start": start,
         "parts": [
             {
                 "part": part.part,

@@ -200,6 +200,24 @@ class LiveModel:
         ones = np.ones((len(rows), 1), np.float32)
         return np.concatenate([summaries @ self.head.T, ones], 1).astype(np.float32)
 
+    def with_each(self, window: UserWindow | None, codes: NDArray[np.int64]) -> Floats:
+        """The head's vectors as if each of these items had come next, `[codes, width]`; the LLM's reading is kept.
+
+        Args:
+            window: None: of somebody without a history, whom the LLM has read nothing of.
+        """
+        rows, shape = self._summary_rows.rows, self.tokens.shape
+        if window is None:
+            window = as_window([], [], np.zeros(shape.context_dim, np.float32))
+        weights = np.append(window.weights, np.float32(1.0))
+        kernels = self._kernels(weights)
+        sums = kernels[:, :-1] @ rows[window.codes]
+        means = (sums[:, None] + rows[codes]) / kernels.sum(1)[:, None, None]
+        context = np.repeat(window.context[None], len(codes), 0)
+        summaries = np.concatenate([means[0], means[1], rows[codes], context], 1)
+        ones = np.ones((len(codes), 1), np.float32)
+        return np.concatenate([summaries @ self.head.T, ones], 1).astype(np.float32)
+
     def _kernels(self, weights: Floats) -> Floats:
         """Of the decayed and the plain mean, `[2, positions]`."""
         ages = np.arange(len(weights) - 1, -1, -1, dtype=np.float32)

@@ -18,6 +18,10 @@ class UserRows(Protocol):
     """One user's questions with their answers."""
 
     @property
+    def weights(self) -> Array:
+        """How much each counts, `[rows]`; 0: nobody answered."""
+
+    @property
     def asked(self) -> NDArray[np.int32]:
         """Items, `[rows]`."""
 
@@ -38,6 +42,11 @@ class OwnRows:
 
     items: NDArray[np.int32]
     targets: Array
+
+    @property
+    def weights(self) -> Array:
+        """See `UserRows`."""
+        return np.ones(len(self.items))
 
     @property
     def asked(self) -> NDArray[np.int32]:
@@ -67,6 +76,11 @@ class LaterRows:
     asked: NDArray[np.int32]
     answers: Array
 
+    @property
+    def weights(self) -> Array:
+        """See `UserRows`."""
+        return np.ones(len(self.asked))
+
     def inputs(self, taste: PublicTaste) -> NDArray[np.float32]:
         """See `UserRows`."""
         return taste.inputs(self.items, self.targets, self.asked)
@@ -83,12 +97,19 @@ class Windows:
     Attributes:
         items, targets: `[rows, window]`, oldest first.
         asked, answers: `[rows]`.
+        is_answered: bool `[rows]`; None: all are. What stands in `answers` otherwise is read by nobody.
     """
 
     items: NDArray[np.int32]
     targets: Array
     asked: NDArray[np.int32]
     answers: Array
+    is_answered: NDArray[np.bool_] | None = None
+
+    @property
+    def weights(self) -> Array:
+        """See `UserRows`."""
+        return np.ones(len(self.asked)) if self.is_answered is None else self.is_answered.astype(np.float64)
 
     def inputs(self, taste: PublicTaste) -> NDArray[np.float32]:
         """See `UserRows`."""
@@ -97,7 +118,8 @@ class Windows:
 
     def content(self) -> bytes:
         """See `UserRows`."""
-        return b"".join(part.tobytes() for part in (self.items, self.targets, self.asked, self.answers))
+        said = self.answers * self.weights  # what nobody said is no part of the data
+        return b"".join(part.tobytes() for part in (self.items, self.targets, self.asked, said, self.weights))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,8 +157,11 @@ class TasteRows:
             return TaskExamples.of(np.zeros((0, taste.width)), np.zeros(0), np.zeros(0))
         inputs = [user.inputs(taste) for user in self.users]
         users = np.repeat(np.arange(self.n_users), [len(of_user) for of_user in inputs])
-        answers = np.concatenate([user.answers for user in self.users])
-        return TaskExamples.of(np.concatenate(inputs), answers, users)
+        answers, weights = (
+            np.concatenate([getattr(user, name) for user in self.users]) for name in ("answers", "weights")
+        )
+        # An answer that nobody gave must not come near a target, whoever looks there.
+        return TaskExamples.of(np.concatenate(inputs), np.where(weights > 0, answers, 0.0), users, weights)
 
     def surprises(self, place: int, row_weight: float) -> NDArray[np.float32]:
         """By how much a user's answers differ from the public prediction, by item, and how many there are.
@@ -144,6 +169,7 @@ class TasteRows:
         Returns: float32 `[2, items]`: sums of differences, and counts times `row_weight`.
         """
         user, found = self.users[place], np.zeros((2, len(self.taste.mean)), np.float32)
-        np.add.at(found[0], user.asked, user.answers - user.inputs(self.taste)[:, 0])
-        np.add.at(found[1], user.asked, row_weight)
+        said = user.weights > 0
+        np.add.at(found[0], user.asked[said], (user.answers - user.inputs(self.taste)[:, 0])[said])
+        np.add.at(found[1], user.asked[said], row_weight)
         return found

@@ -9,6 +9,7 @@ from fedrec.errors import ModelError
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.tasks.head import HeadShape, TaskHead, head_spec, head_state
 from fedrec.tasks.item_part import ITEMS, TENSOR, ItemPart
+from fedrec.tasks.pseudo_labels import PseudoLabels
 from fedrec.tasks.task import Task
 from fedrec.tasks.taste import PublicTaste
 
@@ -24,6 +25,7 @@ class TaskTerms:
         inputs_hash: identity of that recipe, and of the frozen models and public data behind it.
         catalog_hash: of the items, where there are any.
         public_data: names published data that recipe or first weights come from; the statement names them.
+        pseudo: labels that the head gives to rows without an answer; None: those rows are not read.
         items, n_items: what partners find out about each item before the head is trained, and how many there are;
             None where nothing is asked about items.
     Raises: ModelError: shape, task and first weights do not fit each other.
@@ -38,6 +40,7 @@ class TaskTerms:
     public_data: str | None = None
     items: ItemPart | None = None
     n_items: int = 0
+    pseudo: PseudoLabels | None = None
 
     def __post_init__(self) -> None:
         if self.shape.outputs != self.task.outputs:

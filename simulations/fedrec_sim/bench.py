@@ -13,6 +13,7 @@ from fedrec.config import load_config
 from fedrec_sim import cli_bench_causal, cli_bench_peft, cli_bench_serve, cli_query, cli_support, cli_tasks
 from fedrec_sim.cli_output import CONFIGS, DEMO, AsJson, command_line, console, emit_json, errors
 from fedrec_sim.fairness import command as fairness_command
+from fedrec_sim.labels import command as labels_command
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios from one run, never bare seconds.")
 bench.command("serve")(cli_bench_serve.serve)
@@ -20,6 +21,7 @@ bench.command("serve-scale")(cli_bench_serve.serve_scale)
 bench.command("soak")(cli_bench_serve.soak)
 bench.command("requests")(cli_query.requests)
 bench.command("fairness")(fairness_command.fairness)
+bench.command("labels")(labels_command.labels)
 bench.command("tasks")(cli_tasks.bench_tasks_command)
 bench.command("support")(cli_support.bench_support)
 bench.command("sentiment")(cli_support.bench_sentiment)

@@ -36,6 +36,7 @@ from fedrec_sim import (
     cli_tune,
 )
 from fedrec_sim.cli_output import (
+    CONFIGS,
     DEFAULT_RUNS,
     DEMO,
     EXIT_STOPPED,
@@ -49,6 +50,8 @@ from fedrec_sim.cli_output import (
 )
 from fedrec_sim.live import LiveView, ladder_table, recommendations_panel
 from fedrec_sim.run import Json, hold_run, read_run, resume_run, start_run
+from fedrec_sim.scenarios.page import NAMES, figures_of, publish
+from fedrec_sim.scenarios.words import scenario_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,7 +93,7 @@ def demo(
 
     Example: `fedrec demo --set private.epsilon=2`
     """
-    _run(load_config(DEMO, tuple(overrides or ())), folder, as_json, track=track)
+    _show(_run(load_config(DEMO, tuple(overrides or ())), folder, as_json, track=track), folder, as_json)
 
 
 @app.command()
@@ -111,16 +114,45 @@ def simulate(
         raise ConfigError("give either --config or --resume", "for example --config simulations/configs/demo.toml")
     if resume is not None and overrides:
         raise ConfigError("--set changes nothing in a run that has begun", "start a new run with --config")
-    if config is not None:
-        _run(load_config(config, tuple(overrides or ())), folder, as_json, track=track)
-    else:
-        _run(None, folder, as_json, resume=resume or "", track=track)
+    settings = None if config is None else load_config(config, tuple(overrides or ()))
+    _show(_run(settings, folder, as_json, resume=resume or "", track=track), folder, as_json)
+
+
+@app.command()
+def scenarios(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of {', '.join(NAMES)}; all.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="JSON file for the figures; scenarios.md beside it is filled.")
+    ] = None,
+    overrides: Overrides = None,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Run federations of shops, communities, music and video services, each with its events, rules and figures.
+
+    Each takes some minutes and writes `runs/NAME/report.html`. What is real and what is made: docs/scenarios.md.
+
+    Examples: `fedrec scenarios video` · `fedrec scenarios --to docs/scenarios.json`
+    """
+    if unknown := sorted({*(names or ())} - {*NAMES}):
+        raise ConfigError(f"no scenario {', '.join(unknown)}", f"name some of {', '.join(NAMES)}")
+    configs = {name: load_config(CONFIGS / f"{name}.toml", tuple(overrides or ())) for name in names or NAMES}
+    found = {}
+    for name, config in configs.items():
+        found[name] = _run(config, folder, as_json)
+        if to is not None:
+            publish({name: found[name]}, to)
+        if not as_json:
+            _show(found[name], folder, as_json)
+            console.print(scenario_table(found[name]))
+    if as_json:
+        emit_json({name: figures_of(summary) for name, summary in found.items()})
 
 
 def _run(
     config: SimulationConfig | None, folder: Path, as_json: bool, *, resume: str = "", track: str | None = None
-) -> None:
-    """Run or resume; print the ladder at the end."""
+) -> Json:
+    """Run or resume; the summary."""
     from fedrec_sim.ladder import run_ladder
     from fedrec_sim.rows import Stopped
     from fedrec_sim.tracked import tracked
@@ -146,7 +178,7 @@ def _run(
         except Stopped:
             errors.print(f"stopped; go on with: fedrec simulate --resume {name}")
             raise typer.Exit(EXIT_STOPPED) from None
-    _show(summary, folder / name, as_json)
+    return summary
 
 
 def _trackers(names: str) -> tuple[TrackerName, ...]:
@@ -168,12 +200,13 @@ def _both(first: Callable[[Json], None], second: Callable[[Json], None]) -> Call
 
 
 def _show(summary: Json, folder: Path, as_json: bool) -> None:
+    """The ladder, or all figures as JSON."""
     if as_json:
         emit_json(summary)
         return
     console.print(ladder_table(summary))
     console.print(recommendations_panel(summary))
-    console.print(f"report: {folder / 'report.html'}")
+    console.print(f"report: {folder / summary['name'] / 'report.html'}")
 
 
 def main() -> None:

@@ -12,11 +12,19 @@ from fedrec_sim.run import Json
 
 
 def train_task(
-    task: Annotated[Literal["click", "rating"], typer.Option(help="Who likes it, or how many stars.")] = "click",
-    protocol: Annotated[Literal["C", "D", "E", "split721"], typer.Option(help="How rows are held back.")] = "E",
+    task: Annotated[
+        Literal["click", "rating", "genre"], typer.Option(help="Who likes it, how many stars, or which genre is next.")
+    ] = "click",
+    protocol: Annotated[
+        Literal["C", "D", "E", "split721"] | None,
+        typer.Option(help="How rows are held back; E for click, D for rating, split721 for genre if not given."),
+    ] = None,
     epsilon: Annotated[float | None, typer.Option(help="User-level, at delta 1e-4; without it, no privacy.")] = None,
     mode: Annotated[Literal["inspect", "secagg"], typer.Option(help="Who may see an answer.")] = "secagg",
     shots: Annotated[int, typer.Option(help="So many windows of protocol E alone; 0 for all.")] = 0,
+    pseudo_labels: Annotated[
+        bool, typer.Option("--pseudo-labels", help="With shots: the head answers other rows where it is sure.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     name: Annotated[str, typer.Option(help="Of the run's folder.")] = "task",
     folder: RunsFolder = DEFAULT_RUNS,
@@ -24,19 +32,23 @@ def train_task(
 ) -> None:
     """Train a task head on MovieLens-100K over 8 partners, ask the test, write figures and pages to runs/NAME.
 
-    Example: `fedrec train-task --task rating --protocol D --epsilon 8 --name stars`
+    Example: `fedrec train-task --task rating --epsilon 8 --name stars`
     """
+    from fedrec_sim.labels.pseudo import CHOSEN
     from fedrec_sim.run import hold_run, set_aside
     from fedrec_sim.tasks.folder import write_trial
-    from fedrec_sim.tasks.trial import TaskWorld, Wanted, run_trial
+    from fedrec_sim.tasks.genre import GenreTask, run_genre
+    from fedrec_sim.tasks.trial import USUAL, TaskWorld, Wanted, run_trial
 
-    wanted = Wanted(task, protocol, seed, shots, epsilon, mode)
+    pseudo = CHOSEN if pseudo_labels else None
+    wanted = Wanted(task, protocol or USUAL[task], seed, shots, epsilon, mode, keep_others=pseudo_labels, pseudo=pseudo)
     with hold_run(folder, name, resume=False) as place:
         world = TaskWorld.load(_say(as_json))
         if place.exists():
             set_aside(place)
         place.mkdir(mode=0o700)
-        metrics = write_trial(place, run_trial(world, wanted, place), command_line())
+        trial = run_genre(GenreTask(world), wanted, place) if task == "genre" else run_trial(world, wanted, place)
+        metrics = write_trial(place, trial, command_line())
     show(metrics, as_json)
     if not as_json:
         console.print(f"report: {place / 'report.html'}")
@@ -70,7 +82,7 @@ def bench_tasks_command(as_json: AsJson = False) -> None:
     `fedrec bench tasks --json`
     """
     from fedrec_sim.run import commit_of_checkout
-    from fedrec_sim.tasks.bench import PRIVATE, ROWS, bench_tasks
+    from fedrec_sim.tasks.bench import GENRE, PRIVATE, ROWS, bench_tasks
     from fedrec_sim.tasks.trial import TaskWorld
 
     found = bench_tasks(TaskWorld.load(_say(as_json)), _say(as_json))
@@ -79,7 +91,7 @@ def bench_tasks_command(as_json: AsJson = False) -> None:
         emit_json(found)
         return
     table = Table("figure", "no privacy", "epsilon 8")
-    for key in ROWS:
+    for key in (*ROWS, GENRE):
         table.add_row(key, f"{found[key]:.4f}", f"{found[f'{key}_eps8']:.4f}" if key in PRIVATE else "")
     console.print(table)
 

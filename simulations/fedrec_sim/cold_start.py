@@ -91,7 +91,7 @@ def _ask(run: Run, world: World, experiment: str, row: str, seed: int) -> Json:
         fit = _floor(world, row) or _fit_without(world, items.withheld, inside, row, seed)
         return means_of(evaluate_new_items(fit, items, seed))
     users = withhold_users(world.sequences(seed), settings.users_share, settings.shots, seed)
-    fit = _floor(world, row) or _fit_row(world, inside, row, seed)
+    fit = _floor(world, row) or fit_row(world, inside, row, seed)
     return means_of(evaluate_new_users(fit, users, n_items, seed))
 
 
@@ -106,7 +106,7 @@ def _floor(world: World, row: str) -> Fit | None:
             return None
 
 
-def _fit_row(world: World, run: Run, row: str, seed: int) -> Fit:
+def fit_row(world: World, run: Run, row: str, seed: int) -> Fit:
     """A row of the ladder as something that trains on splits: it runs as there, its last scorer is kept."""
 
     def fit(splits: Sequence[EvaluationSplit]) -> Scorer:
@@ -129,19 +129,22 @@ def _fit_without(world: World, withheld: np.ndarray, run: Run, row: str, seed: i
     places[known] = np.arange(len(known), dtype=np.int32)
 
     def fit(splits: Sequence[EvaluationSplit]) -> Scorer:
-        recoded = [
-            EvaluationSplit(one.user, places[one.train], places[one.validation], places[one.test]) for one in splits
-        ]
-        scorer = _fit_row(_without(world, known), run, row, seed)(recoded)
+        recoded = recoded_splits(splits, places)
+        scorer = fit_row(without_items(world, known), run, row, seed)(recoded)
         if isinstance(scorer, ModelRecommender):
-            whole = _with_new_items(world, scorer.model, known, seed)
+            whole = with_new_items(world, scorer.model, known, seed)
             return ModelRecommender(whole, scorer.max_history)
         return NewItemsLast(scorer, known, len(withheld))
 
     return fit
 
 
-def _without(world: World, known: np.ndarray) -> World:
+def recoded_splits(splits: Sequence[EvaluationSplit], places: np.ndarray) -> list[EvaluationSplit]:
+    """The same by other item codes, int32 `[items]`."""
+    return [EvaluationSplit(one.user, places[one.train], places[one.validation], places[one.test]) for one in splits]
+
+
+def without_items(world: World, known: np.ndarray) -> World:
     """The world before the other items came. Its table is still the whole one: only rows that are given splits fit."""
     old, features = world.catalog, world.features
     columns = (old.ids, old.titles, old.texts, old.categories, old.years)
@@ -150,11 +153,18 @@ def _without(world: World, known: np.ndarray) -> World:
     return replace(world, catalog=catalog, shared=replace(world.shared, features=features.of_items(known, name)))
 
 
-def _with_new_items(world: World, trained: PeftModel, known: np.ndarray, seed: int) -> PeftModel:
-    """The trained adapter over the whole catalogue. New items come without what the public did with them."""
+def with_new_items(
+    world: World, trained: PeftModel, known: np.ndarray, seed: int, behaviour: np.ndarray | None = None
+) -> PeftModel:
+    """The trained adapter over the whole catalogue.
+
+    Args:
+        behaviour: of all items, `[items, public_dim]`; None: new items come without what the public did with them.
+    """
     state, shape = read_state(trained), adapter_shape(trained)  # before the backbone is wrapped anew
-    behaviour = np.zeros_like(world.features.behaviour)
-    behaviour[known] = world.features.behaviour[known]
+    if behaviour is None:
+        behaviour = np.zeros_like(world.features.behaviour)
+        behaviour[known] = world.features.behaviour[known]
     world = replace(world, shared=replace(world.shared, features=replace(world.features, behaviour=behaviour)))
     whole = world.model(ShapeConfig(**asdict(shape)), seed)
     boost = world.config.cold_start.new_item_boost

@@ -14,7 +14,6 @@ from fedrec.aggregation.nested import NestedMean
 from fedrec.aggregation.robust import aggregator_of
 from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.config import SimulationConfig
-from fedrec.data.partition import deal_users
 from fedrec.errors import PrivacyError
 from fedrec.model.adapter import AdapterSpec, AdapterState
 from fedrec.model.methods import members_of, part_in_round
@@ -24,6 +23,7 @@ from fedrec.privacy.plan import PrivacyPlan, calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.registry.registry import Registry
 from fedrec.rows import Mode
+from fedrec.training.catalog_start import start_from_catalog
 from fedrec_client.app import app as client_app
 from fedrec_server.app import RoundSession, make_server_app
 from fedrec_server.rounds.masked import MaskedRounds
@@ -100,7 +100,7 @@ def federate(
     config, model, plan = partners.config, partners.model, partners.plan
     registry = Registry(run.folder / "registry" / f"{row}-{seed}")
     partners.enrol(begun=registry.head() is not None)
-    initial = read_state(model)
+    initial = first_adapter(world, model, seed)
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, corpus.n_trained)
     reads_public = plan is not None and config.private.shape.public_dim > 0
     statement = privacy_statement(
@@ -109,6 +109,7 @@ def federate(
         simulated=True,
         masked=mode == "secagg" and config.rounds.masks,
         public_data=config.model.public_data if reads_public else None,
+        start=config.model.start,
     )
     session = RoundSession(
         run=f"{run.config.name}/{row}-{seed}",
@@ -135,6 +136,13 @@ def federate(
     return Federation(config, mode, model, plan, schedule, registry, session, before_answer, statement, partners)
 
 
+def first_adapter(world: World, model: PeftModel, seed: int) -> AdapterState:
+    """What everybody begins with: public first weights, or what walks over the public catalogue taught."""
+    if world.config.model.start == "catalog":
+        start_from_catalog(model, world.catalog, world.features.vectors, seed)
+    return read_state(model)
+
+
 def partners_of(
     world: World, corpus: Corpus, run: Run, *, row: str, seed: int, mode: Mode, account: Account | None = None
 ) -> Partners:
@@ -144,7 +152,7 @@ def partners_of(
     plan = None if mode == "none" else private_plan(config, mode)
     if plan is not None:
         refuse_delta(plan, len(corpus.histories))
-    shares = tuple(deal_users(len(corpus.histories), config.partners, seed))
+    shares = tuple(world.shares(corpus, seed))
     return Partners(config, corpus, run, f"{row}-{seed}", seed, model, plan, shares, account)
 
 

@@ -2,12 +2,11 @@
 
 from fedrec.config import SimulationConfig
 from fedrec.errors import ConfigError
-from fedrec.model.recommender import read_state
 from fedrec.privacy.statement import privacy_statement
 from fedrec.rows import row_mode
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
 from fedrec_server.rounds.federation import Federation
-from fedrec_sim.federation import adapter_spec, plain_schedule, private_plan, private_schedule
+from fedrec_sim.federation import adapter_spec, first_adapter, plain_schedule, private_plan, private_schedule
 from fedrec_sim.world import load_world
 
 
@@ -33,7 +32,7 @@ def make_federation(
     shape = config.plain.shape if mode == "none" else config.private.shape
     plan = None if mode == "none" else private_plan(config, mode)
     model = world.model(shape, seed)
-    spec, initial = adapter_spec(world, model), read_state(model)
+    spec, initial = adapter_spec(world, model), first_adapter(world, model, seed)
     reads_public = plan is not None and shape.public_dim > 0
     public = config.model.public_data if reads_public else None
     n_users = users_per_partner * config.partners
@@ -62,5 +61,12 @@ def make_federation(
     )
     schedule = plain_schedule(config) if mode == "none" else private_schedule(config, n_users)
     masked = mode == "secagg"
-    statement = privacy_statement(plan, noise_source="secret", simulated=False, masked=masked, public_data=public)
+    statement = privacy_statement(
+        plan,
+        noise_source="secret",
+        simulated=False,
+        masked=masked,
+        public_data=public,
+        start=config.model.start,
+    )
     return Federation(terms, schedule, statement, initial, catalog)

@@ -11,6 +11,7 @@ from fedrec_sim.figures import count_partners, in_bytes, in_epsilon, in_time, wi
 from fedrec_sim.plots import COLOURS
 from fedrec_sim.report_plots import make_plots, reading_notes
 from fedrec_sim.run import Json, read_events, read_summary, write_bytes
+from fedrec_sim.scenarios.words import METRIC_WORDS, in_figures, metrics_of, rule_words
 
 ROW_WORDS = {
     "popularity": "everybody is offered what is popular",
@@ -74,6 +75,7 @@ def render_report(summary: Json, events: Sequence[Json], damaged: int = 0) -> st
         lstrip_blocks=True,
     )
     environment.filters |= {"in_bytes": in_bytes, "in_time": in_time, "in_epsilon": in_epsilon, "exp": _exp}
+    environment.filters |= {"in_figures": in_figures, "rule_words": rule_words}
     committed = _committed(events)
     refusals = [event for event in events if event["event"] == "partner_refused"]
     return environment.get_template("report.html.j2").render(
@@ -91,6 +93,8 @@ def render_report(summary: Json, events: Sequence[Json], damaged: int = 0) -> st
         parameters=list(_flat(summary["model"].get("parameters_trained"))),
         row_words={row: row_words(row) for row in summary["rows"]},
         protocol_words=PROTOCOL_WORDS,
+        scenario_metrics=metrics_of(summary["scenario"]) if "scenario" in summary else [],
+        metric_words=METRIC_WORDS,
         colours=COLOURS,
         spread=lambda row, metric: with_spread(row[metric], row.get(f"{metric}_std", 0.0), row["seeds"]),
     )

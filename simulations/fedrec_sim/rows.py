@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from peft import PeftModel
 
-from fedrec.data.partition import deal_users
 from fedrec.evaluation.cold_scorers import PopularToStrangers
 from fedrec.evaluation.metrics import MetricSums
 from fedrec.evaluation.protocol import Report, Scorer, cold_users, evaluate_users
@@ -22,6 +21,7 @@ from fedrec_sim.baseline_rows import Bench, fit_floor
 from fedrec_sim.federation import Federation, cosine, federate
 from fedrec_sim.partners import Account
 from fedrec_sim.run import Json, Run, write_json
+from fedrec_sim.scenarios.measure import measure_row
 from fedrec_sim.world import Corpus, World
 
 EVERYTHING = ("head", "lora", "projection")
@@ -99,7 +99,12 @@ def finish_row(
     """
     label = f"{row}-{seed}"
     with run.timed(label):
-        result = run_row(RowContext(world, world.corpus(seed), run, row, seed, on_event, stop, before_answer))
+        scorers = list[Scorer]()
+        corpus = world.corpus(seed)
+        context = RowContext(world, corpus, run, row, seed, on_event, stop, before_answer, on_scorer=scorers.append)
+        result = run_row(context)
+        if world.scene is not None:
+            result["scenario"] = measure_row(world, corpus, scorers[-1], row, seed)
     write_json(run.row_path(row, seed), result | {"seconds": run.seconds(label)})
 
 
@@ -114,10 +119,7 @@ def run_row(context: RowContext) -> Json:
         case "popularity" | "item_knn" | "ease" | "ials" | "bpr" | "sasrec" | "fedmf" | "pfedrec":
             result = _baseline(context)
         case "local_only":
-            result = _alone(
-                context,
-                deal_users(len(context.corpus.histories), context.world.config.partners, context.seed),
-            )
+            result = _alone(context, context.world.shares(context.corpus, context.seed))
         case "centralised":
             result = _alone(context, [np.arange(len(context.corpus.histories))])
         case _ if mode == "none":

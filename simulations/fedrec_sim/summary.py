@@ -6,10 +6,10 @@ from importlib import metadata
 
 import numpy as np
 
-from fedrec.data.datasets import generated_from
 from fedrec.model.recommender import adapter_parameters, tensor_parts
 from fedrec.rows import handed_on_row, is_private
 from fedrec_sim.run import SUMMARY_FORMAT, Json, Run, read_events, read_json
+from fedrec_sim.scenarios.summary import scenario_of
 from fedrec_sim.world import World, drawn_users
 
 _PACKAGES = (
@@ -48,7 +48,7 @@ def summarise(run: Run, world: World) -> Json:
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "data": {
             "name": _data_name(run, world),
-            "generated": generated_from(world.table),
+            "generated": world.made,
             "hash": world.table.hash,
             "catalog_hash": world.catalog.hash,
             "items": world.table.n_items,
@@ -62,6 +62,7 @@ def summarise(run: Run, world: World) -> Json:
         },
         "privacy": _privacy(run),
         "rows": rows,
+        **scenario_of(run, world),
         "lost_turns": _lost_turns(run),
         "popularity_curve": _popularity_curve(run, world),
         "config": run.config.model_dump(mode="json"),
@@ -78,7 +79,7 @@ def _counts(run: Run, world: World) -> Json:
 
 def _data_name(run: Run, world: World) -> str:
     """Whatever shows the data's name shows that they are made."""
-    made, drawn = generated_from(world.table), drawn_users(run.config)
+    made, drawn = world.made, drawn_users(run.config)
     remarks = [remark for remark in (made, drawn and f"{drawn} of its users, drawn by the seed") if remark]
     return f"{run.config.data.source} ({'; '.join(remarks)})" if remarks else run.config.data.source
 

@@ -7,10 +7,14 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from fedrec.config import ShapeConfig, SimulationConfig
+from fedrec.config import ScenarioConfig, ShapeConfig, SimulationConfig
 from fedrec.data.catalog import ItemCatalog
-from fedrec.data.datasets import MADE, Interactions, Say, load_data, load_media
+from fedrec.data.datasets import MADE, Interactions, Say, generated_from, load_data, load_media
+from fedrec.data.events import positives
 from fedrec.data.media import ItemMedia
+from fedrec.data.partition import Places, deal_by_label, deal_users
+from fedrec.data.scene import Scene
+from fedrec.data.scenes import MADE_SCENES, load_scene
 from fedrec.data.sequences import UserSequence, build_sequences
 from fedrec.data.splits import EvaluationSplit, leave_one_out, split_by
 from fedrec.data.stored import Derived, StoredInteractions
@@ -58,12 +62,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class World:
-    """Data and frozen model of a simulation."""
+    """Data and frozen model of a simulation.
+
+    Attributes:
+        table: what is positive.
+        scene: of a scenario: the events behind the table, and what rules read; None without one.
+    """
 
     config: SimulationConfig
     catalog: ItemCatalog
     table: Interactions = field(repr=False)
     shared: SharedModel = field(repr=False)
+    scene: Scene | None = field(default=None, repr=False)
 
     @property
     def backbone(self) -> Backbone:
@@ -95,6 +105,20 @@ class World:
             return Corpus.of(split_by(protocol, list(sequences), seed), n_items)
         return Corpus.of(Derived(sequences, lambda s: leave_one_out([s])[0]), n_items)
 
+    @property
+    def made(self) -> str | None:
+        """In words, what made users were made from; None if they are real."""
+        return self.scene.made if self.scene else generated_from(self.table)
+
+    def shares(self, corpus: Corpus, seed: int) -> list[Places]:
+        """Each partner's users, as places in the corpus: at random and alike, or as the scenario says."""
+        n_users, partners, scenario = len(corpus.histories), self.config.partners, self.config.scenario
+        if scenario is None or self.scene is None or not (scenario.partners_by or scenario.shares):
+            return deal_users(n_users, partners, seed)
+        labels, by = self.scene.labels, scenario.partners_by
+        known = [labels[split.user][by] if by else "" for split in corpus.splits]
+        return deal_by_label(known, scenario.shares, partners, seed)
+
     def model(self, shape: ShapeConfig, seed: int) -> PeftModel:
         """A fresh adapter around the shared frozen backbone. LoRA layers of an earlier adapter are taken off first."""
         return self.shared.with_adapter(shape, seed)
@@ -121,12 +145,35 @@ def on_any_device(config: SimulationConfig) -> SimulationConfig:
 
 def load_world(config: SimulationConfig, say: Say = lambda _: None) -> World:
     """Fetch (or take from the cache) and load everything that the rows share; this process gets the run's threads."""
-    catalog, table = load_data(config.data.source, say, config.data.users)
+    scene = None
+    catalog: ItemCatalog
+    table: Interactions
+    if config.scenario is not None:
+        scene = load_scene(config.data.source, config.data.users, say)
+        _refuse_unknown(config.scenario, scene)
+        catalog, table = scene.catalog, positives(scene.log, config.scenario.weights, config.scenario.positive_from)
+    else:
+        catalog, table = load_data(config.data.source, say, config.data.users)
     media = load_media(config.data.source) if config.model.modalities else ItemMedia()
     shared = load_shared(config.model, catalog, table, say, media)
-    return World(config, catalog, table, shared)
+    return World(config, catalog, table, shared, scene)
+
+
+def _refuse_unknown(scenario: ScenarioConfig, scene: Scene) -> None:
+    """Fields and labels that the data do not have. Raises ConfigError: all of them."""
+    problems = [f"scenario.fields: no item has {name!r}" for name in sorted({*scenario.fields} - scene.field_names)]
+    asked = {label for rule in scenario.book().rules for label in rule.segment}
+    asked |= {scenario.partners_by} if scenario.partners_by else set()
+    problems += [f"scenario: no user has a label {name!r}" for name in sorted(asked - scene.label_names)]
+    if "policy_value" in scenario.metrics and scene.shows is None:
+        problems.append("scenario.metrics: policy_value wants a log with propensities")
+    if "age_days" in scenario.metrics and not scene.appeared.any():
+        problems.append("scenario.metrics: age_days wants items with a time")
+    if problems:
+        remedy = f"fields: {', '.join(sorted(scene.field_names))}; labels: {', '.join(sorted(scene.label_names))}"
+        raise ConfigError.of_all(problems, remedy)
 
 
 def drawn_users(config: SimulationConfig) -> int:
     """How many of the data's users take part, if not all; 0 for all, and for users who were made."""
-    return 0 if config.data.source in MADE else config.data.users
+    return 0 if config.data.source in {*MADE, *MADE_SCENES} else config.data.users

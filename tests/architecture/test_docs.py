@@ -12,9 +12,10 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from fedrec import errors
-from fedrec.config import BaselinesConfig, SimulationConfig, load_config
+from fedrec.config import BaselinesConfig, ScenarioConfig, SimulationConfig, load_config
 from fedrec.defence import AggregatorName, AttackName
 from fedrec.safety.screen import LIKE
+from fedrec.sections.scenario import ScenarioMetric
 from fedrec_client.cli import app as client_app
 from fedrec_client.settings import ClientSettings
 from fedrec_server.admin.api import api_routes
@@ -27,7 +28,9 @@ from fedrec_sim.attacks.forged import FROM_ALL
 from fedrec_sim.attacks.page import section
 from fedrec_sim.causal import page as causal_page
 from fedrec_sim.cli import app
-from fedrec_sim.tasks.bench import ROWS
+from fedrec_sim.scenarios import page as scenarios_page
+from fedrec_sim.scenarios.page import NAMES
+from fedrec_sim.tasks.bench import GENRE, ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +65,29 @@ def keys_in(values: dict[str, object], prefix: str = "") -> set[str]:
 
 def test_demo_configuration_shows_every_key() -> None:
     values = tomllib.loads((ROOT / "simulations/configs/demo.toml").read_text(encoding="utf-8"))
-    assert keys_of(SimulationConfig) - keys_in(values) == set()
+    assert {key for key in keys_of(SimulationConfig) - keys_in(values) if not key.startswith("scenario.")} == set()
+
+
+def test_the_configurations_of_scenarios_show_every_key_of_theirs() -> None:
+    shown = set[str]()
+    for name in NAMES:
+        values = tomllib.loads((ROOT / f"simulations/configs/{name}.toml").read_text(encoding="utf-8"))["scenario"]
+        shown |= {"events" if key == "events" else "rules" if key == "rules" else key for key in values}
+    assert shown == set(ScenarioConfig.model_fields)
+
+
+def test_what_is_told_of_scenarios_is_what_the_command_wrote() -> None:
+    text, found = (ROOT / "docs/scenarios.md").read_text(encoding="utf-8"), figures_of("scenarios.json")
+    assert f"{scenarios_page.BEGIN}\n{scenarios_page.section(found)}\n{scenarios_page.END}" in text
+    assert set(found) == set(NAMES)
+    for name, run in found.items():
+        assert (ROOT / f"simulations/configs/{name}.toml").is_file()
+        assert run["seconds"] < 300, "each runs in under five minutes"
+        assert "dirty" not in run["commit"]
+        assert bool(run["scenario"]["made"]) == (name in ("music", "social"))
+        assert {"federated", "federated_dp", "popularity"} <= set(run["rows"])
+    for metric in get_args(ScenarioMetric):
+        assert f"`{metric}`" in text, metric
 
 
 @pytest.mark.parametrize(
@@ -112,7 +137,9 @@ def test_commands_named_in_the_readme_exist() -> None:
     groups = r"(?:data|model|runs|bench|privacy ledger) [a-z-]+|privacy (?!ledger)[a-z]+"
     named = set(
         re.findall(
-            rf"fedrec ({groups}|demo|simulate|evaluate|recommend|cold-start|train-task|tune|rehearse|robustness)", text
+            rf"fedrec ({groups}|demo|simulate|scenarios|evaluate|recommend|cold-start|train-task|tune|rehearse"
+            r"|robustness)",
+            text,
         )
     )
     assert named
@@ -378,12 +405,17 @@ def test_the_tables_of_the_examples_of_texts_are_what_the_command_wrote(name: st
 def test_the_figures_of_task_heads_are_what_the_command_wrote() -> None:
     text, found = (ROOT / "docs/tasks.md").read_text(encoding="utf-8"), figures_of("tasks.json")
     assert f"commit {found['commit'][:7]}" in text
-    for key, (_, figure) in ROWS.items():
+    for key, figure in [
+        *((key, figure) for key, (_, figure) in ROWS.items()),
+        (GENRE, "log_loss"),
+        (GENRE, "accuracy"),
+    ]:
         shown = []
         for name in (key, f"{key}_eps8"):
             told = found["rows"].get(name, {"figures": {}})["figures"].get(figure)
             shown.append(f"{told['mean']:.4f} ± {told['std']:.4f}" if told else "-")
-        assert f"| `{key}` | {shown[0]} | {shown[1]} |" in text, key
+        said = f"`{key}`" if figure != "accuracy" else "its accuracy"
+        assert f"| {said} | {shown[0]} | {shown[1]} |" in text, key
     for key, floors in found["floors"].items():
         for name, figures in floors.items():
-            assert f"| `{key}` | {name} | {figures.get('rmse', figures.get('auc')):.4f} |" in text, (key, name)
+            assert f"| `{key}` | {name} | {figures[key.partition('_')[2]]:.4f} |" in text, (key, name)

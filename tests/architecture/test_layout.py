@@ -26,6 +26,7 @@ BASE |= {
     "fedrec.logs",
     "fedrec.processes",
     "fedrec.sections.baselines",
+    "fedrec.sections.scenario",
     "fedrec.sections.section",
     "fedrec.sections.tracking",
     "fedrec.sections.training",
@@ -36,6 +37,8 @@ SERVER |= {"fedrec.registry", "fedrec.secagg", "fedrec.privacy.integer_code", "f
 ALLOWED: dict[str, set[str]] = {
     "fedrec": BASE,
     "fedrec.files": {"fedrec", "fedrec.errors"},
+    # Rules of serving, read when a configuration has some: without, no CEL is loaded.
+    "fedrec.sections.scenario": BASE | {"fedrec.recommend.rules", "fedrec.recommend.expression"},
     "fedrec.signing": {"fedrec", "fedrec.errors", "fedrec.files"},
     "fedrec.web": BASE,
     "fedrec.client": {"fedrec", "fedrec.errors"},  # for programs that have httpx and no more
@@ -49,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
+    "fedrec.active": BASE | {"fedrec.recommend"},
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
@@ -72,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment"},
+    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
 }
 
 

@@ -10,7 +10,7 @@ from fedrec.config import load_config
 from fedrec.model.recommender import adapter_parameters, read_state
 from fedrec.recommend.recommender import ModelRecommender
 from fedrec_sim import cli
-from fedrec_sim.cold_start import _with_new_items, _without
+from fedrec_sim.cold_start import with_new_items, without_items
 from fedrec_sim.world import load_world
 
 
@@ -82,13 +82,13 @@ def test_every_row_is_asked_and_a_cold_start_goes_on(
 def test_new_items_join_a_trained_adapter(config_file: Path) -> None:
     world = load_world(load_config(config_file))
     known = np.setdiff1d(np.arange(len(world.catalog)), [0, 7, 8])
-    model = _without(world, known).model(world.config.plain.shape, seed=1)
+    model = without_items(world, known).model(world.config.plain.shape, seed=1)
     for parameter in adapter_parameters(model).values():
         parameter.data += 0.1
     history = np.array([3, 20, 5], np.int32)
     before = ModelRecommender(model, 20).score([history])[0]
     trained = read_state(model)
-    whole = _with_new_items(world, model, known, seed=1)
+    whole = with_new_items(world, model, known, seed=1)
     after = ModelRecommender(whole, 20).score([known[history].astype(np.int32)])[0]
     shift = after[known] - before  # the popularity prior is normalised over more items
     np.testing.assert_allclose(shift, shift[0], atol=1e-4)

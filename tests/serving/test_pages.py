@@ -58,6 +58,26 @@ def test_a_title_of_hostile_making_runs_nowhere(place: Place) -> None:
     place.call(routes, work)
 
 
+def test_a_new_visitor_is_asked_until_enough_is_known(place: Place) -> None:
+    async def work(client: httpx.AsyncClient, service: Service) -> None:
+        def asked(page: str) -> list[str]:
+            part = page.partition('class="questions"')[2].partition("</ul>")[0]
+            return re.findall(r"&#34;item&#34;: &#34;([^&]*)&#34;|\"item\": \"([^\"]*)\"", part)  # type: ignore[return-value]
+
+        who = {"session": "abc"}
+        page = (await client.get("/shop", params=who)).text
+        for number in range(5):
+            questions = [a or b for a, b in asked(page)][::2]
+            assert len(set(questions)) == 3, number
+            kind = "like" if number % 2 else "dislike"
+            page = (await client.post("/shop/events", data={"type": kind, "item": questions[0], **who})).text
+            assert questions[0] not in [a or b for a, b in asked(page)]
+        assert asked(page) == []
+        assert 'class="questions"' not in (await client.get("/shop", params={"user": "anna"})).text
+
+    place.call(routes, work)
+
+
 def test_unknown_people_and_nameless_ones_get_a_list_and_their_events_count(place: Place, served: Served) -> None:
     async def work(client: httpx.AsyncClient, service: Service) -> None:
         for address in ({"user": "nobody knows"}, {"session": "s1"}):

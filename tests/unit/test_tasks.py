@@ -67,7 +67,7 @@ def test_a_private_step_is_the_clipped_sum_of_each_users_own_mean(task: Task, hi
 
 def test_one_user_more_moves_a_step_by_no_more_than_the_clip_norm() -> None:
     task, everybody = Click(), made()
-    wild = TaskExamples(everybody.inputs * 1e6, everybody.targets, everybody.user_of_row)
+    wild = replace(everybody, inputs=everybody.inputs * 1e6)
     for examples in (everybody, wild):
         moves = []
         for kept in (range(examples.n_users), range(examples.n_users - 1)):
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(DataError, match="different lengths"):
         TaskExamples.of(np.zeros((2, 1)), np.zeros(1), np.zeros(1))
     with pytest.raises(DataError, match="without a gap"):
-        TaskExamples(np.zeros((2, 1), np.float32), np.zeros(2, np.float32), np.array([0, 2]))
+        TaskExamples(np.zeros((2, 1), np.float32), np.zeros(2, np.float32), np.array([0, 2]), np.ones(2, np.float32))
     state = head_state(TaskHead(HeadShape(1, 2)))
     with pytest.raises(ModelError, match="2 scores for a task of 1"):
         TaskTerms(Click(), HeadShape(1, 2), state, "made", "")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec.active.questions import BEST, Answers, next_questions
 from fedrec.query.query_model import QUERY_WEIGHT, QueryModel
 from fedrec.recommend.arms import arm_of
 from fedrec.recommend.arrangement import Audience, Placed, arrange
@@ -124,6 +125,21 @@ class Lists:
         blocked[code] = True
         scores = self.sources.alike(request.model, [code])
         return self._answer(request, self._plain(request, scores, blocked, query, "similar"))
+
+    async def questions(self, query: Query) -> list[Item]:
+        """The `query.n` items to ask somebody about, the most telling first; none that they had, or may not be shown.
+
+        Privacy: reads the adapter and this person's own events; nobody else's, and nothing leaves.
+        """
+        request = await self._request(query)
+        person, window = request.person, None
+        if person.codes and person.read is not None:
+            window = person.user_window(person.read[1])
+        answers = Answers(request.vector, window, np.array(sorted(person.seen), np.int64))
+        open_items = request.rules.open & ~self._blocked(request)
+        rng = np.random.default_rng(0)  # the way that is served draws nothing
+        codes = await asyncio.to_thread(next_questions, BEST, request.model, answers, open_items, query.n, rng)
+        return [self._tenant.shelf.item(int(code)) for code in codes]
 
     async def from_source(self, source: Source, query: Query) -> Answer:
         """What one of the sources has, without the others; nothing, if it does not speak for this user."""

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.data.splits import EvaluationSplit
+from fedrec.evaluation.protocol import Scorer
 from fedrec.fairness.figures import NOTHING
 from fedrec.recommend.arrangement import ArrangementSettings, Audience, arrange
 from fedrec.recommend.compiled_rules import CompiledRules
 from fedrec.recommend.floors import FairShares, FloorController
 from fedrec.recommend.popularity import Popularity
-from fedrec.recommend.recommender import Recommender
 from fedrec.recommend.shelf import Item, Shelf
 
 PLACES = 10
@@ -35,11 +35,11 @@ class Asked:
     lengths: NDArray[np.int64] = field(repr=False)
 
     @classmethod
-    def of(cls, recommender: Recommender, splits: Sequence[EvaluationSplit]) -> "Asked":
+    def of(cls, scorer: Scorer, splits: Sequence[EvaluationSplit]) -> "Asked":
         """The test of protocol B: the last item, after all before it."""
         asked = [one for one in splits if len(one.test) and not np.isin(one.test[0], one.history("test"))]
         histories = [one.history("test") for one in asked]
-        pieces = [recommender.score(histories[at : at + _BATCH]) for at in range(0, len(histories), _BATCH)]
+        pieces = [scorer.score(histories[at : at + _BATCH]) for at in range(0, len(histories), _BATCH)]
         scores = np.concatenate(pieces)
         for row, history in zip(scores, histories, strict=True):
             row[history] = -np.inf

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fedrec.data.datasets import Say
 from fedrec_sim.tasks.floors import bias_floor, window_floors
+from fedrec_sim.tasks.genre import GenreTask, GenreTrial, run_genre
 from fedrec_sim.tasks.trial import Answered, TaskWorld, Trial, Wanted, run_trial
 
 SEEDS = (1, 2, 3)
@@ -26,7 +27,8 @@ ROWS: dict[str, tuple[Wanted, str]] = {
     "click721_auc": (Wanted("click", "split721", 1), "auc"),
     "rating721_rmse": (Wanted("rating", "split721", 1), "rmse"),
 }
-PRIVATE = ("E_auc", "E_auc_64", "C_auc", "D_rmse")
+GENRE = "genre721_log_loss"
+PRIVATE = ("E_auc", "E_auc_64", "C_auc", "D_rmse", GENRE)
 Json = dict[str, Any]
 
 
@@ -50,10 +52,25 @@ def bench_tasks(world: TaskWorld, say: Say) -> Json:
             found[name] = rows[name]["figures"][figure]["mean"]
             if epsilon is None and not wanted.shots:
                 floors[key] = floors_of(trials[0])
+    _genres(world, found, rows, floors, say)
     return {**found, "rows": rows, "floors": floors, "seconds": time.monotonic() - started}
 
 
-def over_seeds(trials: list[Trial], *, bootstrap: bool) -> Json:
+def _genres(world: TaskWorld, found: Json, rows: Json, floors: Json, say: Say) -> None:
+    """The next genre, as the other rows."""
+    task = GenreTask(world)
+    for name, epsilon in ((GENRE, None), (f"{GENRE}_eps8", EPSILON)):
+        trials = []
+        for seed in SEEDS:
+            say(f"{name}, seed {seed}")
+            trials.append(run_genre(task, Wanted("genre", "split721", seed, epsilon=epsilon)))
+        rows[name] = over_seeds(trials, bootstrap=False)
+        found[name] = rows[name]["figures"]["log_loss"]["mean"]
+        if epsilon is None:
+            floors[GENRE] = trials[0].floors("test")
+
+
+def over_seeds(trials: Sequence[Trial | GenreTrial], *, bootstrap: bool) -> Json:
     """Mean and standard deviation of every figure; where users are few, an interval over them for each seed."""
     answered = [trial.answer("test") for trial in trials]
     each = [

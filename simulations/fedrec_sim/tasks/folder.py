@@ -8,16 +8,24 @@ import numpy as np
 
 from fedrec.errors import RunError
 from fedrec.registry.registry import Registry
+from fedrec.tasks.classes import Classes
+from fedrec.tasks.pseudo_labels import PseudoLabels
 from fedrec_sim.run import Json, commit_of_checkout, read_json, write_bytes, write_json
 from fedrec_sim.tasks.federation import TrainedHead
+from fedrec_sim.tasks.genre import GenreTask, GenreTrial
 from fedrec_sim.tasks.protocols import questions
-from fedrec_sim.tasks.trial import SCALE, Answered, TaskWorld, Trial, Wanted, terms_of
+from fedrec_sim.tasks.trial import SCALE, Answered, TaskName, TaskWorld, Trial, Wanted, terms_of
 
 RECORD = "task.json"
 FORMAT = 1
+_AXES: dict[TaskName, tuple[str, str]] = {
+    "click": ("predicted share of likes", "share of likes"),
+    "rating": ("predicted stars", "mean stars"),
+    "genre": ("probability of the likeliest genre", "share of it that came"),
+}
 
 
-def write_trial(folder: Path, trial: Trial, command: str) -> Json:
+def write_trial(folder: Path, trial: Trial | GenreTrial, command: str) -> Json:
     """Write all that a person looks at beside registry and ledgers; what `metrics.json` says."""
     answered, items = trial.answer("test"), trial.trained.terms.items
     record = {
@@ -32,7 +40,7 @@ def write_trial(folder: Path, trial: Trial, command: str) -> Json:
     write_json(folder / RECORD, record)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "privacy.json", trial.trained.statement)
-    report = report_of(trial.wanted, answered)
+    report = report_of(trial.trained, answered)
     write_bytes(folder / "report.txt", report.encode())
     plot = calibration_svg(trial.wanted, answered)
     write_bytes(folder / "calibration.svg", plot.encode())
@@ -56,23 +64,35 @@ def read_trial(folder: Path, world: TaskWorld) -> Json:
     record = read_json(folder / RECORD)
     if record.get("format") != FORMAT:
         raise RunError(f"{folder}: a task of another format", "train it anew with `fedrec train-task`")
-    wanted = Wanted(**record["wanted"])
-    terms = terms_of(world, wanted)
+    wanted = wanted_of(record["wanted"])
+    genres = GenreTask(world) if wanted.task == "genre" else None
+    terms = genres.terms if genres else terms_of(world, wanted)
     if record["inputs_hash"] != terms.inputs_hash:
         raise RunError(f"{folder}: the head was trained with other inputs than these", "train it anew")
     if terms.items is not None:
         terms = replace(terms, items=replace(terms.items, **record["items"]))
     state = Registry(folder / "registry").load_head()
     trained = TrainedHead(terms, state, None, read_json(folder / "privacy.json"))
+    if genres:
+        return figures_of(trained, wanted, GenreTrial(wanted, genres, trained).answer("test"))
     cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
     return figures_of(trained, wanted, Trial(wanted, world, cut, trained).answer("test"))
 
 
-def report_of(wanted: Wanted, answered: Answered) -> str:
+def wanted_of(record: Json) -> Wanted:
+    """What was asked, from JSON."""
+    pseudo = record.get("pseudo")
+    return Wanted(**record | {"pseudo": PseudoLabels(**pseudo) if pseudo else None})
+
+
+def report_of(trained: TrainedHead, answered: Answered) -> str:
     """scikit-learn's classification report; of ratings, as the nearest whole star."""
     from sklearn.metrics import classification_report
 
-    if wanted.task == "click":
+    task = trained.terms.task
+    if isinstance(task, Classes):
+        return task.report(answered.targets, answered.predictions)
+    if task.name == "click":
         said, names = answered.predictions >= 0.5, ["no like", "like"]
         return str(classification_report(answered.targets > 0.5, said, target_names=names, digits=3, zero_division=0))
     stars = np.rint(answered.predictions).astype(int)
@@ -85,17 +105,22 @@ def calibration_svg(wanted: Wanted, answered: Answered) -> str:
 
     from matplotlib.figure import Figure
 
-    order = np.argsort(answered.predictions, kind="stable")
+    predictions, targets = answered.predictions, answered.targets.astype(np.float64)
+    if predictions.ndim > 1:  # of the class that it takes for the likeliest
+        targets = (predictions.argmax(1) == targets).astype(np.float64)
+        predictions = predictions.max(1)
+    order = np.argsort(predictions, kind="stable")
     tenths = [rows for rows in np.array_split(order, 10) if len(rows)]
-    said = [float(answered.predictions[rows].mean()) for rows in tenths]
-    came = [float(answered.targets[rows].mean()) for rows in tenths]
+    said = [float(predictions[rows].mean()) for rows in tenths]
+    came = [float(targets[rows].mean()) for rows in tenths]
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    low, high = (0.0, 1.0) if wanted.task == "click" else (1.0, 5.0)
+    low, high = (1.0, 5.0) if wanted.task == "rating" else (0.0, 1.0)
     axes.plot([low, high], [low, high], color="0.7", linewidth=1, label="as said")
     axes.plot(said, came, marker="o", label="tenths of the questions")
-    axes.set_xlabel("predicted share of likes" if wanted.task == "click" else "predicted stars")
-    axes.set_ylabel("share of likes" if wanted.task == "click" else "mean stars")
+    across, up = _AXES[wanted.task]
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
     axes.legend()
     kept = io.StringIO()
     figure.savefig(kept, format="svg", metadata={"Date": None})

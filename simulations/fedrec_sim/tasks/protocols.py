@@ -50,7 +50,7 @@ def questions(protocol: TaskProtocol, table: InteractionTable, scale: Scale, see
             return _random_rows(table, scale, seed)
         case _:
             splits = split_by(protocol, build_sequences(table, seed), seed)
-            return _of_splits(splits, _Ratings(table), scale)
+            return _of_splits(splits, StarsOf(table), scale)
 
 
 def tallrec_windows(table: InteractionTable) -> Questions:
@@ -84,14 +84,23 @@ def tallrec_windows(table: InteractionTable) -> Questions:
     return Questions(of(slice(train)), of(slice(train, train + _HELD)), of(slice(train + _HELD, None)))
 
 
-def draw_windows(users: Sequence[UserRows], shots: int, seed: int) -> tuple[UserRows, ...]:
-    """So many of all windows, drawn by seed; users without any are gone."""
+def draw_windows(
+    users: Sequence[UserRows], shots: int, seed: int, *, keep_others: bool = False
+) -> tuple[UserRows, ...]:
+    """So many of all windows, drawn by seed; users without any are gone.
+
+    Args:
+        keep_others: the other windows stay as questions that nobody answered, and so do their users.
+    """
     lengths = [len(user.asked) for user in users]
     chosen = np.zeros(sum(lengths), bool)
     chosen[np.random.default_rng([seed, shots]).choice(len(chosen), shots, replace=False)] = True
     kept: list[UserRows] = []
     for user, mine in zip(users, np.split(chosen, np.cumsum(lengths)[:-1]), strict=True):
-        if mine.any() and isinstance(user, Windows):
+        if keep_others and isinstance(user, Windows):
+            hidden = np.where(mine, user.answers, 0.0)
+            kept.append(Windows(user.items, user.targets, user.asked, hidden, mine))
+        elif mine.any() and isinstance(user, Windows):
             kept.append(Windows(user.items[mine], user.targets[mine], user.asked[mine], user.answers[mine]))
     return tuple(kept)
 
@@ -116,7 +125,7 @@ def _random_rows(table: InteractionTable, scale: Scale, seed: int) -> Questions:
     return Questions(*map(tuple, found))
 
 
-class _Ratings:
+class StarsOf:
     """Stars by user and item."""
 
     def __init__(self, table: InteractionTable) -> None:
@@ -131,7 +140,7 @@ class _Ratings:
         return self._stars[np.searchsorted(self._keys, keys, side="right") - 1]
 
 
-def _of_splits(splits: Sequence[EvaluationSplit], ratings: _Ratings, scale: Scale) -> Questions:
+def _of_splits(splits: Sequence[EvaluationSplit], ratings: StarsOf, scale: Scale) -> Questions:
     train: list[UserRows] = []
     asked: dict[str, list[UserRows]] = {"validation": [], "test": []}
     for split in splits:

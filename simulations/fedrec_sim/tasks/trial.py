@@ -24,6 +24,7 @@ from fedrec.tasks.examples import TaskExamples
 from fedrec.tasks.head import PART, HeadShape
 from fedrec.tasks.item_part import ItemPart
 from fedrec.tasks.own_rows import TasteRows, UserRows
+from fedrec.tasks.pseudo_labels import PseudoLabels
 from fedrec.tasks.rating import Rating
 from fedrec.tasks.taste import LIKES, RATINGS, PublicTaste, Scale, public_taste
 from fedrec.tasks.terms import TaskTerms
@@ -33,7 +34,9 @@ from fedrec_sim.tasks.federation import TrainedHead, federate_head
 from fedrec_sim.tasks.protocols import Questions, TaskProtocol, draw_windows, questions
 from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 
-TaskName = Literal["click", "rating"]
+TaskName = Literal["click", "rating", "genre"]
+USUAL: dict[TaskName, TaskProtocol] = {"click": "E", "rating": "D", "genre": "split721"}
+"""The protocol of a task for which none is named."""
 PARTNERS = 8
 PUBLIC = "movielens-small"
 SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
@@ -81,6 +84,9 @@ class Wanted:
     Attributes:
         shots: so many windows of protocol E alone; 0 for all rows.
         epsilon: None for no privacy.
+        keep_others: windows that were not drawn stay as questions that nobody answered, and so do their users.
+        pseudo: the head answers those where it is sure; needs them kept.
+        start: of the head: `public` taste, or `nothing`, which says the same of every item.
     """
 
     task: TaskName
@@ -89,6 +95,9 @@ class Wanted:
     shots: int = 0
     epsilon: float | None = None
     mode: Literal["inspect", "secagg"] = "secagg"
+    keep_others: bool = False
+    pseudo: PseudoLabels | None = None
+    start: Literal["public", "nothing"] = "public"
 
     def __post_init__(self) -> None:
         problems = []
@@ -96,10 +105,16 @@ class Wanted:
             problems.append("shots are windows of protocol E")
         if self.shots < 0 or (self.shots and self.shots < PARTNERS) or self.shots > 8000:
             problems.append(f"shots must be 0 for all, or {PARTNERS} to 8000")
-        if (self.task == "rating") != (self.protocol == "D") and self.protocol != "split721":
+        if self.task == "genre" and self.protocol != "split721":
+            problems.append("the genre task asks what comes next: split721")
+        elif (self.task == "rating") != (self.protocol == "D") and self.protocol != "split721":
             problems.append("protocols C and E are of the click task, D of the rating task, split721 of both")
         if self.epsilon is not None and not self.epsilon > 0:
             problems.append("epsilon must be > 0")
+        if (self.pseudo or self.keep_others) and not self.shots:
+            problems.append("pseudo-labels are for the rows that shots leave without an answer: set shots")
+        if self.pseudo and not self.keep_others:
+            problems.append("pseudo-labels need the rows without an answer: set keep_others")
         if problems:
             raise ConfigError.of_all(problems, "see `fedrec train-task --help`", "task")
 
@@ -141,7 +156,8 @@ def terms_of(world: TaskWorld, wanted: Wanted) -> TaskTerms:
     """What partners agree on; nothing is asked about items where there are a few examples only."""
     taste, shape = world.tastes[wanted.task], HeadShape(world.tastes[wanted.task].width, 1)
     weight, bias = np.zeros((1, shape.width), np.float32), np.zeros(1, np.float32)
-    weight[0, 0], bias[0] = _START[wanted.task]
+    if wanted.start == "public":
+        weight[0, 0], bias[0] = _START[wanted.task]
     return TaskTerms(
         task=Click() if wanted.task == "click" else Rating(),
         shape=shape,
@@ -152,12 +168,15 @@ def terms_of(world: TaskWorld, wanted: Wanted) -> TaskTerms:
         public_data=PUBLIC,
         items=None if wanted.shots else ItemPart(1, _SPREAD[wanted.task]),
         n_items=0 if wanted.shots else len(world.catalog),
+        pseudo=wanted.pseudo,
     )
 
 
 def rounds_of(wanted: Wanted) -> TaskRounds:
     """How a head is trained; chosen on validation, see docs/tasks.md."""
     if wanted.epsilon is None:
+        if wanted.start == "nothing":
+            return TaskRounds(30, ServerOptimizer("sgd", 1.0, 0.0), PlainWork(0.05, 0.1, batch_users=64, most_rows=256))
         work = PlainWork(0.01, batch_users=64, most_rows=256)
         return TaskRounds(4 if wanted.shots else 8, ServerOptimizer("sgd", 1.0, 0.0), work)
     rate = 1.0
@@ -173,7 +192,8 @@ def run_trial(world: TaskWorld, wanted: Wanted, folder: Path | None = None, roun
     """
     cut = questions(wanted.protocol, world.table, SCALE[wanted.task], wanted.seed)
     if wanted.shots:
-        cut = replace(cut, train=draw_windows(cut.train, wanted.shots, wanted.seed))
+        drawn = draw_windows(cut.train, wanted.shots, wanted.seed, keep_others=wanted.keep_others)
+        cut = replace(cut, train=drawn)
     taste = world.tastes[wanted.task]
     partners = min(PARTNERS, len(cut.train))
     shares = [
@@ -182,6 +202,8 @@ def run_trial(world: TaskWorld, wanted: Wanted, folder: Path | None = None, roun
     ]
     promise = None if wanted.epsilon is None else TaskPromise(wanted.epsilon, 1e-4, wanted.mode)
     name = f"{wanted.task}-{wanted.protocol}-{wanted.shots}-{wanted.epsilon}-{wanted.mode}-{wanted.seed}"
+    if wanted.keep_others or wanted.start != "public":
+        name += f"-{wanted.start}-{wanted.keep_others}-{wanted.pseudo}"
     chosen = rounds or rounds_of(wanted)
     trained = federate_head(
         terms_of(world, wanted), shares, chosen, run=name, seed=wanted.seed, promise=promise, folder=folder

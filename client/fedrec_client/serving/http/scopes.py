@@ -34,6 +34,7 @@ _TABLE: tuple[tuple[str, str, Scope], ...] = (
     (_CHANGES, "/v1/events/**", "write"),
     ("GET", "/v1/items/**", "read"),
     (_CHANGES, "/v1/items/**", "write"),
+    ("GET", "/v1/users/*/questions", "read"),
     ("GET POST", "/v1/users/*/export/**", "admin"),
     ("DELETE", "/v1/users/*/blocks/**", "write"),
     ("POST PUT PATCH", "/v1/users/**", "write"),

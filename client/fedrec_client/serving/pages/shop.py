@@ -17,7 +17,7 @@ from fedrec_client.serving.service import Service, TenantService
 from fedrec_client.serving.tenant import SESSION
 
 ON_A_PAGE, MOST_AT_ONCE = 12, 60
-_IN_A_ROW, _FOUND, _LATELY, _PICKED = 6, 12, 5, 5
+_IN_A_ROW, _FOUND, _LATELY, _PICKED, _QUESTIONS = 6, 12, 5, 5, 3
 # What a person can do with an item here, and what it is called once it is done.
 DEEDS = {"watch": "You watched", "like": "You like", "dislike": "Not for you:"}
 _OWN = ("model", "session")
@@ -103,6 +103,15 @@ class Shop:
         """Items like one. Raises NotFoundError."""
         query = visitor.asks(n=_IN_A_ROW, is_recorded=False)
         return self._listed(visitor, await self.of(visitor).lists.similar(item, query))
+
+    async def questions(self, visitor: Visitor) -> list[Item]:
+        """What to ask a visitor without a name, until they have done a few things."""
+        if visitor.user or not visitor.session:
+            return []
+        one = self.of(visitor)
+        if len((await one.tenant.person(SESSION + visitor.session)).seen) >= _LATELY:
+            return []
+        return await one.lists.questions(visitor.asks(n=_QUESTIONS, is_recorded=False))
 
     def _listed(
         self, visitor: Visitor, answer: Answer, best: float | None = None, shown: int = 0, *, is_new: bool = False

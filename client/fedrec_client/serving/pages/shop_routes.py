@@ -36,7 +36,8 @@ def _add_pages(router: APIRouter, shop: Shop, rendering: Rendering, outside: Out
             somebody = Visitor("", user=picked[0]) if picked else Visitor("", session=secrets.token_hex(8))
             return RedirectResponse(f"/shop?{somebody.address}", 303)
         values = await _around(shop, visitor, outside) | await _rows(shop, visitor)
-        return rendering.page("shop", values | {"listed": await shop.for_you(visitor), "said": ""})
+        values |= {"listed": await shop.for_you(visitor), "questions": await shop.questions(visitor)}
+        return rendering.page("shop", values | {"said": ""})
 
     @router.get("/shop/items/{item:path}")
     async def show_item(item: str, visitor: Visiting) -> Response:
@@ -83,7 +84,7 @@ def _add_deeds(router: APIRouter, shop: Shop, rendering: Rendering) -> None:
             return rendering.page("_noted_item", values)
         n = number(asked, "n", ON_A_PAGE, MOST_AT_ONCE, ON_A_PAGE)
         values |= {"listed": await shop.for_you(visitor, n), "lately": await shop.lately(visitor)}
-        values |= await _rows(shop, visitor)
+        values |= await _rows(shop, visitor) | {"questions": await shop.questions(visitor)}
         return rendering.page("_noted", values | {"took_ms": 1000 * (time.perf_counter() - began)})
 
     @router.post("/shop/opinions")

@@ -12,6 +12,7 @@ from fedrec_client.serving.api.native.forms import (
     MOST_AT_ONCE,
     PROBLEMS,
     Asked,
+    AskedInQuery,
     Category,
     Comment,
     Desk,
@@ -20,9 +21,10 @@ from fedrec_client.serving.api.native.forms import (
     Told,
     WasThere,
 )
+from fedrec_client.serving.api.native.listing import Excluded
 from fedrec_client.serving.errors import NotFoundError
 from fedrec_client.serving.http.paths import Id, Segment
-from fedrec_client.serving.records import User
+from fedrec_client.serving.records import Query, User
 from fedrec_client.serving.service import TenantService
 from fedrec_client.serving.store.block_book import Kind
 
@@ -73,6 +75,27 @@ class Exported(Told):
 
     user: str
     kept: dict[str, list[dict[str, JsonValue]]]
+
+
+class AskedInPath(AskedInQuery):
+    """How many, and about what not."""
+
+    k: Annotated[int, Field(ge=1, le=50, description="How many.")] = 5
+    exclude: Excluded = Field([])
+
+
+class QuestionTold(Told):
+    """An item to ask about."""
+
+    id: str
+    title: str
+    categories: list[str]
+
+
+class QuestionsTold(Told):
+    """Items to ask somebody about, the most telling first."""
+
+    questions: list[QuestionTold]
 
 
 class BlockTold(Told):
@@ -135,6 +158,19 @@ def user_routes(desk: Desk) -> APIRouter:
     async def export(user: Segment, one: TenantService = tenant) -> Exported:
         """All that `DELETE` would erase, to be given to them."""
         return Exported(user=user, kept=await one.intake.export_user(user))
+
+    @router.get("/users/{user}/questions", summary="What to ask somebody about")
+    async def questions(
+        user: Segment, asked: Annotated[AskedInPath, InQuery()], one: TenantService = tenant
+    ) -> QuestionsTold:
+        """Items whose answer says most of what to recommend; who is not known yet may be asked too.
+
+        Answers are ordinary events, `like` and `dislike` say. An item that they do not know makes no event: name it in
+        `exclude` when you ask again.
+        """
+        found = await one.lists.questions(Query(user, n=asked.k, exclude=tuple(asked.exclude), is_recorded=False))
+        told = [QuestionTold(id=item.id, title=item.title, categories=list(item.categories)) for item in found]
+        return QuestionsTold(questions=told)
 
     router.routes.extend(_block_routes(desk).routes)
     return router
