@@ -8,7 +8,8 @@ import torch
 from fedrec.data.catalog import ItemCatalog
 from fedrec.model.backbone import load_backbone
 from fedrec.model.features import item_features
-from fedrec.model.recommender import AdapterShape, build_model, part_of, read_state
+from fedrec.model.methods import part_of
+from fedrec.model.recommender import AdapterShape, build_model, read_state
 from fedrec.privacy.plan import calibrate
 from fedrec.privacy.statement import privacy_statement
 from fedrec.training.catalog_start import CatalogStart, catalog_walks, start_from_catalog
