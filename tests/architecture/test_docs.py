@@ -402,6 +402,19 @@ def test_the_tables_of_the_examples_of_texts_are_what_the_command_wrote(name: st
     assert found["commit"][:7] in text
 
 
+def test_the_figures_of_pictures_are_what_the_command_wrote() -> None:
+    text, found = (ROOT / "docs/images.md").read_text(encoding="utf-8"), figures_of("images.json")
+    assert f"commit {found['commit'][:7]}" in text
+    assert f"{found['n_users']:,} made users" in text
+    config = tomllib.loads((ROOT / "simulations/configs/stamps.toml").read_text(encoding="utf-8"))
+    assert config["data"]["users"] == found["n_users"]
+    for kind in ("no noise", "epsilon 8"):
+        for figures in found["ways"][kind].values():
+            assert f"{figures['ndcg@10']:.4f} ± {figures['ndcg@10_std']:.4f} | {figures['hr@10']:.4f} |" in text
+        for loss in found["checks"][kind]["loss"].values():
+            assert f"{loss:.1%}" in text
+
+
 def test_the_figures_of_task_heads_are_what_the_command_wrote() -> None:
     text, found = (ROOT / "docs/tasks.md").read_text(encoding="utf-8"), figures_of("tasks.json")
     assert f"commit {found['commit'][:7]}" in text
