@@ -45,6 +45,15 @@ class Recommended:
 
 
 @dataclass(frozen=True, repr=False)
+class Question:
+    """An item to ask somebody about; the answer is an event of type `like` or `dislike`."""
+
+    id: str
+    title: str
+    categories: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
 class Recommendations:
     """A list, best first. Events that answer it name its `ranking`; `cursor` is for the next page, "" at the end."""
 

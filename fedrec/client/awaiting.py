@@ -13,6 +13,7 @@ from fedrec.client.answers import (
     Item,
     ItemPage,
     Json,
+    Question,
     Recommendations,
     Rule,
     Status,
@@ -157,6 +158,10 @@ class AsyncRecommenderClient:
     async def unblock(self, user: str, kind: Literal["item", "category"], value: str) -> None:
         """Allow it again."""
         return await self.send(calls.block(user, kind, value, is_blocked=False))
+
+    async def questions(self, user: str, k: int = 5, exclude: Iterable[str] = ()) -> tuple[Question, ...]:
+        """What to ask somebody about, the most telling first; name in `exclude` what they could not answer."""
+        return await self.send(calls.questions(user, k, exclude))
 
     async def explain(self, user: str, item: str) -> Explanation:
         """Why an item is for somebody, held against the model."""

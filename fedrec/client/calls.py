@@ -11,6 +11,7 @@ from fedrec.client.answers import (
     Item,
     ItemPage,
     Json,
+    Question,
     Recommendations,
     Rule,
     Status,
@@ -197,6 +198,12 @@ def explain(name: str, of: str) -> Call[Explanation]:
     return Call("GET", path_of("explain", name, of), lambda told: read(Explanation, told))
 
 
+def questions(name: str, k: int, exclude: Iterable[str]) -> Call[tuple[Question, ...]]:
+    """What to ask somebody about, the most telling first."""
+    query = {"k": k, "exclude": list(exclude)}
+    return Call("GET", path_of("users", name, "questions"), _questions, query=query)
+
+
 def rate_reason(ranking: str, of: str, helpful: bool, name: str, comment: str) -> Call[None]:
     """Whether a reason helped; a later opinion takes the place of an earlier one."""
     body = {"ranking": ranking, "item": of, "is_helpful": helpful, "user": name, "comment": comment}
@@ -239,6 +246,10 @@ def _list(told: Any) -> Recommendations:
 
 def _item(told: Any) -> Item:
     return read(Item, told)
+
+
+def _questions(told: Any) -> tuple[Question, ...]:
+    return tuple(read(Question, one) for one in told["questions"])
 
 
 def _was_there(told: Any) -> bool:

@@ -54,6 +54,10 @@ def everything(client: RecommenderClient, items: list[str]) -> None:
     told = client.explain("anna", answer.ids[0])
     assert told.holds
     assert told.because
+    asked = client.questions("anna", 3)
+    assert len({one.id for one in asked}) == 3
+    assert asked[0].title
+    assert asked[0].id not in {one.id for one in client.questions("anna", 3, exclude=[asked[0].id])}
     client.rate_reason(answer.ranking, answer.ids[0], is_helpful=True, user="anna")
     client.block("anna", "item", answer.ids[0])
     assert answer.ids[0] not in client.recommend("anna", n=40).ids
