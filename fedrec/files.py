@@ -35,9 +35,13 @@ def place_folder(place: Path, contents: Mapping[str, bytes]) -> None:
         raise
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one. Raises OSError."""
-    fresh = path.with_name(f".{path.name}.new")
+def replace_file(path: Path, content: bytes, writer: str = "") -> None:
+    """Readers see the old file or the new one. Raises OSError.
+
+    Args:
+        writer: tells writers apart where several may write the file at once, or one would rename what another writes.
+    """
+    fresh = path.with_name(f".{path.name}{writer}.new")
     try:
         _write_synced(fresh, content)
         fresh.replace(path)

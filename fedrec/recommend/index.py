@@ -9,6 +9,7 @@ Using a Euclidean Transformation for Inner-Product Spaces".
 
 import hashlib
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ class GraphIndex:
                 stored.parent.mkdir(parents=True, exist_ok=True)
                 for older in stored.parent.glob("*.usearch"):
                     older.unlink()
-                replace_file(stored, bytes(self._index.save() or b""))
+                replace_file(stored, bytes(self._index.save() or b""), f".{secrets.token_hex(8)}")
 
     def __len__(self) -> int:
         return int(self._n)
