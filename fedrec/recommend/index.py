@@ -133,7 +133,7 @@ class GraphIndex:
             with storage_errors(stored):
                 stored.parent.mkdir(parents=True, exist_ok=True)
                 for older in stored.parent.glob("*.usearch"):
-                    older.unlink()
+                    older.unlink(missing_ok=True)  # another process may do the same
                 replace_file(stored, bytes(self._index.save() or b""), f".{secrets.token_hex(8)}")
 
     def __len__(self) -> int:

@@ -47,7 +47,7 @@ def _steps(world: World, method: str) -> dict[str, Callable[[], object]]:
     noised = world.model(config.private.shape.model_copy(update={"method": method}), 0)
     try:
         refuse_unprivate(noised, [])
-    except PrivacyError:
+    except PrivacyError:  # a method that is refused under privacy has no private step to time
         return steps
     step = PrivateStep("lora", 1.0, 0.05, 0.05, _STILL, read, _USERS)
     mine = part_names(noised, ["lora"])

@@ -1,5 +1,6 @@
 """Every row of the ladder: train it, choose on validation where nothing is claimed private, report the test."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -99,7 +100,7 @@ def finish_row(
     """
     label = f"{row}-{seed}"
     with run.timed(label):
-        scorers = list[Scorer]()
+        scorers = deque[Scorer](maxlen=1)  # earlier ones are let go: rows that train alone have many
         corpus = world.corpus(seed)
         context = RowContext(world, corpus, run, row, seed, on_event, stop, before_answer, on_scorer=scorers.append)
         result = run_row(context)

@@ -18,6 +18,8 @@ from fedrec_client.serving.tenant import SESSION
 
 ON_A_PAGE, MOST_AT_ONCE = 12, 60
 _IN_A_ROW, _FOUND, _LATELY, _PICKED, _QUESTIONS = 6, 12, 5, 5, 3
+# Who has done so much is asked no more.
+_KNOWN_ENOUGH = 5
 # What a person can do with an item here, and what it is called once it is done.
 DEEDS = {"watch": "You watched", "like": "You like", "dislike": "Not for you:"}
 _OWN = ("model", "session")
@@ -109,7 +111,7 @@ class Shop:
         if visitor.user or not visitor.session:
             return []
         one = self.of(visitor)
-        if len((await one.tenant.person(SESSION + visitor.session)).seen) >= _LATELY:
+        if len((await one.tenant.person(SESSION + visitor.session)).seen) >= _KNOWN_ENOUGH:
             return []
         return await one.lists.questions(visitor.asks(n=_QUESTIONS, is_recorded=False))
 
