@@ -6,8 +6,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,6 +25,7 @@ from fedrec.files import storage_errors
 from fedrec.model.backbone import folder_hash
 from fedrec.model.features import TextReader
 from fedrec.query.attributes import AttributeSpace, Floats
+from fedrec.query.correction import Correction, RequestInputs
 from fedrec.query.learning import LearningPlan, teach
 from fedrec.query.made import QueryMaker, training_vocabulary
 from fedrec.query.negation import says_something, split_refusals
@@ -89,7 +91,60 @@ class QueryModel:
     def __init__(self, reader: QueryReader, space: AttributeSpace, titles: Sequence[str], key: str) -> None:
         self.space, self.key = space, key
         self._reader, self._finder, self._lock = reader.eval(), TitleFinder.of(titles), Lock()
-        self._weights = lru_cache(_KEPT_READINGS)(self._read)
+        self._reading = lru_cache(_KEPT_READINGS)(self._read)
+        self._correction: Correction | None = None
+
+    def corrected_by(self, correction: Correction | None) -> "QueryModel":
+        """This model with what partners learnt on top; readings are shared with it.
+
+        Raises: ModelError: learnt for another reader.
+        """
+        if correction is not None and correction.reader_hash != self.reader_hash:
+            raise ModelError(
+                "the correction was learnt for another reader of requests", "learn it anew with `fedrec query learn`"
+            )
+        other = copy(self)
+        other._correction = correction
+        return other
+
+    @cached_property
+    def reader_hash(self) -> str:
+        """SHA-256 over what the reader was made from and all its trained numbers, hex."""
+        digest = hashlib.sha256(self.key.encode())
+        for name, tensor in sorted(trained_parameters(self._reader).items()):
+            digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def wish_of(self, text: str) -> Pieces:
+        """What is left of a request for the model to read, without refusals, titles as items; empty: nothing."""
+        text = " ".join(text.split())
+        pieces = split_at_mentions(text, self._finder.find(text))
+        wanted, refused = _without_refusals(pieces)
+        return wanted if refused else pieces
+
+    def readings(self, requests: Sequence[Pieces], progress: Progress = lambda *_: None) -> tuple[Floats, Floats]:
+        """What the public reader makes of requests: its readings `[requests, ...]` and weights `[requests, width]`.
+
+        Each is read by itself: in a batch, whoever else is in it would move last bits, which no clipping bounds.
+
+        Args:
+            progress: called with (different requests read, different requests in all).
+        """
+        places = {pieces: place for place, pieces in enumerate(dict.fromkeys(requests))}
+        readings = np.zeros((len(places), sum(self._reader.block_widths)), np.float32)
+        weights = np.zeros((len(places), self.space.width), np.float32)
+        for pieces, place in places.items():
+            readings[place], weights[place] = self._read(pieces)
+            progress(place + 1, len(places))
+        asked = [places[pieces] for pieces in requests]
+        return readings[asked], weights[asked]
+
+    def inputs(self, directions: int, words: int) -> RequestInputs:
+        """What a correction of this reader reads: the directions in which the commonest public words differ most."""
+        readings, _ = self.readings([(word,) for word in self._reader.common_words(words)])
+        widths = self._reader.block_widths
+        kept = min(directions, *readings.shape)
+        return RequestInputs.of(self.reader_hash, len(self.space.categories), readings, widths, kept)
 
     def understand(self, text: str) -> Understood:
         """What a request asks for. Equal texts cost one reading.
@@ -111,15 +166,10 @@ class QueryModel:
 
     def _weighed(self, pieces: Pieces) -> tuple[Floats, tuple[str, ...]]:
         """Weights of what is wanted, less the categories of what is ruled out; and these, in order."""
-        wanted, refused = list[str | int](), list[str]()
-        for piece in pieces:
-            rest, ruled_out = split_refusals(piece) if isinstance(piece, str) else (piece, ())
-            wanted += [rest] if rest != "" else []
-            refused += ruled_out
+        said, refused = _without_refusals(pieces)
         if not refused:
             return self._weights(pieces), ()
-        said = [piece for piece in wanted if isinstance(piece, int) or says_something(piece)]
-        weights = self._weights(tuple(said)).copy() if said else np.zeros(self.space.width, np.float32)
+        weights = self._weights(said).copy() if said else np.zeros(self.space.width, np.float32)
         n_categories, ruled_out_names = len(self.space.categories), list[str]()
         for words in refused:
             of_refused = self._weights((words,))[:n_categories]
@@ -140,10 +190,28 @@ class QueryModel:
         scores[list(understood.like)] = -np.inf
         return scores
 
-    def _read(self, pieces: tuple[str | int, ...]) -> Floats:
+    def _weights(self, pieces: Pieces) -> Floats:
+        reading, weights = self._reading(pieces)
+        if self._correction is None:
+            return weights
+        corrected: Floats = self._correction.corrected(reading[None], weights[None])[0]
+        return corrected
+
+    def _read(self, pieces: Pieces) -> tuple[Floats, Floats]:
         with self._lock, torch.no_grad():
-            weights: Floats = self._reader([pieces])[0].numpy()
-        return weights
+            reading = self._reader.read([pieces])
+            weights: Floats = self._reader.weigh(reading)[0].numpy()
+        return reading[0].numpy(), weights
+
+
+def _without_refusals(pieces: Pieces) -> tuple[Pieces, list[str]]:
+    """What is wanted, as far as it says something, and the words of what is ruled out."""
+    wanted, refused = list[str | int](), list[str]()
+    for piece in pieces:
+        rest, ruled_out = split_refusals(piece) if isinstance(piece, str) else (piece, ())
+        wanted += [rest] if rest != "" else []
+        refused += ruled_out
+    return tuple(piece for piece in wanted if isinstance(piece, int) or says_something(piece)), refused
 
 
 def understood_years(space: AttributeSpace, weights: Floats) -> tuple[int | None, int | None]:

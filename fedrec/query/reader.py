@@ -19,6 +19,8 @@ Pieces = tuple[str | int, ...]
 # A title in the sentence that the sentence encoder reads: its words would drown the others.
 _SOMETHING = "it"
 _MAX_TOKENS = 64
+# Shorter ones are mostly pieces of words.
+_LEAST_LETTERS, _FEWEST_WORDS = 4, 1000
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,26 @@ class QueryReader(nn.Module):
         if self.training and self.shape.noise:
             inputs = inputs + self.shape.noise * torch.randn_like(inputs)
         return self.line(inputs) + self.out(self.deep(inputs))  # type: ignore[no-any-return]
+
+    @property
+    def block_widths(self) -> tuple[int, ...]:
+        """How many numbers of a reading each encoder gave: the LLM's end and mean, the sentence encoder's."""
+        (sentences,) = self._sentences
+        hidden = int(self.lm.config.hidden_size)
+        return (hidden, hidden, *((_width(sentences),) if sentences is not None else ()))
+
+    def common_words(self, most: int) -> list[str]:
+        """Words of the tokenizer, the commonest first; of the catalogue's texts where it has hardly any. Public.
+
+        A tokenizer is made from common pieces first, so that a small number is a common one. Where it marks the pieces
+        that begin a word, the others are no words.
+        """
+        pieces = [self._tokenizer.decode([code]) for code in range(len(self._tokenizer))]
+        begun = [piece.strip() for piece in pieces if piece.startswith(" ")] or pieces
+        words = [word for word in begun if len(word) >= _LEAST_LETTERS and word.isalpha() and word.islower()]
+        if len(words) < _FEWEST_WORDS:
+            words += [word for text in self._texts for word in text.split()]
+        return list(dict.fromkeys(words))[:most]
 
     def _read_llm(self, requests: Sequence[Pieces]) -> Tensor:
         with torch.no_grad():

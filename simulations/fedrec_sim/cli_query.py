@@ -7,7 +7,9 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, console, emit_json, errors
+from fedrec.errors import ConfigError
+from fedrec.files import replace_file
+from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, command_line, console, emit_json, errors
 from fedrec_sim.cli_runs import RunName
 
 query = typer.Typer(no_args_is_help=True, help="Requests in words: teach their reader, and see what it understands.")
@@ -48,20 +50,130 @@ def explain(
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a request is taken to ask for. Example: `fedrec query explain "a quiet 90s thriller, no horror"`"""
-    from fedrec_sim.queries.reading import query_model_of, told
+    """Say what a request is taken to ask for. Example: `fedrec query explain "a quiet 90s thriller, no horror"`
+
+    What the run's partners taught with `fedrec query learn` counts, if they did.
+    """
+    from fedrec_sim.queries.reading import corrected, query_model_of, told
     from fedrec_sim.run import read_run
     from fedrec_sim.world import load_world, on_any_device
 
     world = load_world(on_any_device(read_run(folder / run).config), _say)
     with Progress(console=errors, transient=True) as progress:
-        model = query_model_of(world, progress)
+        model = corrected(query_model_of(world, progress), folder / run)
     found = told(model.understand(text), world.catalog)
     if as_json:
         emit_json(found)
         return
     for name, value in found.items():
         console.print(f"{name}: {value}", highlight=False, markup=False)
+
+
+@query.command("learn")
+def learn(
+    requests: Annotated[Path, typer.Option(help="Columns user, request, item, timestamp: .csv, .jsonl, .parquet.")],
+    run: RunName = "demo",
+    epsilon: Annotated[
+        float | None, typer.Option(help="User-level, at the run's delta; without it, no privacy.")
+    ] = None,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Let the run's partners correct the reader with real requests, and the items that were taken after them.
+
+    Users are dealt to as many partners as the run has; each is clipped and noised, under masks, and each partner pays
+    from a ledger. The correction is kept in RUN/requests with its privacy statement; `fedrec recommend --query`,
+    `fedrec query explain` and `fedrec serve` of the run use it. Delete that folder and the public reader is back.
+
+    Example: `fedrec query learn --run demo --requests requests.jsonl --epsilon 8`
+    """
+    from fedrec.query.request_rows import read_requests
+    from fedrec_sim.queries.learn_run import learn_run
+    from fedrec_sim.queries.reading import query_model_of
+    from fedrec_sim.run import hold_run, read_run
+    from fedrec_sim.world import load_world, on_any_device
+
+    if epsilon is not None and not epsilon > 0:
+        raise ConfigError("epsilon must be > 0", "for example --epsilon 8; without it there is no privacy")
+    with hold_run(folder, run, resume=True) as place:
+        held = read_run(place)
+        world = load_world(on_any_device(held.config), _say)
+        rows = read_requests(requests, world.catalog)
+        with Progress(console=errors, transient=True) as progress:
+            model = query_model_of(world, progress)
+            task = progress.add_task("reading requests", total=None)
+            found = learn_run(
+                held,
+                world,
+                model,
+                rows,
+                epsilon,
+                command_line(),
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    if as_json:
+        emit_json(found)
+        return
+    promised = "no privacy" if epsilon is None else f"epsilon {found['privacy']['epsilon']:.2f}"
+    told = f"{found['requests']} requests of {found['users']} users at {found['partners']} partners"
+    console.print(f"learnt from {told}, {promised}: {place / 'requests'}", highlight=False, markup=False)
+
+
+@query.command("make")
+def make(
+    out: Annotated[Path, typer.Option(help="A .jsonl file, as `fedrec query learn` reads it.")],
+    run: RunName = "demo",
+    folder: RunsFolder = DEFAULT_RUNS,
+) -> None:
+    """Write made requests of a run's users, to try `fedrec query learn` with: nobody typed them.
+
+    Each is about an item that the user really took, in words that the public reader was never taught; seven users in
+    ten have some. Example: `fedrec query make --run demo --out requests.jsonl`
+    """
+    from fedrec_sim.queries.user_requests import as_lines
+    from fedrec_sim.run import read_run
+    from fedrec_sim.world import load_world, on_any_device
+
+    held = read_run(folder / run)
+    world = load_world(on_any_device(held.config), _say)
+    lines = as_lines(world.catalog, world.corpus(held.config.seeds[0]).splits, held.config.seeds[0])
+    replace_file(out, "".join(f"{line}\n" for line in lines).encode())
+    console.print(f"{len(lines)} made requests in {out}", highlight=False, markup=False)
+
+
+def requests_learned(
+    run: RunName = "demo",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """What requests of partners' users add to the public reader, without privacy and at epsilon 8; three seeds.
+
+    The requests are made, in words that the reader was never taught. Minutes.
+    Example: `fedrec bench requests-learned --json`
+    """
+    import json
+
+    from fedrec_sim.queries.bench_learned import bench_learned
+    from fedrec_sim.queries.reading import query_model_of
+    from fedrec_sim.run import read_run
+    from fedrec_sim.world import load_world, on_any_device
+
+    world = load_world(on_any_device(read_run(folder / run).config), _say)
+    with Progress(console=errors, transient=True) as progress:
+        model = query_model_of(world, progress)
+    found = {**bench_learned(world, folder / run, model, _say), "command": command_line()}
+    if out is not None:
+        replace_file(out, (json.dumps(found, indent=2) + "\n").encode())
+    if as_json:
+        emit_json(found)
+        return
+    table = Table("reader", "precision@10", "NDCG@10, request", "with history", "published, seen words", "new words")
+    for name, row in found["rows"].items():
+        figures = [row[key] for key in ("precision_at_10", "request_ndcg_at_10", "personal_ndcg_at_10")]
+        figures += [row["published"][key] for key in ("seen", "new")] if "published" in row else []
+        table.add_row(name, *(f"{figure['mean']:.3f} ± {figure['std']:.3f}" for figure in figures))
+    console.print(table)
 
 
 def requests(
@@ -76,7 +188,6 @@ def requests(
     """
     import json
 
-    from fedrec.files import replace_file
     from fedrec_sim.queries.bench import bench_requests
     from fedrec_sim.queries.reading import query_model_of
 

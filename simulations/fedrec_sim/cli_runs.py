@@ -180,7 +180,7 @@ def recommend(
     world = load_world(on_any_device(held.config))
     adapter = load_adapter(held, world)
     seen = user_history(world, held, user) if user is not None else titles_history(world, history or [])
-    asked = Asking.of(world, words) if words else None
+    asked = Asking.of(world, held.folder, words) if words else None
     items = recommend_items(adapter, world, np.asarray(seen, np.int32), k, asked.scores if asked else None)
     if as_json:
         version = {"version": adapter.card.version, "hash": adapter.card.adapter_hash}

@@ -21,7 +21,7 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
-from fedrec_sim.queries.reading import query_source
+from fedrec_sim.queries.reading import corrected, query_source
 from fedrec_sim.run import Run, read_json, read_run
 from fedrec_sim.serving import load_adapter, row_handed_on
 from fedrec_sim.world import World, load_world, on_any_device
@@ -110,6 +110,7 @@ def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
         settings.model.new_item_boost,
     )
     queries, sentences = load_query_model(query_source(world), cache_dir()), sentences_of(world.config.model)
+    queries = queries and corrected(queries, run.folder)
     later, features = world.shared.later_items(world.catalog), world.features.hash
     return Served(world.catalog, live, later, features, queries, sentences)
 

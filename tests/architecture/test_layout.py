@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.privacy": BASE,
     "fedrec.model": BASE | {"fedrec.data"},
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
-    "fedrec.query": BASE | {"fedrec.data", "fedrec.model"},
+    "fedrec.query": BASE | {"fedrec.data", "fedrec.model", "fedrec.tasks"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.evaluation": BASE | {"fedrec.data"},

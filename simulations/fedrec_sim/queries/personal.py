@@ -62,7 +62,7 @@ def personal_figures(
 
 
 def _asked(catalog: ItemCatalog, splits: Sequence[EvaluationSplit], which: Which, seed: int) -> list[_Asked]:
-    maker, rng = SentenceMaker(catalog), np.random.default_rng([seed, which == "test"])
+    maker, rng = SentenceMaker.published(catalog), np.random.default_rng([seed, which == "test"])
     asked = []
     for split in splits:
         targets = split.validation if which == "validation" else split.test

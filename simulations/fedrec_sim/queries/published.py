@@ -85,7 +85,7 @@ def published_queries(catalog: ItemCatalog) -> list[PublishedQuery]:
 
 def make_queries(catalog: ItemCatalog) -> Iterator[PublishedQuery]:
     """Make them anew, which gives the same: a test holds the file against this."""
-    maker, rng = SentenceMaker(catalog), np.random.default_rng(SEED)
+    maker, rng = SentenceMaker.published(catalog), np.random.default_rng(SEED)
     seen, kinds = set[str](), [kind for kind, weight in _KINDS.items() for _ in range(weight)]
     while len(seen) < COUNT:
         kind = kinds[int(rng.integers(len(kinds)))]
@@ -97,14 +97,27 @@ def make_queries(catalog: ItemCatalog) -> Iterator[PublishedQuery]:
 
 
 class SentenceMaker:
-    """Fills the test's sentences about a catalogue."""
+    """Fills sentences about a catalogue.
 
-    def __init__(self, catalog: ItemCatalog) -> None:
-        phrases = tomllib.loads((files("fedrec_sim.queries") / "test_phrases.toml").read_text(encoding="utf-8"))
+    Args:
+        sentences: by kind.
+        words: for every category, by who speaks: some are "new" to the reader, those that it was taught are "seen".
+    """
+
+    def __init__(
+        self,
+        catalog: ItemCatalog,
+        sentences: Mapping[str, Sequence[str]],
+        words: Mapping[str, Mapping[str, CategoryWords]],
+    ) -> None:
         self._catalog, self._facts = catalog, CatalogFacts.of(catalog)
-        self._sentences: Mapping[str, Sequence[str]] = phrases["sentences"]
-        self._words = {"new": {name: CategoryWords(**words) for name, words in phrases["words"].items()}}
-        self._words["seen"] = dict(training_vocabulary().categories)
+        self._sentences, self._words = sentences, words
+
+    @classmethod
+    def published(cls, catalog: ItemCatalog) -> "SentenceMaker":
+        """Of the published test."""
+        phrases = phrases_of("test_phrases.toml")
+        return cls(catalog, phrases["sentences"], both_words(phrases["words"]))
 
     def make(self, kind: str, words: str, rng: np.random.Generator) -> PublishedQuery | None:
         """None if the drawn rule has too few answers, or too many."""
@@ -121,11 +134,23 @@ class SentenceMaker:
 
     def about(self, item: int, kinds: Sequence[str], rng: np.random.Generator) -> str | None:
         """A sentence of one of these kinds that the item answers; None if nothing can be said of it."""
+        said = self.asked(item, kinds, rng)
+        return said and said[0]
+
+    def asked(
+        self, item: int, kinds: Sequence[str], rng: np.random.Generator, new_words: float = 0.5
+    ) -> tuple[str, QueryRule] | None:
+        """The same with the rule that it says.
+
+        Args:
+            new_words: share of sentences with words that are new to the reader.
+        """
         for kind in rng.permutation(np.array(kinds)):
             rule = self._draw(str(kind), item, rng)
             if rule is not None:
                 sentence = self._sentences[kind][int(rng.integers(len(self._sentences[kind])))]
-                return " ".join(self._filled(sentence, rule, "new" if rng.random() < 0.5 else "seen", rng).split())
+                words = "new" if rng.random() < new_words else "seen"
+                return " ".join(self._filled(sentence, rule, words, rng).split()), rule
         return None
 
     def _draw(self, kind: str, seed: int, rng: np.random.Generator) -> QueryRule | None:
@@ -181,6 +206,17 @@ class SentenceMaker:
             decade = _DECADES[first % 100]
         slots |= {"year": str(first if first is not None else last), "first": str(first), "last": str(last)}
         return sentence.format(**slots, decade=decade)
+
+
+def phrases_of(name: str) -> dict[str, Any]:
+    """Sentences and words that ship with the simulations."""
+    return tomllib.loads((files("fedrec_sim.queries") / name).read_text(encoding="utf-8"))
+
+
+def both_words(new: Mapping[str, Any]) -> dict[str, dict[str, CategoryWords]]:
+    """New words as a file has them, beside those that the reader was taught."""
+    made = {name: CategoryWords(**words) for name, words in new.items()}
+    return {"new": made, "seen": dict(training_vocabulary().categories)}
 
 
 def _forms(said: CategoryWords, suffix: str, prefix: str, words: str, rng: np.random.Generator) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The reader of requests of a run's world: from the cache, or taught now."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sources import cache_dir
 from fedrec.errors import ConfigError
 from fedrec.model.shared import encoder_folder
+from fedrec.query.correction import load_correction
 from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import (
     QueryModel,
@@ -43,6 +45,16 @@ def query_model_of(world: World, progress: Progress, *, again: bool = False) -> 
     return model
 
 
+def correction_folder(run: Path) -> Path:
+    """Where a run keeps what its partners' requests taught; the cache is for what is public, and for every run."""
+    return run / "requests" / "correction"
+
+
+def corrected(model: QueryModel, run: Path) -> QueryModel:
+    """The reader as a run's partners corrected it; as it is where they learnt nothing. Raises ModelError."""
+    return model.corrected_by(load_correction(correction_folder(run)))
+
+
 @dataclass(frozen=True)
 class Asking:
     """A request in words over a world's catalogue.
@@ -56,11 +68,12 @@ class Asking:
     told: dict[str, Any]
 
     @classmethod
-    def of(cls, world: World, words: str) -> "Asking":
-        """Raises ConfigError: nobody taught a reader of requests for this catalogue."""
+    def of(cls, world: World, run: Path, words: str) -> "Asking":
+        """Of a run's folder. Raises ConfigError: nobody taught a reader of requests for this catalogue."""
         model = load_query_model(query_source(world), cache_dir())
         if model is None:
             raise ConfigError("no reader of requests in words was taught", "teach one with `fedrec query train`")
+        model = corrected(model, run)
         understood = model.understand(words)
         scores = model.scores(understood, model.space.of_catalog(world.catalog))
         return cls(scores, told(understood, world.catalog))

@@ -1,0 +1,174 @@
+"""What partners' real requests add to the public reader: a small head that corrects the weights of categories.
+
+The reader stays as the public taught it. The head reads its weights, and what the encoders made of the words, reduced
+to the directions in which public words differ most; it starts at the reader's own weights.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedrec.errors import ModelError
+from fedrec.files import storage_errors, sync_folder
+from fedrec.model.adapter import AdapterState
+from fedrec.model.features import principal_components
+from fedrec.query.attributes import Floats
+from fedrec.tasks.head import PART, HeadShape
+
+FORMAT = 1
+# Changes when inputs are made otherwise, so that no head is read with other inputs than it was trained on.
+_RECIPE = "request-words/1"
+# The reader's own weights come in small, so that training hardly moves what the head makes of them.
+_OWN_SCALE = 0.01
+_REMEDY = "learn it anew with `fedrec query learn`"
+
+
+@dataclass(frozen=True, eq=False)
+class RequestInputs:
+    """What the head reads of a request. Public.
+
+    Attributes:
+        reader_hash: of the reader that reads it, see `QueryModel.reader_hash`.
+        n_categories: of its attribute space.
+        centre: float32 `[reading]`; basis: float32 `[reading, directions]`.
+    """
+
+    reader_hash: str
+    n_categories: int
+    centre: Floats = field(repr=False)
+    basis: Floats = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, reader_hash: str, n_categories: int, readings: Floats, widths: tuple[int, ...], directions: int
+    ) -> "RequestInputs":
+        """From public words.
+
+        Args:
+            readings: float32 `[words, reading]`, what the reader makes of each.
+            widths: of the encoders' blocks in a reading; each has the same say.
+            directions: how many are kept.
+        """
+        blocks = np.split(readings.astype(np.float64), np.cumsum(widths)[:-1], axis=1)
+        _, made = principal_components(blocks, directions)
+        return cls(reader_hash, n_categories, made["centre"], made["basis"])
+
+    @property
+    def width(self) -> int:
+        """Numbers of an input."""
+        return self.n_categories + int(self.basis.shape[1])
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of reader, recipe and directions."""
+        digest = hashlib.sha256(f"{_RECIPE}|{self.reader_hash}|{self.n_categories}".encode())
+        digest.update(self.centre.tobytes() + np.ascontiguousarray(self.basis).tobytes())
+        return digest.hexdigest()
+
+    def of_requests(self, readings: Floats, weights: Floats) -> Floats:
+        """float32 `[requests, width]`, of what `QueryModel.readings` says of them; private as the requests are."""
+        words = (readings - self.centre) @ self.basis
+        return np.concatenate([_OWN_SCALE * weights[:, : self.n_categories], words], 1).astype(np.float32)
+
+    def untrained(self) -> tuple[HeadShape, AdapterState]:
+        """The head before training: it says what the reader says."""
+        weight = np.eye(self.n_categories, self.width, dtype=np.float32) / np.float32(_OWN_SCALE)
+        bias = np.zeros(self.n_categories, np.float32)
+        first = AdapterState({f"{PART}.outer.weight": weight, f"{PART}.outer.bias": bias})
+        return HeadShape(self.width, self.n_categories), first
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """A trained head over the public reader.
+
+    Attributes:
+        weight: float32 `[categories, inputs.width]`. The head's bias is left out: it is what all requests have in
+            common, and says nothing of the words of one.
+    """
+
+    inputs: RequestInputs
+    weight: Floats = field(repr=False)
+
+    @classmethod
+    def of(cls, inputs: RequestInputs, state: AdapterState) -> "Correction":
+        """Of a trained head. Raises ModelError: it is another one's."""
+        weight = state.tensors.get(f"{PART}.outer.weight")
+        if weight is None or weight.shape != (inputs.n_categories, inputs.width) or not np.isfinite(weight).all():
+            raise ModelError("the correction is another reader's, or not finite", _REMEDY)
+        return cls(inputs, np.asarray(weight, np.float32))
+
+    @property
+    def reader_hash(self) -> str:
+        """Of the reader that it was learnt for."""
+        return self.inputs.reader_hash
+
+    def corrected(self, readings: Floats, weights: Floats) -> Floats:
+        """Weights `[requests, width]` with those of categories as partners' requests have them.
+
+        Args:
+            readings, weights: what the public reader makes of requests, see `QueryModel.readings`.
+        """
+        found = weights.copy()
+        found[:, : self.inputs.n_categories] = self.inputs.of_requests(readings, weights) @ self.weight.T
+        return found
+
+
+def save_correction(correction: Correction, folder: Path, statement: dict[str, Any], page: str) -> None:
+    """Keep a correction with its privacy statement, whole or not at all; one that is there is replaced.
+
+    Args:
+        statement: for programs; page: the same for people.
+    """
+    fresh = folder.with_name(f".{folder.name}.new")
+    with storage_errors(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True, mode=0o700)
+        inputs = correction.inputs
+        tensors = {"centre": inputs.centre, "basis": inputs.basis, "weight": correction.weight}
+        save_file({name: np.ascontiguousarray(of) for name, of in tensors.items()}, fresh / "correction.safetensors")
+        facts = {"format": FORMAT, "reader_hash": inputs.reader_hash, "categories": inputs.n_categories}
+        facts |= {"inputs_hash": inputs.hash, "weight_hash": _hash(correction.weight)}
+        (fresh / "correction.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (fresh / "privacy.json").write_text(json.dumps(statement, indent=2) + "\n", encoding="utf-8")
+        (fresh / "PRIVACY.md").write_text(page, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+        sync_folder(folder.parent)
+
+
+def load_correction(folder: Path) -> Correction | None:
+    """The correction that is kept there; None if there is none.
+
+    Raises: ModelError: another format, damaged, or altered.
+    """
+    if not folder.exists():
+        return None
+    try:
+        facts: dict[str, Any] = json.loads((folder / "correction.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "correction.safetensors")
+    except (OSError, ValueError, SafetensorError):
+        raise ModelError(f"{folder}: the correction cannot be read", _REMEDY) from None
+    if facts.get("format") != FORMAT:
+        raise ModelError(f"{folder}: a correction of another format", _REMEDY)
+    try:
+        inputs = RequestInputs(facts["reader_hash"], facts["categories"], tensors["centre"], tensors["basis"])
+        found = Correction.of(inputs, AdapterState({f"{PART}.outer.weight": tensors["weight"]}))
+        is_whole = (facts["inputs_hash"], facts["weight_hash"]) == (inputs.hash, _hash(found.weight))
+    except (KeyError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise ModelError(f"{folder}: the correction was altered", _REMEDY)
+    return found
+
+
+def _hash(weight: Floats) -> str:
+    return hashlib.sha256(np.ascontiguousarray(weight, np.float32).tobytes()).hexdigest()

@@ -1,0 +1,177 @@
+"""`fedrec bench requests-learned`: what requests of partners' users add to the public reader, without and with privacy.
+
+All requests are made. The users' words are none that the public reader was taught, nor those of the published test.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec.data.datasets import Say
+from fedrec.errors import ModelError
+from fedrec.evaluation.metrics import ndcg, target_ranks
+from fedrec.model.shared import encoder_folder
+from fedrec.query.correction import RequestInputs
+from fedrec.query.query_model import QUERY_WEIGHT, QueryModel
+from fedrec.query.request_rows import RequestRows
+from fedrec.query.rule import CatalogFacts
+from fedrec.tasks.examples import TaskExamples
+from fedrec_sim.queries.learn_run import dealt, public_taking
+from fedrec_sim.queries.learning import DIRECTIONS, WORDS, PublicTaking, learn, rounds_of, terms_of
+from fedrec_sim.queries.published import PublishedQuery, published_queries
+from fedrec_sim.queries.searches import bm25_scores, encoder_scores, reader_scores
+from fedrec_sim.queries.user_requests import Group, UserRequest, user_requests
+from fedrec_sim.run import Json, commit_of_checkout, read_run
+from fedrec_sim.serving import LoadedAdapter, load_adapter
+from fedrec_sim.tasks.rounds import TaskPromise
+from fedrec_sim.world import World
+
+SEEDS = (1, 2, 3)
+EPSILONS: dict[str, float | None] = {"plain": None, "epsilon 8": 8.0}
+_K = 10
+Scores = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    world: World = field(repr=False)
+    model: QueryModel
+    adapter: LoadedAdapter = field(repr=False)
+    inputs: RequestInputs
+    public: PublicTaking
+    facts: CatalogFacts
+    published: Sequence[PublishedQuery]
+
+    def requests(self, group: Group, seed: int) -> list[UserRequest]:
+        return user_requests(self.world.catalog, self.world.corpus(seed).splits, group, seed)
+
+    def learnt(self, examples: TaskExamples, seed: int, epsilon: float | None) -> tuple[QueryModel, Json]:
+        shares = dealt(examples, self.world.config.partners, seed)
+        terms = terms_of(self.inputs, self.model, self.world.catalog, self.public)
+        promise = None if epsilon is None else TaskPromise(epsilon)
+        found = learn(self.inputs, terms, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
+        return self.model.corrected_by(found.correction), found.statement
+
+    def asked(self, requests: Sequence[UserRequest], wish: Scores) -> Json:
+        """Figures of users' requests from their scores `[requests, items]`."""
+        base = self.adapter.recommender.score([request.history for request in requests]).astype(np.float64)
+        of_users = [request.place for request in requests]
+        right = [self.facts.satisfied(request.rule) for request in requests]
+        return {
+            "precision_at_10": _of_users(_precisions(wish, right), of_users),
+            "request_ndcg_at_10": _of_users(_gains(wish, requests), of_users),
+            "personal_ndcg_at_10": _of_users(_gains(base + QUERY_WEIGHT * wish, requests), of_users),
+        }
+
+    def on_published(self, wish: Scores) -> Json:
+        found = _precisions(wish, [self.facts.satisfied(query.rule) for query in self.published])
+        words = np.array([query.words for query in self.published])
+        return {"all": float(found.mean()), **{name: float(found[words == name].mean()) for name in ("seen", "new")}}
+
+    def of_model(self, model: QueryModel, requests: Sequence[UserRequest]) -> Json:
+        catalog = self.world.catalog
+        wish = reader_scores(model, catalog, [request.text for request in requests])
+        published = reader_scores(model, catalog, [query.text for query in self.published])
+        return {**self.asked(requests, wish), "published": self.on_published(published)}
+
+
+def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
+    """All figures, means and standard deviations over seeds; each seed draws users, requests, partners and noise anew.
+
+    Raises: RunError: the run has no adapter.
+    """
+    held = read_run(run)
+    encoder = encoder_folder(held.config.model)
+    if encoder is None:
+        raise ModelError("the run has no sentence encoder to compare with", "set model.sentence_encoder")
+    bench = _Bench(
+        world,
+        model,
+        load_adapter(held, world),
+        model.inputs(DIRECTIONS, WORDS),
+        public_taking(world, say),
+        CatalogFacts.of(world.catalog),
+        published_queries(world.catalog),
+    )
+    found: dict[str, list[Json]] = {}
+    counts, statement = Json(), Json()
+    for seed in SEEDS:
+        say(f"seed {seed}: reading requests")
+        taught, test = bench.requests("learn", seed), bench.requests("test", seed)
+        examples = rows_of(taught).examples(model, bench.inputs)
+        texts = [request.text for request in test]
+        found.setdefault("public", []).append(bench.of_model(model, test))
+        for name, scores in (
+            ("encoder", encoder_scores(world.catalog, encoder, texts)),
+            ("bm25", bm25_scores(world.catalog, texts)),
+        ):
+            found.setdefault(name, []).append(bench.asked(test, scores))
+        for name, epsilon in EPSILONS.items():
+            say(f"seed {seed}: learning, {name}")
+            learnt, statement = bench.learnt(examples, seed, epsilon)
+            found.setdefault(name, []).append(bench.of_model(learnt, test))
+        counts = {"users": examples.n_users, "requests": examples.n_rows, "asked": len(test)}
+    return {
+        "protocol": "made requests; B: the test item, of users whose requests taught nobody, in other sentences",
+        "seeds": list(SEEDS),
+        "partners": world.config.partners,
+        "of_the_last_seed": counts,
+        "rows": {name: over_seeds(of) for name, of in found.items()},
+        "privacy": {key: statement[key] for key in ("mode", "epsilon", "delta", "other_partner_epsilon")},
+        "settings": {name: repr(rounds_of(epsilon)) for name, epsilon in EPSILONS.items()},
+        "directions": DIRECTIONS,
+        "reader": model.key[:16],
+        "run": run.name,
+        "commit": commit_of_checkout(),
+    }
+
+
+def rows_of(requests: Sequence[UserRequest]) -> RequestRows:
+    """As a partner's file would have them."""
+    items = np.array([request.item for request in requests], np.int32)
+    return RequestRows(tuple(str(r.place) for r in requests), tuple(r.text for r in requests), items)
+
+
+def over_seeds(each: Sequence[Json]) -> Json:
+    """Mean, standard deviation and every seed's value of each figure."""
+    found = Json()
+    for name, value in each[0].items():
+        if isinstance(value, dict):
+            found[name] = over_seeds([one[name] for one in each])
+            continue
+        values = [round(one[name], 4) for one in each]
+        found[name] = {"mean": round(statistics.fmean(values), 4), "std": round(statistics.stdev(values), 4)}
+        found[name]["seeds"] = values
+    return found
+
+
+def _precisions(scores: Scores, right: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+    """Share of the ten best that satisfy the rule; of fewer answers, of as many as there are. Ties at random."""
+    ties = np.random.default_rng(1).permutation(scores.shape[1])
+    found = [
+        answers[np.lexsort((ties, -row))[:_K]].sum() / min(_K, answers.sum())
+        for row, answers in zip(scores, right, strict=True)
+    ]
+    return np.array(found)
+
+
+def _gains(scores: Scores, requests: Sequence[UserRequest]) -> NDArray[np.float64]:
+    """NDCG@10 of each request's item among all that its user had not."""
+    ties = np.random.default_rng(1).permutation(scores.shape[1]).astype(np.float64)
+    found = []
+    for row, request in zip(scores, requests, strict=True):
+        open_row = np.array(row, np.float64)
+        open_row[request.history] = -np.inf
+        open_row[request.item] = max(open_row[request.item], -1e9)
+        found.append(float(ndcg(target_ranks(open_row, np.array([request.item]), ties)[None], _K)[0]))
+    return np.array(found)
+
+
+def _of_users(values: NDArray[np.float64], users: Sequence[int]) -> float:
+    """The mean over users of their own means."""
+    _, places = np.unique(users, return_inverse=True)
+    return float((np.bincount(places, values) / np.bincount(places)).mean())

@@ -1,0 +1,93 @@
+"""`fedrec query learn`: the partners of a run correct the reader of requests with requests of their own users."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fedrec.data.datasets import Say, load_data
+from fedrec.data.interactions import InteractionTable
+from fedrec.data.matching import same_items
+from fedrec.data.partition import deal_users
+from fedrec.errors import DataError
+from fedrec.privacy.statement_page import statement_page
+from fedrec.query.correction import save_correction
+from fedrec.query.query_model import QueryModel
+from fedrec.query.request_rows import RequestRows
+from fedrec.tasks.examples import TaskExamples
+from fedrec_sim.queries.learning import DIRECTIONS, WORDS, PublicTaking, learn, terms_of
+from fedrec_sim.queries.reading import correction_folder
+from fedrec_sim.run import Json, Run, commit_of_checkout, set_aside, write_json
+from fedrec_sim.tasks.rounds import TaskPromise
+from fedrec_sim.world import World
+
+Progress = Callable[[int, int], None]
+
+
+def public_taking(world: World, say: Say) -> PublicTaking:
+    """What the published data of a run's model say of how much each item is taken; nothing where it reads none."""
+    name, n_items = world.config.model.public_data, len(world.catalog)
+    if name == "none":
+        return PublicTaking(np.zeros(n_items, np.float32), None)
+    catalog, table = load_data(name, say)
+    if not isinstance(table, InteractionTable):
+        raise DataError(f"{name}: published data that are stored by user are not read here", "set model.public_data")
+    code = same_items(world.catalog, catalog)[table.item_codes]
+    counts = np.bincount(code[code >= 0], minlength=n_items)
+    return PublicTaking(np.log((counts + 1) / (counts + 1).sum()).astype(np.float32), name)
+
+
+def learn_run(
+    run: Run,
+    world: World,
+    model: QueryModel,
+    rows: RequestRows,
+    epsilon: float | None,
+    command: str,
+    progress: Progress,
+) -> Json:
+    """Deal the users to the run's partners, learn by rounds, keep the correction beside the run's adapter.
+
+    What an earlier call left is moved aside, never deleted.
+
+    Args:
+        epsilon: None for no privacy.
+        progress: of reading requests, called with (read, in all).
+    Returns: what stands in `learnt.json`.
+    Raises: DataError: no request says anything beside titles and refusals; as `federate_head`.
+    """
+    config, seed = run.config, run.config.seeds[0]
+    inputs = model.inputs(DIRECTIONS, WORDS)
+    examples = rows.examples(model, inputs, progress)
+    if not examples.n_users:
+        raise DataError("no request says anything beside titles and refusals", "name a file with other requests")
+    shares = dealt(examples, config.partners, seed)
+    promise = None
+    if epsilon is not None:
+        promise = TaskPromise(epsilon, config.private.delta, "secagg", config.private.noise_source)
+    place = correction_folder(run.folder).parent
+    if place.exists():
+        set_aside(place)
+    place.mkdir(mode=0o700)
+    terms = terms_of(inputs, model, world.catalog, public_taking(world, lambda _: None))
+    name = f"requests-{epsilon}-{seed}"
+    learnt = learn(inputs, terms, shares, run=name, seed=seed, promise=promise, folder=place)
+    told = {
+        "users": examples.n_users,
+        "requests": examples.n_rows,
+        "partners": len(shares),
+        "privacy": {key: learnt.statement[key] for key in ("mode", "epsilon", "delta")},
+        "reader": model.key[:16],
+        "command": command,
+        "commit": commit_of_checkout(),
+    }
+    write_json(place / "learnt.json", told)
+    # Last: until it is there, the run's requests are read as before.
+    page = statement_page(learnt.statement, f"{run.folder.name}, correction of the reader of requests")
+    page += f"\n\nWhat was read: {learnt.statement['reads']}.\n"
+    save_correction(learnt.correction, correction_folder(run.folder), learnt.statement, page)
+    return told
+
+
+def dealt(examples: TaskExamples, partners: int, seed: int) -> list[TaskExamples]:
+    """Users dealt to partners, as evenly as it goes."""
+    return [examples.of_users(places) for places in deal_users(examples.n_users, partners, seed)]
