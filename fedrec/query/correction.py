@@ -78,6 +78,22 @@ class RequestInputs:
         words = (readings - self.centre) @ self.basis
         return np.concatenate([_OWN_SCALE * weights[:, : self.n_categories], words], 1).astype(np.float32)
 
+    def held_back_by(self, readings: Floats, weights: Floats, strength: float) -> Floats:
+        """What a correction's part about words is multiplied with, so that it hardly moves what the reader knows.
+
+        Where public requests differ, the public reader was taught what their words mean: there the noise of a private
+        training would only do harm. This is ridge regression towards no correction on public requests.
+
+        Args:
+            readings, weights: of public requests, see `QueryModel.readings`.
+            strength: 0 or more; 0 holds nothing back.
+        Returns: float32 `[directions, directions]`.
+        """
+        words = self.of_requests(readings, weights)[:, self.n_categories :].astype(np.float64)
+        second = words.T @ words / max(len(words), 1)
+        held: Floats = np.linalg.inv(np.eye(len(second)) + strength * second).astype(np.float32)
+        return held
+
     def untrained(self) -> tuple[HeadShape, AdapterState]:
         """The head before training: it says what the reader says."""
         weight = np.eye(self.n_categories, self.width, dtype=np.float32) / np.float32(_OWN_SCALE)
@@ -99,12 +115,18 @@ class Correction:
     weight: Floats = field(repr=False)
 
     @classmethod
-    def of(cls, inputs: RequestInputs, state: AdapterState) -> "Correction":
-        """Of a trained head. Raises ModelError: it is another one's."""
+    def of(cls, inputs: RequestInputs, state: AdapterState, held_back: Floats | None = None) -> "Correction":
+        """Of a trained head. Raises ModelError: it is another one's.
+
+        Args:
+            held_back: of `RequestInputs.held_back_by`; None: the head as it was trained.
+        Privacy: reads what was released and public requests alone.
+        """
         weight = state.tensors.get(f"{PART}.outer.weight")
         if weight is None or weight.shape != (inputs.n_categories, inputs.width) or not np.isfinite(weight).all():
             raise ModelError("the correction is another reader's, or not finite", _REMEDY)
-        return cls(inputs, np.asarray(weight, np.float32))
+        own, words = np.split(np.asarray(weight, np.float32), [inputs.n_categories], axis=1)
+        return cls(inputs, np.concatenate([own, words if held_back is None else words @ held_back], axis=1))
 
     @property
     def reader_hash(self) -> str:

@@ -24,7 +24,7 @@ from fedrec.query.taken import TakenItem
 from fedrec.tasks.examples import TaskExamples
 from fedrec.tasks.head import PART, TaskHead, head_state, write_head
 from fedrec.tasks.training import PrivateWork, private_step, refuse_private_head
-from fedrec_sim.queries.learning import PublicTaking, learn, terms_of
+from fedrec_sim.queries.learning import PublicGround, PublicTaking, learn, terms_of
 from fedrec_sim.queries.user_requests import as_lines, user_requests
 from fedrec_sim.tasks.rounds import TaskPromise
 
@@ -97,6 +97,21 @@ def test_an_untrained_correction_says_what_the_reader_says_and_a_trained_one_mov
     np.testing.assert_allclose(model.corrected_by(None).understand(text).weights, same.weights, atol=1e-4)
 
 
+def test_where_public_requests_differ_a_correction_is_held_back_and_elsewhere_it_stands(model: QueryModel) -> None:
+    inputs, rng = inputs_of(model), np.random.default_rng(3)
+    readings, weights = model.readings([("a funny film",), ("a war story",)])
+    held = inputs.held_back_by(readings, weights, 1e6)
+    known = inputs.of_requests(readings, weights)[:, inputs.n_categories :]
+    words = rng.standard_normal((inputs.n_categories, known.shape[1])).astype(np.float32)
+    _, first = inputs.untrained()
+    weight = np.concatenate([first.tensors[f"{PART}.outer.weight"][:, : inputs.n_categories], words], 1)
+    state = AdapterState({**first.tensors, f"{PART}.outer.weight": weight})
+    moves = [Correction.of(inputs, state, by).corrected(readings, weights) - weights for by in (None, held)]
+    assert np.abs(moves[1]).max() < 0.01 * np.abs(moves[0]).max()
+    new = np.linalg.svd(known)[2][-1]  # at right angles to both
+    np.testing.assert_allclose(held @ new, new, atol=1e-3)
+
+
 def test_users_words_are_learnt_at_epsilon_8_too(model: QueryModel, catalog: ItemCatalog) -> None:
     """Four directions, one a category, in which the reader sees nothing."""
     inputs, rng = inputs_of(model), np.random.default_rng(2)
@@ -108,8 +123,9 @@ def test_users_words_are_learnt_at_epsilon_8_too(model: QueryModel, catalog: Ite
     examples = TaskExamples.of(rows, taken, np.repeat(np.arange(400), 4))
     shares = [examples.of_users(range(start, start + 100)) for start in range(0, 400, 100)]
     terms = terms_of(inputs, model, catalog, PublicTaking(np.zeros(len(catalog), np.float32), None))
+    ground = PublicGround(inputs, terms, None)
     for promise in (None, TaskPromise(8.0)):
-        learnt = learn(inputs, terms, shares, run="words", seed=1, promise=promise)
+        learnt = learn(ground, shares, run="words", seed=1, promise=promise)
         said = learnt.correction.weight[:, inputs.n_categories :][:, :4]
         right = [model.space.categories[int(place)] for place in said.argmax(0)]
         assert right == names, promise
@@ -127,7 +143,9 @@ def test_a_kept_correction_is_the_same_and_an_altered_or_foreign_one_is_refused(
     save_correction(kept, place, {"epsilon": 8.0}, "# Privacy\n")
     save_correction(kept, place, {"epsilon": 8.0}, "# Privacy\n")  # again, in its place
     held = load_correction(place)
-    assert held is not None and held.inputs.hash == inputs.hash and np.array_equal(held.weight, kept.weight)
+    assert held is not None
+    assert held.inputs.hash == inputs.hash
+    assert np.array_equal(held.weight, kept.weight)
     assert json.loads((place / "privacy.json").read_text()) == {"epsilon": 8.0}
     facts = json.loads((place / "correction.json").read_text())
     for altered in ({"format": 2}, {"reader_hash": "another"}, {"weight_hash": "another"}, {"categories": 3}):
@@ -166,7 +184,8 @@ def test_all_wrong_lines_of_a_file_are_named_at_once_and_no_cell_is_shown(tmp_pa
         read_requests(path, catalog)
     for line, reason in enumerate(("'user'", "'request' is empty", "longer", "'item'", "'timestamp'"), start=2):
         assert any(reason in told and f"line {line}" in told for told in str(error.value).splitlines()), reason
-    assert "secret" not in str(error.value) and "soon" not in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "soon" not in str(error.value)
     path.write_text("\n".join(json.dumps({**right, "timestamp": time, "item": f"i{time}"}) for time in (9, 5)))
     rows = read_requests(path, catalog)
     assert rows.items.tolist() == [5, 9]
@@ -189,7 +208,8 @@ def test_made_users_have_words_of_their_own_and_no_two_groups_share_users_or_sen
     old = {w for of in known.categories.values() for w in (*of.names, *of.traits, *of.things)}
     old |= {w for of in said["test"]["words"].values() for kind in of.values() for w in kind}
     own = [w for of in said["user"]["words"].values() for kind in of.values() for w in kind]
-    assert not old & set(own) and len(own) > 200
+    assert not old & set(own)
+    assert len(own) > 200
     rng = np.random.default_rng(0)
     users = [
         UserSequence(f"u{number}", rng.permutation(40)[:15].astype(np.int32), np.arange(15.0)) for number in range(20)
@@ -197,7 +217,10 @@ def test_made_users_have_words_of_their_own_and_no_two_groups_share_users_or_sen
     splits = leave_one_out(users)
     made = {group: user_requests(catalog, splits, group, 1) for group in ("learn", "validation", "test")}
     places = [{request.place for request in of} for of in made.values()]
-    assert all(places) and not places[0] & places[1] and not (places[0] | places[1]) & places[2]
+    assert all(places)
+    assert not places[0] & places[1]
+    assert not (places[0] | places[1]) & places[2]
     assert all(request.item in splits[request.place].test for request in made["test"])
     line = json.loads(as_lines(catalog, splits, 1)[0])
-    assert line["made"] is True and line["user"].startswith("u")
+    assert line["made"] is True
+    assert line["user"].startswith("u")

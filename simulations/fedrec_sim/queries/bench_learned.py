@@ -15,13 +15,12 @@ from fedrec.data.datasets import Say
 from fedrec.errors import ModelError
 from fedrec.evaluation.metrics import ndcg, target_ranks
 from fedrec.model.shared import encoder_folder
-from fedrec.query.correction import RequestInputs
 from fedrec.query.query_model import QUERY_WEIGHT, QueryModel
 from fedrec.query.request_rows import RequestRows
 from fedrec.query.rule import CatalogFacts
 from fedrec.tasks.examples import TaskExamples
 from fedrec_sim.queries.learn_run import dealt, public_taking
-from fedrec_sim.queries.learning import DIRECTIONS, WORDS, PublicTaking, learn, rounds_of, terms_of
+from fedrec_sim.queries.learning import DIRECTIONS, PublicGround, learn, rounds_of
 from fedrec_sim.queries.published import PublishedQuery, published_queries
 from fedrec_sim.queries.searches import bm25_scores, encoder_scores, reader_scores
 from fedrec_sim.queries.user_requests import Group, UserRequest, user_requests
@@ -41,8 +40,7 @@ class _Bench:
     world: World = field(repr=False)
     model: QueryModel
     adapter: LoadedAdapter = field(repr=False)
-    inputs: RequestInputs
-    public: PublicTaking
+    ground: PublicGround
     facts: CatalogFacts
     published: Sequence[PublishedQuery]
 
@@ -51,9 +49,8 @@ class _Bench:
 
     def learnt(self, examples: TaskExamples, seed: int, epsilon: float | None) -> tuple[QueryModel, Json]:
         shares = dealt(examples, self.world.config.partners, seed)
-        terms = terms_of(self.inputs, self.model, self.world.catalog, self.public)
         promise = None if epsilon is None else TaskPromise(epsilon)
-        found = learn(self.inputs, terms, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
+        found = learn(self.ground, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
         return self.model.corrected_by(found.correction), found.statement
 
     def asked(self, requests: Sequence[UserRequest], wish: Scores) -> Json:
@@ -92,8 +89,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
         world,
         model,
         load_adapter(held, world),
-        model.inputs(DIRECTIONS, WORDS),
-        public_taking(world, say),
+        PublicGround.of(model, world.catalog, public_taking(world, say)),
         CatalogFacts.of(world.catalog),
         published_queries(world.catalog),
     )
@@ -102,7 +98,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
     for seed in SEEDS:
         say(f"seed {seed}: reading requests")
         taught, test = bench.requests("learn", seed), bench.requests("test", seed)
-        examples = rows_of(taught).examples(model, bench.inputs)
+        examples = rows_of(taught).examples(model, bench.ground.inputs)
         texts = [request.text for request in test]
         found.setdefault("public", []).append(bench.of_model(model, test))
         for name, scores in (

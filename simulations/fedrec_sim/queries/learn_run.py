@@ -14,7 +14,7 @@ from fedrec.query.correction import save_correction
 from fedrec.query.query_model import QueryModel
 from fedrec.query.request_rows import RequestRows
 from fedrec.tasks.examples import TaskExamples
-from fedrec_sim.queries.learning import DIRECTIONS, WORDS, PublicTaking, learn, terms_of
+from fedrec_sim.queries.learning import PublicGround, PublicTaking, learn
 from fedrec_sim.queries.reading import correction_folder
 from fedrec_sim.run import Json, Run, commit_of_checkout, set_aside, write_json
 from fedrec_sim.tasks.rounds import TaskPromise
@@ -56,8 +56,8 @@ def learn_run(
     Raises: DataError: no request says anything beside titles and refusals; as `federate_head`.
     """
     config, seed = run.config, run.config.seeds[0]
-    inputs = model.inputs(DIRECTIONS, WORDS)
-    examples = rows.examples(model, inputs, progress)
+    ground = PublicGround.of(model, world.catalog, public_taking(world, lambda _: None))
+    examples = rows.examples(model, ground.inputs, progress)
     if not examples.n_users:
         raise DataError("no request says anything beside titles and refusals", "name a file with other requests")
     shares = dealt(examples, config.partners, seed)
@@ -68,9 +68,8 @@ def learn_run(
     if place.exists():
         set_aside(place)
     place.mkdir(mode=0o700)
-    terms = terms_of(inputs, model, world.catalog, public_taking(world, lambda _: None))
     name = f"requests-{epsilon}-{seed}"
-    learnt = learn(inputs, terms, shares, run=name, seed=seed, promise=promise, folder=place)
+    learnt = learn(ground, shares, run=name, seed=seed, promise=promise, folder=place)
     told = {
         "users": examples.n_users,
         "requests": examples.n_rows,

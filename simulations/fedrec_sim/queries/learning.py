@@ -11,6 +11,7 @@ from fedrec.aggregation.server_optimizer import ServerOptimizer
 from fedrec.data.catalog import ItemCatalog
 from fedrec.query.attributes import Floats
 from fedrec.query.correction import Correction, RequestInputs
+from fedrec.query.made import QueryMaker, training_vocabulary
 from fedrec.query.query_model import QueryModel
 from fedrec.query.rule import CatalogFacts
 from fedrec.query.taken import TakenItem
@@ -23,6 +24,7 @@ from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 
 # Chosen on validation requests of seed 1, see docs/requests.md.
 DIRECTIONS, WORDS = 64, 4000
+_MADE, _HELD_BACK = 1000, 30.0
 _MOST_ROWS = 64
 _READS = "texts of requests as people typed them, and the items that they took after them"
 _COVERS = (
@@ -40,31 +42,6 @@ class Learnt:
     statement: Json = field(repr=False)
 
 
-def rounds_of(epsilon: float | None) -> TaskRounds:
-    """How a correction is learnt; chosen on validation requests of seed 1."""
-    if epsilon is None:
-        work = PlainWork(0.01, batch_users=16, most_rows=_MOST_ROWS)
-        return TaskRounds(8, ServerOptimizer("sgd", 1.0, 0.0), work, local_epochs=4)
-    work = PlainWork(batch_users=16, most_rows=_MOST_ROWS)
-    return TaskRounds(8, ServerOptimizer("sgd", 10.0, 0.0), work, l2_clip_norm=0.5)
-
-
-def terms_of(inputs: RequestInputs, model: QueryModel, catalog: ItemCatalog, public: "PublicTaking") -> TaskTerms:
-    """What partners agree on: the head starts as the public reader."""
-    facts = CatalogFacts.named(model.space.categories, catalog.categories, catalog.years)
-    shape, first = inputs.untrained()
-    told = f"{inputs.hash}|{hashlib.sha256(public.log_prior.tobytes()).hexdigest()}"
-    return TaskTerms(
-        task=TakenItem(facts.has.astype(np.float32), public.log_prior),
-        shape=shape,
-        initial=first,
-        inputs="request-words",
-        inputs_hash=hashlib.sha256(told.encode()).hexdigest(),
-        catalog_hash=catalog.hash,
-        public_data=public.name,
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class PublicTaking:
     """What people take whatever they ask for, as published data say.
@@ -78,9 +55,55 @@ class PublicTaking:
     name: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class PublicGround:
+    """All that partners agree on before they read a request of anybody. Public.
+
+    Attributes:
+        held_back: see `RequestInputs.held_back_by`, of requests made from the catalogue; None: nothing is.
+    """
+
+    inputs: RequestInputs
+    terms: TaskTerms
+    held_back: Floats | None = field(repr=False)
+
+    @classmethod
+    def of(cls, model: QueryModel, catalog: ItemCatalog, taking: PublicTaking) -> "PublicGround":
+        """Of the public reader: the head starts as it."""
+        inputs, maker = model.inputs(DIRECTIONS, WORDS), QueryMaker(catalog, training_vocabulary())
+        made = [maker.make(np.random.default_rng([_MADE, number])).text(catalog) for number in range(_MADE)]
+        wishes = [pieces for pieces in map(model.wish_of, made) if pieces]
+        held_back = inputs.held_back_by(*model.readings(wishes), _HELD_BACK)
+        return cls(inputs, terms_of(inputs, model, catalog, taking), held_back)
+
+
+def rounds_of(epsilon: float | None) -> TaskRounds:
+    """How a correction is learnt; chosen on validation requests of seed 1."""
+    if epsilon is None:
+        work = PlainWork(0.02, batch_users=16, most_rows=_MOST_ROWS)
+        return TaskRounds(8, ServerOptimizer("sgd", 1.0, 0.0), work, local_epochs=2)
+    work = PlainWork(batch_users=16, most_rows=_MOST_ROWS)
+    return TaskRounds(16, ServerOptimizer("sgd", 100.0, 0.0), work, l2_clip_norm=0.3)
+
+
+def terms_of(inputs: RequestInputs, model: QueryModel, catalog: ItemCatalog, taking: PublicTaking) -> TaskTerms:
+    """What partners agree on: the head starts as the public reader."""
+    facts = CatalogFacts.named(model.space.categories, catalog.categories, catalog.years)
+    shape, first = inputs.untrained()
+    told = f"{inputs.hash}|{hashlib.sha256(taking.log_prior.tobytes()).hexdigest()}"
+    return TaskTerms(
+        task=TakenItem(facts.has.astype(np.float32), taking.log_prior),
+        shape=shape,
+        initial=first,
+        inputs="request-words",
+        inputs_hash=hashlib.sha256(told.encode()).hexdigest(),
+        catalog_hash=catalog.hash,
+        public_data=taking.name,
+    )
+
+
 def learn(
-    inputs: RequestInputs,
-    terms: TaskTerms,
+    ground: PublicGround,
     shares: Sequence[TaskExamples],
     *,
     run: str,
@@ -98,8 +121,8 @@ def learn(
     Raises: as `federate_head`.
     """
     chosen = rounds or rounds_of(promise.epsilon if promise else None)
-    trained = federate_head(terms, shares, chosen, run=run, seed=seed, promise=promise, folder=folder)
+    trained = federate_head(ground.terms, shares, chosen, run=run, seed=seed, promise=promise, folder=folder)
     statement = {**trained.statement, "reads": _READS}
     if trained.plan is not None:
         statement["covers"] = _COVERS
-    return Learnt(Correction.of(inputs, trained.state), statement)
+    return Learnt(Correction.of(ground.inputs, trained.state, ground.held_back), statement)
