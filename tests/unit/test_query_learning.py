@@ -2,17 +2,19 @@
 
 import json
 import tomllib
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sequences import UserSequence
 from fedrec.data.splits import leave_one_out
-from fedrec.errors import DataError, ModelError
+from fedrec.errors import DataError, ModelError, PrivacyError
 from fedrec.model.adapter import AdapterState
 from fedrec.privacy.noise import NoiseSource
 from fedrec.query.correction import Correction, RequestInputs, load_correction, save_correction
@@ -22,9 +24,10 @@ from fedrec.query.query_model import QueryModel, QuerySource, make_query_model
 from fedrec.query.request_rows import RequestRows, read_requests
 from fedrec.query.taken import TakenItem
 from fedrec.tasks.examples import TaskExamples
-from fedrec.tasks.head import PART, TaskHead, head_state, write_head
+from fedrec.tasks.head import PART, HeadShape, TaskHead, head_state, write_head
 from fedrec.tasks.training import PrivateWork, private_step, refuse_private_head
 from fedrec_sim.queries.learning import PublicGround, PublicTaking, learn, terms_of
+from fedrec_sim.queries.reading import corrected, correction_folder
 from fedrec_sim.queries.user_requests import as_lines, user_requests
 from fedrec_sim.tasks.rounds import TaskPromise
 
@@ -76,6 +79,27 @@ def test_one_user_more_moves_a_step_by_no_more_than_the_clip_norm_whatever_they_
         state = head_state(head).minus(terms.initial).tensors
         moves.append(np.concatenate([tensor.ravel() for tensor in state.values()]))
     assert 0.5 * WORK.l2_clip_norm < np.linalg.norm(moves[0] - moves[1]) <= WORK.l2_clip_norm * 1.001
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPrior(TakenItem):
+    """A mutant: what is taken whatever was asked comes from the batch, and with it from other users."""
+
+    def losses(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return super().losses(scores, targets) - scores.mean()
+
+
+def test_a_loss_that_reads_other_users_is_refused_and_without_the_clip_norm_the_bound_is_broken() -> None:
+    has, rng = np.eye(3, dtype=np.float32), np.random.default_rng(0)
+    head = TaskHead(HeadShape(4, 3))
+    with pytest.raises(PrivacyError, match="another user"):
+        refuse_private_head(head, BatchPrior(has, np.zeros(3, np.float32)))
+    examples = TaskExamples.of(1e3 * rng.standard_normal((2, 4)), np.array([0, 2]), np.array([0, 1]))
+    unbounded, before = replace(WORK, l2_clip_norm=1e9), head_state(head)
+    private_step(
+        head, TakenItem(has, np.zeros(3, np.float32)), examples, unbounded, NoiseSource.from_root(bytes(32), b"a")
+    )
+    assert head_state(head).minus(before).l2_norm > 10 * 2 * WORK.l2_clip_norm
 
 
 def test_an_untrained_correction_says_what_the_reader_says_and_a_trained_one_moves_categories_alone(
@@ -161,6 +185,22 @@ def test_a_kept_correction_is_the_same_and_an_altered_or_foreign_one_is_refused(
         model.corrected_by(Correction.of(foreign, inputs.untrained()[1]))
     with pytest.raises(ModelError, match="another reader"):
         Correction.of(inputs, AdapterState({f"{PART}.outer.weight": np.zeros((1, 2), np.float32)}))
+
+
+def test_a_run_reads_requests_as_its_partners_corrected_them_and_another_as_the_public(
+    model: QueryModel, tmp_path: Path
+) -> None:
+    inputs = inputs_of(model)
+    _, first = inputs.untrained()
+    weight = first.tensors[f"{PART}.outer.weight"] + np.float32(1.0)
+    moved = Correction.of(inputs, AdapterState({**first.tensors, f"{PART}.outer.weight": weight}))
+    run, text = tmp_path / "demo", "a silly one"
+    run.mkdir()
+    public = model.understand(text).weights
+    assert np.array_equal(corrected(model, run).understand(text).weights, public)
+    save_correction(moved, correction_folder(run), {}, "")
+    assert not np.array_equal(corrected(model, run).understand(text).weights, public)
+    assert np.array_equal(corrected(model, tmp_path / "other").understand(text).weights, public)
 
 
 def test_titles_and_refusals_are_read_by_rule_and_teach_nothing(model: QueryModel, catalog: ItemCatalog) -> None:

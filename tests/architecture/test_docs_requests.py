@@ -1,0 +1,20 @@
+"""docs/requests.md tells what `fedrec bench requests-learned` wrote."""
+
+import json
+from pathlib import Path
+
+from fedrec_sim.queries.learned_page import table
+from fedrec_sim.queries.learning import DIRECTIONS, rounds_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_is_told_of_partners_requests_is_what_was_recorded() -> None:
+    text = (ROOT / "docs/requests.md").read_text(encoding="utf-8")
+    found = json.loads((ROOT / "docs/requests-learned.json").read_text(encoding="utf-8"))
+    assert table(found) in text
+    assert f"commit {found['commit'][:7]}" in text
+    assert "dirty" not in found["commit"]
+    assert found["privacy"]["epsilon"] <= 8.0
+    assert (found["directions"], found["settings"]["epsilon 8"]) == (DIRECTIONS, repr(rounds_of(8.0)))
+    assert f"the {DIRECTIONS} directions" in text
