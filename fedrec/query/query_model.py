@@ -58,6 +58,8 @@ _LIKENESS = re.compile(
     r"|像|类似|差不多|喜欢|一样"
 )
 _KEPT_READINGS = 4096
+# Of public requests that are read together.
+PUBLIC_BATCH = 64
 # Of a request's nats beside those of a history: chosen on validation, see docs/requests.json.
 QUERY_WEIGHT = 0.75
 Say = Callable[[str], None]
@@ -122,26 +124,31 @@ class QueryModel:
         wanted, refused = _without_refusals(pieces)
         return wanted if refused else pieces
 
-    def readings(self, requests: Sequence[Pieces], progress: Progress = lambda *_: None) -> tuple[Floats, Floats]:
+    def readings(
+        self, requests: Sequence[Pieces], progress: Progress = lambda *_: None, batch: int = 1
+    ) -> tuple[Floats, Floats]:
         """What the public reader makes of requests: its readings `[requests, ...]` and weights `[requests, width]`.
-
-        Each is read by itself: in a batch, whoever else is in it would move last bits, which no clipping bounds.
 
         Args:
             progress: called with (different requests read, different requests in all).
+            batch: how many are read together. 1 for people's own: whoever else is in a batch moves last bits, which no
+                clipping bounds. More for public ones, and for figures.
         """
         places = {pieces: place for place, pieces in enumerate(dict.fromkeys(requests))}
         readings = np.zeros((len(places), sum(self._reader.block_widths)), np.float32)
         weights = np.zeros((len(places), self.space.width), np.float32)
-        for pieces, place in places.items():
-            readings[place], weights[place] = self._read(pieces)
-            progress(place + 1, len(places))
+        by_length = sorted(places, key=lambda pieces: sum(len(p) if isinstance(p, str) else 1 for p in pieces))
+        for start in range(0, len(by_length), batch):
+            some = by_length[start : start + batch]
+            rows = [places[pieces] for pieces in some]
+            readings[rows], weights[rows] = self._read_together(some)
+            progress(start + len(some), len(places))
         asked = [places[pieces] for pieces in requests]
         return readings[asked], weights[asked]
 
     def inputs(self, directions: int, words: int) -> RequestInputs:
         """What a correction of this reader reads: the directions in which the commonest public words differ most."""
-        readings, _ = self.readings([(word,) for word in self._reader.common_words(words)])
+        readings, _ = self.readings([(word,) for word in self._reader.common_words(words)], batch=PUBLIC_BATCH)
         widths = self._reader.block_widths
         kept = min(directions, *readings.shape)
         return RequestInputs.of(self.reader_hash, len(self.space.categories), readings, widths, kept)
@@ -198,10 +205,14 @@ class QueryModel:
         return corrected
 
     def _read(self, pieces: Pieces) -> tuple[Floats, Floats]:
+        readings, weights = self._read_together([pieces])
+        return readings[0], weights[0]
+
+    def _read_together(self, requests: Sequence[Pieces]) -> tuple[Floats, Floats]:
         with self._lock, torch.no_grad():
-            reading = self._reader.read([pieces])
-            weights: Floats = self._reader.weigh(reading)[0].numpy()
-        return reading[0].numpy(), weights
+            readings = self._reader.read(requests)
+            weights: Floats = self._reader.weigh(readings).numpy()
+        return readings.numpy(), weights
 
 
 def _without_refusals(pieces: Pieces) -> tuple[Pieces, list[str]]:

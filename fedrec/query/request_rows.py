@@ -43,16 +43,18 @@ class RequestRows:
     def __repr__(self) -> str:
         return "RequestRows(<private>)"
 
-    def examples(self, model: QueryModel, inputs: RequestInputs, progress: Progress = lambda *_: None) -> TaskExamples:
+    def examples(
+        self, model: QueryModel, inputs: RequestInputs, progress: Progress = lambda *_: None, batch: int = 1
+    ) -> TaskExamples:
         """What a correction learns from. A request of which nothing is left beside titles and refusals is no example.
 
         Args:
             model: the public reader.
-            progress: called with (different requests read, different requests in all).
+            progress, batch: as `QueryModel.readings`.
         """
         wishes = [model.wish_of(text) for text in self.texts]
         kept = [place for place, pieces in enumerate(wishes) if any(isinstance(piece, str) for piece in pieces)]
-        readings, weights = model.readings([wishes[place] for place in kept], progress)
+        readings, weights = model.readings([wishes[place] for place in kept], progress, batch)
         users = np.array([self.users[place] for place in kept], str)
         return TaskExamples.of(inputs.of_requests(readings, weights), self.items[kept], users)
 

@@ -15,7 +15,7 @@ from fedrec.data.datasets import Say
 from fedrec.errors import ModelError
 from fedrec.evaluation.metrics import ndcg, target_ranks
 from fedrec.model.shared import encoder_folder
-from fedrec.query.query_model import QUERY_WEIGHT, QueryModel
+from fedrec.query.query_model import PUBLIC_BATCH, QUERY_WEIGHT, QueryModel
 from fedrec.query.request_rows import RequestRows
 from fedrec.query.rule import CatalogFacts
 from fedrec.tasks.examples import TaskExamples
@@ -98,7 +98,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
     for seed in SEEDS:
         say(f"seed {seed}: reading requests")
         taught, test = bench.requests("learn", seed), bench.requests("test", seed)
-        examples = rows_of(taught).examples(model, bench.ground.inputs)
+        examples = rows_of(taught).examples(model, bench.ground.inputs, batch=PUBLIC_BATCH)  # made
         texts = [request.text for request in test]
         found.setdefault("public", []).append(bench.of_model(model, test))
         for name, scores in (

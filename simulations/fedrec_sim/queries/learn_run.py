@@ -1,11 +1,11 @@
 """`fedrec query learn`: the partners of a run correct the reader of requests with requests of their own users."""
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 
 from fedrec.data.datasets import Say, load_data
-from fedrec.data.interactions import InteractionTable
 from fedrec.data.matching import same_items
 from fedrec.data.partition import deal_users
 from fedrec.errors import DataError
@@ -29,10 +29,10 @@ def public_taking(world: World, say: Say) -> PublicTaking:
     if name == "none":
         return PublicTaking(np.zeros(n_items, np.float32), None)
     catalog, table = load_data(name, say)
-    if not isinstance(table, InteractionTable):
-        raise DataError(f"{name}: published data that are stored by user are not read here", "set model.public_data")
-    code = same_items(world.catalog, catalog)[table.item_codes]
-    counts = np.bincount(code[code >= 0], minlength=n_items)
+    code, counts = same_items(world.catalog, catalog), np.zeros(n_items)
+    for piece in table.tables():
+        items = code[piece.item_codes]
+        counts += np.bincount(items[items >= 0], minlength=n_items)
     return PublicTaking(np.log((counts + 1) / (counts + 1).sum()).astype(np.float32), name)
 
 
@@ -47,7 +47,7 @@ def learn_run(
 ) -> Json:
     """Deal the users to the run's partners, learn by rounds, keep the correction beside the run's adapter.
 
-    What an earlier call left is moved aside, never deleted.
+    What an earlier call left is moved aside, never deleted, once this one has come to its end.
 
     Args:
         epsilon: None for no privacy.
@@ -65,11 +65,11 @@ def learn_run(
     if epsilon is not None:
         promise = TaskPromise(epsilon, config.private.delta, "secagg", config.private.noise_source)
     place = correction_folder(run.folder).parent
-    if place.exists():
-        set_aside(place)
-    place.mkdir(mode=0o700)
+    fresh = place.with_name(f".{place.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
     name = f"requests-{epsilon}-{seed}"
-    learnt = learn(ground, shares, run=name, seed=seed, promise=promise, folder=place)
+    learnt = learn(ground, shares, run=name, seed=seed, promise=promise, folder=fresh)
     told = {
         "users": examples.n_users,
         "requests": examples.n_rows,
@@ -79,11 +79,13 @@ def learn_run(
         "command": command,
         "commit": commit_of_checkout(),
     }
-    write_json(place / "learnt.json", told)
-    # Last: until it is there, the run's requests are read as before.
+    write_json(fresh / "learnt.json", told)
     page = statement_page(learnt.statement, f"{run.folder.name}, correction of the reader of requests")
     page += f"\n\nWhat was read: {learnt.statement['reads']}.\n"
-    save_correction(learnt.correction, correction_folder(run.folder), learnt.statement, page)
+    save_correction(learnt.correction, fresh / correction_folder(run.folder).name, learnt.statement, page)
+    if place.exists():
+        set_aside(place)
+    fresh.rename(place)
     return told
 
 

@@ -12,7 +12,7 @@ from fedrec.data.catalog import ItemCatalog
 from fedrec.query.attributes import Floats
 from fedrec.query.correction import Correction, RequestInputs
 from fedrec.query.made import QueryMaker, training_vocabulary
-from fedrec.query.query_model import QueryModel
+from fedrec.query.query_model import PUBLIC_BATCH, QueryModel
 from fedrec.query.rule import CatalogFacts
 from fedrec.query.taken import TakenItem
 from fedrec.tasks.examples import TaskExamples
@@ -73,7 +73,7 @@ class PublicGround:
         inputs, maker = model.inputs(DIRECTIONS, WORDS), QueryMaker(catalog, training_vocabulary())
         made = [maker.make(np.random.default_rng([_MADE, number])).text(catalog) for number in range(_MADE)]
         wishes = [pieces for pieces in map(model.wish_of, made) if pieces]
-        held_back = inputs.held_back_by(*model.readings(wishes), _HELD_BACK)
+        held_back = inputs.held_back_by(*model.readings(wishes, batch=PUBLIC_BATCH), _HELD_BACK)
         return cls(inputs, terms_of(inputs, model, catalog, taking), held_back)
 
 

@@ -22,7 +22,7 @@ KINDS = ("one", "one", "two", "one_not", "decade", "since", "until")
 # Of a user; and of sentences, those with words that the reader was never taught.
 _MOST_REQUESTS, _NEW_WORDS = 10, 0.7
 # Requests about one held-out item, so that figures hang less on which words were drawn.
-_ABOUT_ONE: dict[Group, int] = {"learn": 1, "validation": 10, "test": 5}
+_ABOUT_ONE: dict[Group, int] = {"learn": 1, "validation": 10, "test": 3}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def user_requests(
     """Requests of one group of users, about their own latest items; no two groups share users or sentences.
 
     Those who teach ask once about each of their latest ten training items of which something can be said; those who
-    choose settings ask ten times about the validation item of protocol B, those who ask the test five times about the
+    choose settings ask ten times about the validation item of protocol B, those who ask the test three times about the
     test item.
     """
     phrases = _phrases()
