@@ -143,18 +143,19 @@ def make(
 
 def requests_learned(
     run: RunName = "demo",
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat it; 1, 2 and 3 if not given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     folder: RunsFolder = DEFAULT_RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """What requests of partners' users add to the public reader, without privacy and at epsilon 8; three seeds.
+    """What requests of partners' users add to the public reader, without privacy and at epsilon 8.
 
     The requests are made, in words that the reader was never taught. Minutes.
     Example: `fedrec bench requests-learned --json`
     """
     import json
 
-    from fedrec_sim.queries.bench_learned import bench_learned
+    from fedrec_sim.queries.bench_learned import SEEDS, bench_learned
     from fedrec_sim.queries.reading import query_model_of
     from fedrec_sim.run import read_run
     from fedrec_sim.world import load_world, on_any_device
@@ -162,7 +163,7 @@ def requests_learned(
     world = load_world(on_any_device(read_run(folder / run).config), _say)
     with Progress(console=errors, transient=True) as progress:
         model = query_model_of(world, progress)
-    found = {**bench_learned(world, folder / run, model, _say), "command": command_line()}
+    found = {**bench_learned(world, folder / run, model, seeds or SEEDS, _say), "command": command_line()}
     if out is not None:
         replace_file(out, (json.dumps(found, indent=2) + "\n").encode())
     if as_json:

@@ -76,7 +76,7 @@ class _Bench:
         return {**self.asked(requests, wish), "published": self.on_published(published)}
 
 
-def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
+def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Json:
     """All figures, means and standard deviations over seeds; each seed draws users, requests, partners and noise anew.
 
     Raises: RunError: the run has no adapter.
@@ -95,7 +95,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
     )
     found: dict[str, list[Json]] = {}
     counts, statement = Json(), Json()
-    for seed in SEEDS:
+    for seed in seeds:
         say(f"seed {seed}: reading requests")
         taught, test = bench.requests("learn", seed), bench.requests("test", seed)
         examples = rows_of(taught).examples(model, bench.ground.inputs, batch=PUBLIC_BATCH)  # made
@@ -113,7 +113,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, say: Say) -> Json:
         counts = {"users": examples.n_users, "requests": examples.n_rows, "asked": len(test)}
     return {
         "protocol": "made requests; B: the test item, of users whose requests taught nobody, in other sentences",
-        "seeds": list(SEEDS),
+        "seeds": list(seeds),
         "partners": world.config.partners,
         "of_the_last_seed": counts,
         "rows": {name: over_seeds(of) for name, of in found.items()},
@@ -140,7 +140,10 @@ def over_seeds(each: Sequence[Json]) -> Json:
             found[name] = over_seeds([one[name] for one in each])
             continue
         values = [round(one[name], 4) for one in each]
-        found[name] = {"mean": round(statistics.fmean(values), 4), "std": round(statistics.stdev(values), 4)}
+        found[name] = {
+            "mean": round(statistics.fmean(values), 4),
+            "std": round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
+        }
         found[name]["seeds"] = values
     return found
 
