@@ -11,6 +11,7 @@ from fedrec.errors import ConfigError
 from fedrec.files import replace_file
 from fedrec_sim.cli_output import DEFAULT_RUNS, AsJson, RunsFolder, command_line, console, emit_json, errors
 from fedrec_sim.cli_runs import RunName
+from fedrec_sim.run import Json
 
 query = typer.Typer(no_args_is_help=True, help="Requests in words: teach their reader, and see what it understands.")
 
@@ -150,7 +151,7 @@ def requests_learned(
 ) -> None:
     """What requests of partners' users add to the public reader, without privacy and at epsilon 8.
 
-    The requests are made, in words that the reader was never taught. Minutes.
+    The requests are made, in words that the reader was never taught. Minutes; the file is written after each seed.
     Example: `fedrec bench requests-learned --json`
     """
     import json
@@ -163,9 +164,11 @@ def requests_learned(
     world = load_world(on_any_device(read_run(folder / run).config), _say)
     with Progress(console=errors, transient=True) as progress:
         model = query_model_of(world, progress)
-    found = {**bench_learned(world, folder / run, model, seeds or SEEDS, _say), "command": command_line()}
-    if out is not None:
-        replace_file(out, (json.dumps(found, indent=2) + "\n").encode())
+    found: Json = {}
+    for so_far in bench_learned(world, folder / run, model, seeds or SEEDS, _say):
+        found = {**so_far, "command": command_line()}
+        if out is not None:
+            replace_file(out, (json.dumps(found, indent=2) + "\n").encode())
     if as_json:
         emit_json(found)
         return

@@ -4,7 +4,7 @@ All requests are made. The users' words are none that the public reader was taug
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,8 +76,8 @@ class _Bench:
         return {**self.asked(requests, wish), "published": self.on_published(published)}
 
 
-def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Json:
-    """All figures, means and standard deviations over seeds; each seed draws users, requests, partners and noise anew.
+def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Iterator[Json]:
+    """All figures after each seed, means and standard deviations; a seed draws users, requests, partners and noise.
 
     Raises: RunError: the run has no adapter.
     """
@@ -93,37 +93,36 @@ def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[in
         CatalogFacts.of(world.catalog),
         published_queries(world.catalog),
     )
+    tests = {seed: bench.requests("test", seed) for seed in seeds}
+    searched = encoder_scores(world.catalog, encoder, [request.text for of in tests.values() for request in of])
+    by_encoder = dict(zip(seeds, np.split(searched, np.cumsum([len(of) for of in tests.values()])[:-1]), strict=True))
     found: dict[str, list[Json]] = {}
-    counts, statement = Json(), Json()
-    for seed in seeds:
+    for done, (seed, test) in enumerate(tests.items(), start=1):
         say(f"seed {seed}: reading requests")
-        taught, test = bench.requests("learn", seed), bench.requests("test", seed)
-        examples = rows_of(taught).examples(model, bench.ground.inputs, batch=PUBLIC_BATCH)  # made
-        texts = [request.text for request in test]
-        found.setdefault("public", []).append(bench.of_model(model, test))
-        for name, scores in (
-            ("encoder", encoder_scores(world.catalog, encoder, texts)),
-            ("bm25", bm25_scores(world.catalog, texts)),
-        ):
-            found.setdefault(name, []).append(bench.asked(test, scores))
+        examples = rows_of(bench.requests("learn", seed)).examples(model, bench.ground.inputs, batch=PUBLIC_BATCH)
+        by_words = bm25_scores(world.catalog, [request.text for request in test])
+        each = {"public": bench.of_model(model, test), "encoder": bench.asked(test, by_encoder[seed])}
+        each["bm25"] = bench.asked(test, by_words)
+        statement: Json = {}
         for name, epsilon in EPSILONS.items():
             say(f"seed {seed}: learning, {name}")
             learnt, statement = bench.learnt(examples, seed, epsilon)
-            found.setdefault(name, []).append(bench.of_model(learnt, test))
-        counts = {"users": examples.n_users, "requests": examples.n_rows, "asked": len(test)}
-    return {
-        "protocol": "made requests; B: the test item, of users whose requests taught nobody, in other sentences",
-        "seeds": list(seeds),
-        "partners": world.config.partners,
-        "of_the_last_seed": counts,
-        "rows": {name: over_seeds(of) for name, of in found.items()},
-        "privacy": {key: statement[key] for key in ("mode", "epsilon", "delta", "other_partner_epsilon")},
-        "settings": {name: repr(rounds_of(epsilon)) for name, epsilon in EPSILONS.items()},
-        "directions": DIRECTIONS,
-        "reader": model.key[:16],
-        "run": run.name,
-        "commit": commit_of_checkout(),
-    }
+            each[name] = bench.of_model(learnt, test)
+        for name, figures in each.items():
+            found.setdefault(name, []).append(figures)
+        yield {
+            "protocol": "made requests; B: the test item, of users whose requests taught nobody, in other sentences",
+            "seeds": list(seeds)[:done],
+            "partners": world.config.partners,
+            "of_the_last_seed": {"users": examples.n_users, "requests": examples.n_rows, "asked": len(test)},
+            "rows": {name: over_seeds(of) for name, of in found.items()},
+            "privacy": {key: statement[key] for key in ("mode", "epsilon", "delta", "other_partner_epsilon")},
+            "settings": {name: repr(rounds_of(epsilon)) for name, epsilon in EPSILONS.items()},
+            "directions": DIRECTIONS,
+            "reader": model.key[:16],
+            "run": run.name,
+            "commit": commit_of_checkout(),
+        }
 
 
 def rows_of(requests: Sequence[UserRequest]) -> RequestRows:
