@@ -49,7 +49,7 @@ class _Bench:
 
     def learnt(self, examples: TaskExamples, seed: int, epsilon: float | None) -> tuple[QueryModel, Json]:
         shares = dealt(examples, self.world.config.partners, seed)
-        promise = None if epsilon is None else TaskPromise(epsilon)
+        promise = None if epsilon is None else TaskPromise(epsilon, mode="secagg")
         found = learn(self.ground, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
         return self.model.corrected_by(found.correction), found.statement
 
