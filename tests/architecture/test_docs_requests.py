@@ -18,3 +18,8 @@ def test_what_is_told_of_partners_requests_is_what_was_recorded() -> None:
     assert found["privacy"]["epsilon"] <= 8.0
     assert (found["directions"], found["settings"]["epsilon 8"]) == (DIRECTIONS, repr(rounds_of(8.0)))
     assert f"the {DIRECTIONS} directions" in text
+    assert f"with {found['of_the_last_seed']['users']} users who teach" in text
+    public, private = (found["rows"][name]["published"] for name in ("public", "epsilon 8"))
+    lost = public["seen"]["mean"] - private["seen"]["mean"]
+    assert f"Known words of the published test lose {lost:.3f}".replace("0.", ".") in text
+    assert private["new"]["mean"] > public["new"]["mean"]

@@ -25,6 +25,8 @@ from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 # Chosen on validation requests of seed 1, see docs/requests.md.
 DIRECTIONS, WORDS = 64, 4000
 _MADE, _HELD_BACK = 1000, 30.0
+# Users for whom the private step was chosen.
+_MANY_USERS = 650
 _MOST_ROWS = 64
 _READS = "texts of requests as people typed them, and the items that they took after them"
 _COVERS = (
@@ -77,13 +79,18 @@ class PublicGround:
         return cls(inputs, terms_of(inputs, model, catalog, taking), held_back)
 
 
-def rounds_of(epsilon: float | None) -> TaskRounds:
-    """How a correction is learnt; chosen on validation requests of seed 1."""
+def rounds_of(epsilon: float | None, n_users: int = _MANY_USERS) -> TaskRounds:
+    """How a correction is learnt; chosen on validation requests of seed 1.
+
+    Args:
+        n_users: of all partners together. Noise on their mean grows as they are fewer, so the steps become shorter: a
+            small federation learns less, and does no more harm.
+    """
     if epsilon is None:
         work = PlainWork(0.02, batch_users=16, most_rows=_MOST_ROWS)
         return TaskRounds(8, ServerOptimizer("sgd", 1.0, 0.0), work, local_epochs=2)
-    work = PlainWork(batch_users=16, most_rows=_MOST_ROWS)
-    return TaskRounds(16, ServerOptimizer("sgd", 100.0, 0.0), work, l2_clip_norm=0.3)
+    work, rate = PlainWork(batch_users=16, most_rows=_MOST_ROWS), 100.0 * min(1.0, n_users / _MANY_USERS)
+    return TaskRounds(16, ServerOptimizer("sgd", rate, 0.0), work, l2_clip_norm=0.3)
 
 
 def terms_of(inputs: RequestInputs, model: QueryModel, catalog: ItemCatalog, taking: PublicTaking) -> TaskTerms:
@@ -120,7 +127,8 @@ def learn(
         rounds: in place of those that were chosen; for tuning.
     Raises: as `federate_head`.
     """
-    chosen = rounds or rounds_of(promise.epsilon if promise else None)
+    n_users = sum(share.n_users for share in shares)
+    chosen = rounds or rounds_of(promise.epsilon if promise else None, n_users)
     trained = federate_head(ground.terms, shares, chosen, run=run, seed=seed, promise=promise, folder=folder)
     statement = {**trained.statement, "reads": _READS}
     if trained.plan is not None:
