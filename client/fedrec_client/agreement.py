@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from fedrec.errors import PrivacyError, ProtocolError, RunError
+from fedrec.errors import ConfigError, PrivacyError, ProtocolError, RunError
 from fedrec.files import json_bytes, read_json, replace_file, sha256, storage_errors
 from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.plan import PartPlan
@@ -89,6 +89,34 @@ def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]
         allowed = f"{policy.epsilon_round:g} is allowed"
         problems += [f"a round of {n} costs {c:.2f}, {allowed}" for n, c in costs.items() if c > policy.epsilon_round]
     return problems
+
+
+def in_words(terms: FederationTerms) -> str:
+    """What is trained from a partner's rows by terms, for the partner to read before a row is touched."""
+    steps = [f"part {part.part}, {part.total_steps} steps at clip norm {part.l2_clip_norm:g}" for part in _parts(terms)]
+    if (task := terms.task) is None:
+        return "; ".join(["trains a recommender from who had what and when", *steps])
+    asked = {"rating": "how many stars", "click": "who likes what: 4 stars or more"}[task.task]
+    return "; ".join(
+        [
+            f"trains a head for {asked}, from ratings of {task.low:g} to {task.high:g}",
+            f"reads a user's latest {terms.work.max_history} ratings beside {terms.model.config.public_data}",
+            *steps,
+        ]
+    )
+
+
+def refuse_to_serve_head(terms: FederationTerms) -> None:
+    """Raises ConfigError: a task's head recommends nothing."""
+    if terms.task is not None:
+        raise ConfigError(
+            f"{terms.name} trains a head for the {terms.task.task} task, which recommends nothing",
+            "ask it with flower-client predict; set local.serve = false",
+        )
+
+
+def _parts(terms: FederationTerms) -> tuple[PartPlan, ...]:
+    return terms.plan.parts if terms.plan else ()
 
 
 @lru_cache(maxsize=256)

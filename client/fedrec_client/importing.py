@@ -24,15 +24,21 @@ def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int
     """Check all rows against the agreed catalogue and store them; nothing is written unless all are right.
 
     Returns: how many users and rows; private.
-    Raises: ConfigError: there are rows already. RunError: no terms are agreed to yet. DataError: naming every bad line.
+    Raises: ConfigError: there are rows already. RunError: no terms are agreed to yet. DataError: naming every bad line;
+        or rows without the ratings that the terms' task is about.
     """
     if node.data.exists():
         raise ConfigError(
             f"{node.data}: there are rows already",
             "their ledger knows what was released of them; another data set needs a folder of its own",
         )
-    catalog = read_catalog_bytes(Agreement.read(node).catalog)
+    agreement = Agreement.read(node)
+    catalog = read_catalog_bytes(agreement.catalog)
     table = read_interactions(path, columns, catalog)
+    if (task := agreement.terms.task) is not None:
+        from fedrec.tasks.stars import refuse_unlabelled  # needs torch, which rows of a recommender do not
+
+        refuse_unlabelled(table, task.low, task.high)
     found = {"users": table.n_users, "rows": table.n_rows}
     _make_ledger(node)
     with new_folder(node.data) as fresh:

@@ -109,6 +109,10 @@ def open_ledger(node: Node) -> PrivacyLedger:
 
 
 def _training(node: Node, agreement: Agreement) -> tuple[RoundWorker, int]:
+    if agreement.terms.task is not None:
+        from fedrec_client.trained_head import make_task_worker
+
+        return make_task_worker(node, agreement, open_ledger(node))
     from fedrec_client.trained import make_worker
 
     return make_worker(node, agreement, open_ledger(node))

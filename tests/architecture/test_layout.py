@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.query": BASE | {"fedrec.data", "fedrec.model"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
-    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
+    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.terms"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.active": BASE | {"fedrec.recommend"},
     "fedrec.safety": BASE | {"fedrec.recommend"},

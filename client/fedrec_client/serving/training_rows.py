@@ -92,6 +92,12 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
     return histories
 
 
+def imported_users(store: ServingStore, settings: ServingSettings) -> set[str]:
+    """Users of imported rows who are still in the store. Private."""
+    log = store.of(settings.tenant_names[0]).log  # which imported rows are put into
+    return {row.user for row in log.every_by_user(id_prefix=IMPORTED)}
+
+
 def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings, place: Place) -> None:
     """Write down how far the events go that a round has read: a replay must not ask what an adapter has learnt.
 
