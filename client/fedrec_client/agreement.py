@@ -106,13 +106,15 @@ def in_words(terms: FederationTerms) -> str:
     )
 
 
-def refuse_to_serve_head(terms: FederationTerms) -> None:
-    """Raises ConfigError: a task's head recommends nothing."""
+def refuse_to_serve(node: Node, terms: FederationTerms) -> None:
+    """Raises ConfigError: a task's head recommends nothing; or the rows are another node's, whose service owns them."""
     if terms.task is not None:
         raise ConfigError(
             f"{terms.name} trains a head for the {terms.task.task} task, which recommends nothing",
             "ask it with flower-client predict; set local.serve = false",
         )
+    if node.owner is not node:
+        raise ConfigError("a service deletes people from rows that are its own", "serve from the node that imported")
 
 
 def _parts(terms: FederationTerms) -> tuple[PartPlan, ...]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import ColumnMapping, read_interactions
+from fedrec.data.ratings import refuse_unlabelled
 from fedrec.errors import DataError
 from fedrec.tasks.head import TaskHead, score_rows, write_head
 from fedrec.tasks.own_rows import OwnRows
-from fedrec.tasks.stars import rated_by, refuse_unlabelled
+from fedrec.tasks.stars import rated_by
 from fedrec.tasks.taste import PublicTaste
 from fedrec.tasks.taste_head import SCALE
 from fedrec.tasks.terms import TaskTerms

@@ -14,7 +14,7 @@ from pathlib import Path
 from fedrec.errors import FedrecError, RunError
 from fedrec.processes import Child, only_one, stop_process
 from fedrec_client.adapters import Adapters, HeldAdapter
-from fedrec_client.agreement import Agreement, refuse_to_serve_head
+from fedrec_client.agreement import Agreement, refuse_to_serve
 from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.executor import Executor
@@ -72,7 +72,7 @@ class RunningNode:
             refuse_unfinished(self.node)
             agreement = Agreement.read(self.node)
             if self.node.settings.local.serve:
-                refuse_to_serve_head(agreement.terms)
+                refuse_to_serve(self.node, agreement.terms)
             self.node.authorities.settle()  # Flower's node trusts whatever stands in ca.pem
             agreement.hold_against(self.node.settings.policy)
             children = [

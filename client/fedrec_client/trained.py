@@ -39,7 +39,7 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
     shared = load_shared(config, catalog, rows)
     refuse_other_model(shared, catalog, terms)
-    if is_seeded(node.serving):
+    if is_seeded(node.owner.serving):
         data = PartnerData.of(_from_store(node, catalog))  # for how many there are: each round reads them anew
     else:
         data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, tie_break(node))])
@@ -66,7 +66,7 @@ def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[
     """
 
     def renew(plan: RoundPlan) -> PartnerData:
-        if not is_seeded(node.serving):
+        if not is_seeded(node.owner.serving):
             return first
         data = PartnerData.of(_from_store(node, catalog, (generation_of(plan.run), plan.round)))
         pause_if_few(node, len(data.histories))
@@ -85,12 +85,13 @@ def pause_if_few(node: Node, n_users: int) -> None:
 
 def _from_store(node: Node, catalog: ItemCatalog, place: Place | None = None) -> list[np.ndarray]:
     """What training reads, for the adapter of a place if they are to be trained on now."""
-    settings = read_serving(node.serving)
-    store = ServingStore.open(store_url(node.serving, settings.store.database))
+    folder = node.owner.serving
+    settings = read_serving(folder)
+    store = ServingStore.open(store_url(folder, settings.store.database))
     try:
         histories = training_histories(store, settings, catalog)
-        if place is not None:  # after they are read, since what came meanwhile may be among them
-            note_learnt(node.serving, store, settings, place)
+        if place is not None and node.owner is node:  # after they are read: what came meanwhile may be among them
+            note_learnt(folder, store, settings, place)
         return histories
     finally:
         store.close()

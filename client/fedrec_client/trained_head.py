@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import InteractionTable, read_stored_interactions
+from fedrec.data.ratings import refuse_unlabelled
 from fedrec.errors import ConfigError
 from fedrec.model.shared import load_shared
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.signing import read_secret
 from fedrec.tasks.head import TaskHead
 from fedrec.tasks.own_rows import OwnRows, TasteRows
-from fedrec.tasks.stars import rated_by, refuse_unlabelled
+from fedrec.tasks.stars import rated_by
 from fedrec.tasks.taste import PublicTaste
 from fedrec.tasks.taste_head import SCALE, PublicRows, agreed_head
 from fedrec.tasks.terms import TaskTerms
@@ -77,7 +78,7 @@ def own_rows(node: Node, terms: FederationTerms, catalog: ItemCatalog) -> dict[s
     task = task_of(terms)
     table = read_stored_interactions(node.data / INTERACTIONS, catalog)
     refuse_unlabelled(table, task.low, task.high)
-    there = _still_there(node) if is_seeded(node.serving) else None
+    there = _still_there(node) if is_seeded(node.owner.serving) else None
     most_rows = terms.work.max_history
     return rated_by(table, SCALE[task.task], most_rows=most_rows, seed=tie_break(node), only=there)
 
@@ -93,8 +94,9 @@ def task_of(terms: FederationTerms) -> HeadTerms:
 
 def _still_there(node: Node) -> set[str]:
     """Of whom a service that runs beside the node still has rows: who was deleted there is in no later round."""
-    settings = read_serving(node.serving)
-    store = ServingStore.open(store_url(node.serving, settings.store.database))
+    folder = node.owner.serving
+    settings = read_serving(folder)
+    store = ServingStore.open(store_url(folder, settings.store.database))
     try:
         return imported_users(store, settings)
     finally:

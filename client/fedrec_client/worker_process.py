@@ -105,7 +105,7 @@ def _follow(node: Node, keys: CoordinatorKeys) -> bool:
 
 def open_ledger(node: Node) -> PrivacyLedger:
     """The one ledger of the partner's data, made when rows were first imported. Raises LedgerError."""
-    return PrivacyLedger.open(node.ledger, partner=node.settings.name, dataset="data")
+    return PrivacyLedger.open(node.ledger, partner=node.owner.settings.name, dataset="data")
 
 
 def _training(node: Node, agreement: Agreement) -> tuple[RoundWorker, int]:

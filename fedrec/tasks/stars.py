@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from fedrec.data.interactions import InteractionTable
 from fedrec.data.sequences import build_sequences
-from fedrec.errors import DataError
 from fedrec.tasks.own_rows import OwnRows
 from fedrec.tasks.taste import Scale, as_targets
 
@@ -25,19 +24,6 @@ class StarsOf:
         """The latest stars of a user for items that the user rated."""
         keys = self._places[user] * self._n_items + items.astype(np.int64)
         return self._stars[np.searchsorted(self._keys, keys, side="right") - 1]
-
-
-def refuse_unlabelled(table: InteractionTable, low: float, high: float) -> None:
-    """Raises DataError: rows that say no rating, or one that is not on the scale; how many is said to nobody."""
-    if np.isnan(table.rating).any():
-        raise DataError(
-            "the rows have no ratings, which the task is about",
-            "flower-client import FILE --rating COLUMN; rows imported without stay so: begin a new folder then",
-        )
-    if ((table.rating < low) | (table.rating > high)).any():
-        raise DataError(
-            f"ratings are not on the terms' scale, {low:g} to {high:g}", "bring the column to that scale, import anew"
-        )
 
 
 def rated_by(
