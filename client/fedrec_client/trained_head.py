@@ -22,7 +22,7 @@ from fedrec_client.agreement import Agreement
 from fedrec_client.importing import INTERACTIONS, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
-from fedrec_client.serving.training_rows import imported_users, is_seeded
+from fedrec_client.serving.training_rows import imported_pairs, is_seeded
 from fedrec_client.settings import Node
 from fedrec_client.task_worker import TaskWorker
 from fedrec_client.trained import pause_if_few, refuse_other_model, tie_break
@@ -92,13 +92,13 @@ def task_of(terms: FederationTerms) -> HeadTerms:
     return terms.task
 
 
-def _still_there(node: Node) -> set[str]:
-    """Of whom a service that runs beside the node still has rows: who was deleted there is in no later round."""
+def _still_there(node: Node) -> set[tuple[str, str]]:
+    """What a service that runs beside the rows still has of them: what was deleted there is in no later round."""
     folder = node.owner.serving
     settings = read_serving(folder)
     store = ServingStore.open(store_url(folder, settings.store.database))
     try:
-        return imported_users(store, settings)
+        return imported_pairs(store, settings)
     finally:
         store.close()
 

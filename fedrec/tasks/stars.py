@@ -27,7 +27,7 @@ class StarsOf:
 
 
 def rated_by(
-    table: InteractionTable, scale: Scale, *, most_rows: int, seed: int, only: Collection[str] | None = None
+    table: InteractionTable, scale: Scale, *, most_rows: int, seed: int, only: Collection[tuple[str, str]] | None = None
 ) -> dict[str, OwnRows]:
     """Each user's latest ratings, one an item, oldest first.
 
@@ -35,15 +35,18 @@ def rated_by(
         table: with ratings; private.
         most_rows: of a user, the latest.
         seed: decides between rows of one user at the same time.
-        only: users who are still there; None: all.
+        only: pairs of user and item that are still there; None: all.
     Privacy: one user more or fewer changes nobody else's rows.
     """
     stars, found = StarsOf(table), dict[str, OwnRows]()
     for sequence in build_sequences(table, seed):
-        if only is not None and sequence.user not in only:
+        items = sequence.items
+        if only is not None:
+            items = items[[(sequence.user, table.item_ids[item]) in only for item in items]]
+        if not len(items):
             continue
-        _, from_end = np.unique(sequence.items[::-1], return_index=True)
-        latest = np.sort(len(sequence) - 1 - from_end)[-most_rows:]
-        items = sequence.items[latest]
+        _, from_end = np.unique(items[::-1], return_index=True)
+        latest = np.sort(len(items) - 1 - from_end)[-most_rows:]
+        items = items[latest]
         found[sequence.user] = OwnRows(items, as_targets(stars.of(sequence.user, items), scale))
     return found

@@ -37,8 +37,12 @@ from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows, 
 from fedrec_client.node import RunningNode, adapters_of
 from fedrec_client.peers import Peers
 from fedrec_client.serve_node import serve_node
+from fedrec_client.serving.settings import read_serving
+from fedrec_client.serving.store.store import ServingStore, store_url
+from fedrec_client.serving.training_rows import seed_imported
 from fedrec_client.settings import PAUSED, Node, make_node
 from fedrec_client.task_worker import TaskWorker
+from fedrec_client.trained_head import own_rows
 from fedrec_client.worker_process import make_desk, open_ledger
 from fedrec_server.rounds.exchange import Signatures
 from fedrec_server.rounds.federation import Federation
@@ -436,6 +440,26 @@ def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -
     forget_imported(node, "north03")
     made.run(tmp_path / "registry")
     assert worker.rows.n_users == USERS - 1
+
+
+def test_what_was_deleted_from_a_service_is_in_no_later_round(network: Any, catalog: ItemCatalog) -> None:
+    """A service may have begun under other terms: its store decides who is still there."""
+    made: Network = network("inspect")
+    node, other = made.nodes["north"], made.nodes["south"]
+    table = read_stored_interactions(node.data / INTERACTIONS, catalog)
+    settings = read_serving(node.serving)
+    store = ServingStore.open(store_url(node.serving, settings.store.database))
+    books = store.of(settings.tenant_names[0])
+    seed_imported(node.serving, books, table)
+    books.users.remove("north04")
+    gone = own_rows(node, made.terms, catalog)["north05"].items[0]
+    books.events.remove("north05", catalog.ids[gone])
+    store.close()
+    found = own_rows(node, made.terms, catalog)
+    assert len(found) == USERS - 1
+    assert "north04" not in found
+    assert gone not in found["north05"].items
+    assert len(own_rows(other, made.terms, catalog)) == USERS
 
 
 def test_too_few_users_pause_a_node(network: Any, tmp_path: Path) -> None:

@@ -92,10 +92,10 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
     return histories
 
 
-def imported_users(store: ServingStore, settings: ServingSettings) -> set[str]:
-    """Users of imported rows who are still in the store. Private."""
+def imported_pairs(store: ServingStore, settings: ServingSettings) -> set[tuple[str, str]]:
+    """User and item of every imported row that is still in the store. Private."""
     log = store.of(settings.tenant_names[0]).log  # which imported rows are put into
-    return {row.user for row in log.every_by_user(id_prefix=IMPORTED)}
+    return {(row.user, row.item) for row in log.every_by_user(id_prefix=IMPORTED)}
 
 
 def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings, place: Place) -> None:
