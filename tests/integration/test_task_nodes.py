@@ -27,7 +27,7 @@ from fedrec.privacy.integer_code import IntegerCode
 from fedrec.registry.registry import Registry
 from fedrec.signing import SigningKey
 from fedrec.tasks.item_part import TENSOR
-from fedrec.terms import FederationTerms, read_terms
+from fedrec.terms import FederationTerms, TaskName, read_terms
 from fedrec_client import app as client_app
 from fedrec_client.agreement import Agreement, agree, in_words
 from fedrec_client.coordinator_link import CoordinatorLink
@@ -179,17 +179,17 @@ def published(catalog: ItemCatalog, tmp_path_factory: pytest.TempPathFactory) ->
 def make_federation(published: Path, tiny_llama: Path) -> Any:
     made: dict[str, Federation] = {}
 
-    def make(mode: str, epsilon: float = EPSILON) -> Federation:
+    def make(mode: str, task: TaskName = "rating") -> Federation:
         asked = [f'model.backbone="{tiny_llama}"', 'model.sentence_encoder="none"', "model.feature_layer=2"]
         asked += [f'model.public_data="{published}"', "model.public_dim=16"]
         asked += ["partners=3", "rounds.quorum=3", f"rounds.dishonest={int(mode == 'secagg')}", "private.delta=1e-5"]
-        row, key = f"federated_eps{epsilon:g}_{mode}", f"{mode} {epsilon}"
+        row, key = f"federated_eps{EPSILON:g}_{mode}", f"{mode} {task}"
         if key not in made:
             config = load_config(DEMO, tuple(asked))
             small = config.model.model_copy(update={"feature_dim": 8})  # of which recommenders would want more
             made[key] = make_task_federation(
                 config.model_copy(update={"model": small}),
-                task="rating",
+                task=task,
                 name="stars",
                 row=row,
                 catalog=(published / "catalog.parquet").read_bytes(),
@@ -220,8 +220,8 @@ def new_node(folder: Path, mode: str) -> Node:
 
 @pytest.fixture
 def network(catalog: ItemCatalog, make_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(mode: str = "secagg") -> Network:
-        made = Network(make_federation(mode), {name: new_node(tmp_path / name, mode) for name in NAMES})
+    def make(mode: str = "secagg", task: TaskName = "rating") -> Network:
+        made = Network(make_federation(mode, task), {name: new_node(tmp_path / name, mode) for name in NAMES})
         for name, node in made.nodes.items():
             agree(node, made.link())
             import_rows(node, write_csv(tmp_path / f"{name}.csv", ratings(catalog, name, USERS, 1)), COLUMNS)
@@ -305,6 +305,23 @@ def test_a_head_is_read_beside_the_rows_of_its_partner(network: Any, catalog: It
         figures_of(held, write_csv(tmp_path / "known.csv", ratings(catalog, "north", USERS, 1)), COLUMNS)
     with pytest.raises(DataError, match="no item 'nothing'"):
         held.of_items("north01", ["nothing"])
+
+
+def test_a_click_head_is_trained_alike(network: Any, catalog: ItemCatalog, tmp_path: Path) -> None:
+    made: Network = network("secagg", "click")
+    made.open()
+    registry = made.run(tmp_path / "registry")
+    assert made.sums.compared == ROUNDS
+    node = made.nodes["west"]
+    hold(node, registry, made)
+    held, known = HeldHead.load(node), {(row.user, row.item) for row in ratings(catalog, "west", USERS, 1)}
+    rows = [
+        Interaction(f"west{user:02d}", item, stars(user, code), 0.0, 0)
+        for user in range(USERS)
+        for item, code in catalog.codes.items()
+        if (f"west{user:02d}", item) not in known
+    ]
+    assert figures_of(held, write_csv(tmp_path / "fresh.csv", rows), COLUMNS)["figures"]["auc"] > 0.8
 
 
 def hold(node: Node, registry: Registry, network: Network) -> None:
