@@ -91,19 +91,19 @@ def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]
     return problems
 
 
-def in_words(terms: FederationTerms) -> str:
-    """What is trained from a partner's rows by terms, for the partner to read before a row is touched."""
-    steps = [f"part {part.part}, {part.total_steps} steps at clip norm {part.l2_clip_norm:g}" for part in _parts(terms)]
-    if (task := terms.task) is None:
-        return "; ".join(["trains a recommender from who had what and when", *steps])
-    asked = {"rating": "how many stars", "click": "who likes what: 4 stars or more"}[task.task]
-    return "; ".join(
-        [
+def in_words(terms: FederationTerms, delta: float) -> str:
+    """What is trained from a partner's rows by terms, and what it costs, to be read before a row is touched."""
+    told = ["trains a recommender from who had what and when"]
+    if (task := terms.task) is not None:
+        asked = {"rating": "how many stars", "click": "who likes what: 4 stars or more"}[task.task]
+        told = [
             f"trains a head for {asked}, from ratings of {task.low:g} to {task.high:g}",
             f"reads a user's latest {terms.work.max_history} ratings beside {terms.model.config.public_data}",
-            *steps,
         ]
-    )
+    if (plan := terms.plan) is None:
+        return "; ".join([*told, "no privacy"])
+    told += [f"part {part.part}, {part.total_steps} steps at clip norm {part.l2_clip_norm:g}" for part in plan.parts]
+    return "; ".join([*told, f"epsilon {epsilon_pld(plan.events(), delta):.2f} in all at delta {delta:g}"])
 
 
 def refuse_to_serve(node: Node, terms: FederationTerms) -> None:
@@ -115,10 +115,6 @@ def refuse_to_serve(node: Node, terms: FederationTerms) -> None:
         )
     if node.owner is not node:
         raise ConfigError("a service deletes people from rows that are its own", "serve from the node that imported")
-
-
-def _parts(terms: FederationTerms) -> tuple[PartPlan, ...]:
-    return terms.plan.parts if terms.plan else ()
 
 
 @lru_cache(maxsize=256)

@@ -95,7 +95,7 @@ def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
         terms = take(node, link, anew=True).terms
     key = describe_key(CoordinatorKeys(node))["fingerprint"]
     values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
-    values |= {"coordinator_key": key, "trains": in_words(terms)}
+    values |= {"coordinator_key": key, "trains": in_words(terms, node.settings.policy.delta)}
     words = f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}, signed by {key}"
     _say(values, as_json, f"{words}: {values['trains']}")
 

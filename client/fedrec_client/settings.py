@@ -114,7 +114,7 @@ class Node:
         """
         if not (named := self.settings.local.rows_of):
             return self
-        other = Node(Path(named))
+        other = Node(self.folder / named)
         if other.settings.local.rows_of:
             raise ConfigError(f"{named}: has its rows from another node", "let local.rows_of name the one that imports")
         return other

@@ -66,6 +66,8 @@ def rehearse(
     if task is not None:
         if is_faulty or pages:
             raise ConfigError("--task is a rehearsal of its own", "leave out faults and --pages")
+        if rounds == 1:
+            raise ConfigError("one round asks about items, and trains no head", "--rounds 2 or more")
         size: dict[str, Any] = {"partners": partners, "mode": mode, "epsilon": epsilon}
         size |= {} if rounds is None else {"rounds": rounds}
         _rehearse_head(folder, task, size, as_json)

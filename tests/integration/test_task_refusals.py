@@ -25,8 +25,14 @@ from tests.integration.task_network import COLUMNS, Network, new_node, write_csv
 
 
 def test_what_is_agreed_to_is_read_before_a_row_is(network: Any) -> None:
-    words = in_words(network().terms)
-    for said in ("how many stars", "ratings of 1 to 5", "latest 1000 ratings", "part items, 1 steps at clip norm 1.9"):
+    words = in_words(network().terms, 1e-5)
+    for said in (
+        "how many stars",
+        "ratings of 1 to 5",
+        "latest 1000 ratings",
+        "part items, 1 steps at clip norm 1.9",
+        "epsilon 89.9",
+    ):
         assert said in words
 
 

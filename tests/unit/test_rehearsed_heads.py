@@ -1,10 +1,15 @@
 """Figures of a rehearsed head: pooled over partners as if all rows lay in one place."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from fedrec.errors import ConfigError
 from fedrec.tasks.click import Click
 from fedrec.tasks.rating import Rating
+from fedrec_sim.cli_rehearse import rehearse
 from fedrec_sim.rehearsal.heads import pooled
 
 
@@ -20,3 +25,18 @@ def test_figures_of_partners_are_those_of_all_their_rows(task: Rating | Click) -
     for name in found.keys() & whole.keys():
         assert found[name] == pytest.approx(whole[name], rel=1e-6)
     assert {"rmse", "mae"} <= found.keys() or {"log_loss", "accuracy", "mean_auc"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"kill": ["server@1"]}, "rehearsal of its own"),
+        ({"pages": True}, "rehearsal of its own"),
+        ({"rounds": 1}, "trains no head"),
+        ({"mode": "secagg", "partners": 2}, "hide nothing"),
+    ],
+)
+def test_what_a_rehearsal_of_a_head_cannot_do_is_refused(asked: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        rehearse(**{"task": "rating", "folder": tmp_path, "mode": "inspect", "rounds": None, **asked})
+    assert not list(tmp_path.iterdir())
