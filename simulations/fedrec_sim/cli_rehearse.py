@@ -49,7 +49,7 @@ def rehearse(
     With `--serve`, some 6 minutes: rounds wait for a partner's wish, events come by HTTP, adapters are replayed before
     they serve; a user is deleted and a node killed, while people ask for lists all the time.
 
-    With `--task`, some 2 minutes: a coordinator without torch and nodes that import ratings train a task's head, and
+    With `--task`, some 5 minutes: a coordinator without torch and nodes that import ratings train a task's head, and
     each node asks it about a quarter of its rows that it had held back, as docs/tasks.md tells.
 
     Examples: `fedrec rehearse --kill server@2 --partition client-2@1:20s --garbage client-3 --json` ·

@@ -16,12 +16,13 @@ def table(catalog: ItemCatalog, *rows: tuple[str, int, float | None, float]) -> 
 
 
 def test_the_latest_rating_of_each_item_counts_once(catalog: ItemCatalog) -> None:
-    rows = table(catalog, ("a", 3, 1.0, 10.0), ("b", 3, 4.0, 5.0), ("a", 5, 2.0, 20.0), ("a", 3, 5.0, 30.0))
+    of_a = (("a", 3, 1.0, 10.0), ("a", 5, 2.0, 20.0), ("a", 3, 5.0, 30.0), ("a", 7, 4.0, 40.0))
+    rows = table(catalog, *of_a[:2], ("b", 3, 4.0, 5.0), *of_a[2:])
     found = rated_by(rows, "ratings", most_rows=10, seed=1)
-    assert found["a"].items.tolist() == [5, 3]
-    assert found["a"].targets.tolist() == [2.0, 5.0]
+    assert found["a"].items.tolist() == [5, 3, 7]
+    assert found["a"].targets.tolist() == [2.0, 5.0, 4.0]
     assert found["b"].targets.tolist() == [4.0]
-    assert rated_by(rows, "likes", most_rows=10, seed=1)["a"].targets.tolist() == [0.0, 1.0]
+    assert rated_by(rows, "likes", most_rows=10, seed=1)["a"].targets.tolist() == [0.0, 1.0, 1.0]
 
 
 def test_no_more_than_the_latest_are_read(catalog: ItemCatalog) -> None:
