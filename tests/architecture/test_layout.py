@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
-    "fedrec.sentiment": BASE | {"fedrec.model"},
+    "fedrec.sentiment": BASE | {"fedrec.model", "fedrec.tasks"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.tracking": BASE,
