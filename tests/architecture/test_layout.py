@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
+    | {"fedrec.fairness", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
 }
 
 
