@@ -36,7 +36,7 @@ def fairness(
     cost = f"epsilon {epsilon:g} at delta {told['delta']:g}, unit {told['unit']}"
     left = f"{told['epsilon_left']:.3f} left"
     words = f"paid {cost}; {left}" if told["is_paid"] else f"it would cost {cost}; {left}; nothing was read or paid"
-    say(told, as_json, f"{words}. {told['mechanism']}. A group needs about {told['people_needed']} people.")
+    say(told, as_json, f"{words}. By {told['mechanism']}. A group needs about {told['people_needed']} people.")
     if not as_json and told["is_paid"]:
         _show(told)
 

@@ -19,6 +19,7 @@ from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.scopes import scope_needed
 from fedrec_client.serving.pages.routes import routes as pages
 from fedrec_client.serving.service import Served, Service
+from fedrec_client.serving.starting import Starting
 from tests.serving.conftest import Place, put_head
 from tests.serving.native_calls import problem
 
@@ -185,7 +186,9 @@ def test_a_text_is_in_no_log_file_alert_or_page(place: Place, caplog: pytest.Log
         assert 'fedrec_serving_sentiment_texts_total{sentiment="negative"} 20.0' in metrics
         assert "fedrec_serving_sentiment_rises_total 0.0" not in metrics
         assert "alarm</small>" in page
-        assert service.of("default").sentiment.negative_share == 1.0
+        figures = Starting(place.folder, place.settings, lambda say: place.served)._figures(service)
+        assert figures is not None
+        assert figures.sentiment_negative_share == 1.0
         await asyncio.to_thread(service.store.close)
         kept = b"".join(path.read_bytes() for path in place.folder.rglob("*") if path.is_file())
         for told in (caplog.text, page, live, metrics, bodies[0].decode()):
