@@ -1,4 +1,4 @@
-"""What a federation asks of its partners, signed by the coordinator: model, catalogue, privacy plan. Public.
+"""What a federation asks of its partners, signed by the coordinator: model or task, catalogue, privacy plan. Public.
 
 A partner holds every round against the terms that it agreed to, and the terms against its own `client.toml`.
 """
@@ -21,6 +21,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _LATER = {"config": ("modalities", "image_encoder"), "shape": ("gate_dim", "modality_masking", "method")}
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+TaskName = Literal["click", "rating"]
 
 
 class _Part(BaseModel):
@@ -57,6 +58,40 @@ class WorkTerms(_Part):
     batch_users: Annotated[int, Field(ge=1, le=4096)]
 
 
+class ItemTerms(_Part):
+    """What is asked about each item before a head is trained, and how the answer is read: as `ItemPart`."""
+
+    n_users: Annotated[int, Field(ge=1)]
+    spread: Annotated[float, Field(gt=0)]
+    row_weight: Annotated[float, Field(gt=0)]
+    clip: Annotated[float, Field(gt=0)]
+    noise_std: Annotated[float, Field(ge=0)]
+
+
+class HeadTerms(_Part):
+    """A task whose head is trained in place of the recommender's adapter, from rows with ratings.
+
+    Attributes:
+        task: what is asked of a user and an item: how many stars, or whether it is liked (4 stars or more).
+        low, high: of the ratings in a partner's rows.
+        inputs: name of the recipe that makes the head's inputs of the model's item features, of the published ratings
+            that `model.config.public_data` names, and of a user's own rows, beside these.
+        inputs_hash: identity of that recipe, of catalogue and features, and of the published ratings.
+        width: numbers of an input.
+        start: of the head: what published ratings say, or the same of every item.
+        items: None where nothing is asked about items.
+    """
+
+    task: TaskName
+    low: float
+    high: float
+    inputs: Annotated[str, Field(pattern=r"^[a-z0-9/-]{1,64}$")]
+    inputs_hash: Sha256
+    width: Annotated[int, Field(ge=1, le=4096)]
+    start: Literal["public", "nothing"]
+    items: ItemTerms | None
+
+
 class FederationTerms(_Part):
     """All of it.
 
@@ -68,6 +103,7 @@ class FederationTerms(_Part):
         initial_hash: of the adapter of round 0.
         seed: of what may be random without privacy; never of noise.
         range_users: in mode `secagg`, and there alone: as in `IntegerCode.of`.
+        task: of a federation that trains a task's head; None: the recommender's adapter, whose `model.shape` is.
     """
 
     format: Literal[1]
@@ -80,6 +116,7 @@ class FederationTerms(_Part):
     initial_hash: Sha256
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     range_users: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    task: HeadTerms | None = None
 
     @model_validator(mode="after")
     def _plan_fits_mode(self) -> Self:
@@ -96,6 +133,19 @@ class FederationTerms(_Part):
                 raise ValueError(f"privacy_plan is for mode {plan.mode}, the terms say {self.mode}")
         return self
 
+    @model_validator(mode="after")
+    def _task_is_whole(self) -> Self:
+        if (task := self.task) is None:
+            return self
+        wanted = {"task"} if task.items is None else {"task", "items"}
+        if self.parts.keys() != wanted:
+            raise ValueError(f"parts of a task's head must be {', '.join(sorted(wanted))}")
+        if not task.low < task.high:
+            raise ValueError("task.low must be below task.high")
+        if self.model.config.public_data == "none":
+            raise ValueError("model.config.public_data must name the published ratings that a head's inputs start from")
+        return self
+
     @property
     def plan(self) -> PrivacyPlan | None:
         """The privacy plan as noise and ledger read it."""
@@ -110,6 +160,9 @@ class FederationTerms(_Part):
     def spec(self) -> AdapterSpec:
         """What answers are checked against."""
         model = self.model
+        if self.task is not None:
+            of_inputs = (model.backbone_hash, model.catalog_hash, self.task.inputs_hash)
+            return AdapterSpec(self.task.inputs, *of_inputs, parts=self.parts)
         hashes = (model.backbone_hash, model.catalog_hash, model.feature_hash)
         return AdapterSpec(model.config.backbone, *hashes, parts=self.parts)
 
@@ -124,6 +177,8 @@ class FederationTerms(_Part):
         values = self.model_dump(mode="json")
         if self.range_users is None:  # terms of other modes stay as they were signed before there were sums
             del values["range_users"]
+        if self.task is None:  # nor do those of a recommender
+            del values["task"]
         for place, names in _LATER.items():  # nor do terms that name none of what was added later change their hash
             kept, given = getattr(self.model, place), values["model"][place]
             for name in names:

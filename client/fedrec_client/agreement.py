@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from fedrec.errors import PrivacyError, ProtocolError, RunError
+from fedrec.errors import ConfigError, PrivacyError, ProtocolError, RunError
 from fedrec.files import json_bytes, read_json, replace_file, sha256, storage_errors
 from fedrec.privacy.accounting import epsilon_pld
 from fedrec.privacy.plan import PartPlan
@@ -89,6 +89,32 @@ def policy_problems(terms: FederationTerms, policy: PolicySettings) -> list[str]
         allowed = f"{policy.epsilon_round:g} is allowed"
         problems += [f"a round of {n} costs {c:.2f}, {allowed}" for n, c in costs.items() if c > policy.epsilon_round]
     return problems
+
+
+def in_words(terms: FederationTerms, delta: float) -> str:
+    """What is trained from a partner's rows by terms, and what it costs, to be read before a row is touched."""
+    told = ["trains a recommender from who had what and when"]
+    if (task := terms.task) is not None:
+        asked = {"rating": "how many stars", "click": "who likes what: 4 stars or more"}[task.task]
+        told = [
+            f"trains a head for {asked}, from ratings of {task.low:g} to {task.high:g}",
+            f"reads a user's latest {terms.work.max_history} ratings beside {terms.model.config.public_data}",
+        ]
+    if (plan := terms.plan) is None:
+        return "; ".join([*told, "no privacy"])
+    told += [f"part {part.part}, {part.total_steps} steps at clip norm {part.l2_clip_norm:g}" for part in plan.parts]
+    return "; ".join([*told, f"epsilon {epsilon_pld(plan.events(), delta):.2f} in all at delta {delta:g}"])
+
+
+def refuse_to_serve(node: Node, terms: FederationTerms) -> None:
+    """Raises ConfigError: a task's head recommends nothing; or the rows are another node's, whose service owns them."""
+    if terms.task is not None:
+        raise ConfigError(
+            f"{terms.name} trains a head for the {terms.task.task} task, which recommends nothing",
+            "ask it with flower-client predict; set local.serve = false",
+        )
+    if node.owner is not node:
+        raise ConfigError("a service deletes people from rows that are its own", "serve from the node that imported")
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,8 @@ from fedrec_client.api_key_commands import api_keys
 from fedrec_client.command_words import HERE, AsJson, Folder
 from fedrec_client.command_words import node_of as _node
 from fedrec_client.command_words import say as _say
+from fedrec_client.fairness_command import fairness
+from fedrec_client.head_commands import evaluate, predict
 from fedrec_client.key_commands import keys
 from fedrec_client.peer_commands import peers
 
@@ -29,6 +31,9 @@ app = typer.Typer(
 app.add_typer(keys)
 app.add_typer(peers, name="peers")
 app.add_typer(api_keys, name="api-keys")
+app.command()(predict)
+app.command()(evaluate)
+app.command()(fairness)
 
 
 @app.command()
@@ -83,6 +88,7 @@ def init(
 def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
     """Fetch the federation's terms, hold them against this node's policy, and keep them."""
     from fedrec_client.agreement import agree as take
+    from fedrec_client.agreement import in_words
     from fedrec_client.coordinator_keys import CoordinatorKeys, describe_key
     from fedrec_client.coordinator_link import CoordinatorLink
 
@@ -91,8 +97,9 @@ def agree(folder: Folder = HERE, as_json: AsJson = False) -> None:
         terms = take(node, link, anew=True).terms
     key = describe_key(CoordinatorKeys(node))["fingerprint"]
     values = {"federation": terms.name, "mode": terms.mode, "terms": terms.hash, "plan": terms.plan_hash}
+    values |= {"coordinator_key": key, "trains": in_words(terms, node.settings.policy.delta)}
     words = f"agreed to {terms.name}, mode {terms.mode}, terms {terms.hash[:16]}, signed by {key}"
-    _say({**values, "coordinator_key": key}, as_json, words)
+    _say(values, as_json, f"{words}: {values['trains']}")
 
 
 @app.command("import")

@@ -11,6 +11,7 @@ from fedrec.data.interactions import (
     read_stored_interactions,
     write_interactions,
 )
+from fedrec.data.ratings import refuse_unlabelled
 from fedrec.errors import ConfigError
 from fedrec.files import json_bytes, new_folder
 from fedrec.privacy.ledger import PrivacyLedger
@@ -24,15 +25,23 @@ def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int
     """Check all rows against the agreed catalogue and store them; nothing is written unless all are right.
 
     Returns: how many users and rows; private.
-    Raises: ConfigError: there are rows already. RunError: no terms are agreed to yet. DataError: naming every bad line.
+    Raises: ConfigError: there are rows already, or those of another node are named. RunError: no terms are agreed to
+        yet. DataError: naming every bad line; or rows without the ratings that the terms' task is about.
     """
+    if node.owner is not node:
+        raise ConfigError(
+            f"the rows here are those of {node.owner.folder}", "import them there, or empty local.rows_of"
+        )
     if node.data.exists():
         raise ConfigError(
             f"{node.data}: there are rows already",
             "their ledger knows what was released of them; another data set needs a folder of its own",
         )
-    catalog = read_catalog_bytes(Agreement.read(node).catalog)
+    agreement = Agreement.read(node)
+    catalog = read_catalog_bytes(agreement.catalog)
     table = read_interactions(path, columns, catalog)
+    if (task := agreement.terms.task) is not None:
+        refuse_unlabelled(table, task.low, task.high)
     found = {"users": table.n_users, "rows": table.n_rows}
     _make_ledger(node)
     with new_folder(node.data) as fresh:

@@ -14,7 +14,7 @@ from pathlib import Path
 from fedrec.errors import FedrecError, RunError
 from fedrec.processes import Child, only_one, stop_process
 from fedrec_client.adapters import Adapters, HeldAdapter
-from fedrec_client.agreement import Agreement
+from fedrec_client.agreement import Agreement, refuse_to_serve
 from fedrec_client.coordinator_keys import CoordinatorKeys
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.executor import Executor
@@ -63,14 +63,17 @@ class RunningNode:
         """Until stopped.
 
         Raises: RunError: runs already, or has no rows. PrivacyError: the policy forbids the terms. ConfigError: the
-            certificate authority is not the one that is pinned, or `metrics_port` is taken.
+            certificate authority is not the one that is pinned, `metrics_port` is taken, or the node is to serve a
+            task's head.
         """
         if not self.node.data.is_dir():
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             refuse_unfinished(self.node)
-            self.node.authorities.settle()  # Flower's node trusts whatever stands in ca.pem
             agreement = Agreement.read(self.node)
+            if self.node.settings.local.serve:
+                refuse_to_serve(self.node, agreement.terms)
+            self.node.authorities.settle()  # Flower's node trusts whatever stands in ca.pem
             agreement.hold_against(self.node.settings.policy)
             children = [
                 Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),

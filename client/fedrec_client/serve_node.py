@@ -18,7 +18,7 @@ from fedrec.privacy.ledger_view import LedgerView
 from fedrec.query.query_model import QuerySource, load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
-from fedrec_client.agreement import Agreement
+from fedrec_client.agreement import Agreement, refuse_to_serve
 from fedrec_client.coordinator_link import CoordinatorLink
 from fedrec_client.importing import INTERACTIONS, forget_imported, read_catalog_bytes
 from fedrec_client.node import adapters_of
@@ -41,9 +41,12 @@ NO_ADAPTER = "round-0000"
 def serve_node(node: Node, say: Say = lambda _: None) -> None:
     """Serve until stopped; newer adapters take over as the node fetches them.
 
-    Raises: RunError: no terms are agreed to yet. ConfigError: `serving.toml` is wrong, or the port is taken.
+    Raises: RunError: no terms are agreed to yet. ConfigError: `serving.toml` is wrong, the port is taken, or the terms
+        are those of a task's head, which recommends nothing.
     """
-    agreement, settings = Agreement.read(node), read_serving(node.serving)
+    agreement = Agreement.read(node)
+    refuse_to_serve(node, agreement.terms)
+    settings = read_serving(node.serving)
     models = NodeModels(node, agreement, settings)
     Starting(
         folder=node.serving,

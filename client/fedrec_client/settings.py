@@ -62,6 +62,7 @@ class LocalSettings(Section):
     adapter_every_s: Annotated[float, Field(ge=0.5)] = 10.0
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     serve: bool = False
+    rows_of: str = ""
 
 
 class RehearsalSettings(Section):
@@ -105,10 +106,23 @@ class Node:
         """The partner's own keys, and the coordinator's CA certificate."""
         return self.folder / "keys"
 
+    @cached_property
+    def owner(self) -> "Node":
+        """The node whose rows and ledger these are: this one, or the one that `local.rows_of` names.
+
+        Rows that two federations learn from have one ledger, so that both count. Raises ConfigError: no such node.
+        """
+        if not (named := self.settings.local.rows_of):
+            return self
+        other = Node(self.folder / named)
+        if other.settings.local.rows_of:
+            raise ConfigError(f"{named}: has its rows from another node", "let local.rows_of name the one that imports")
+        return other
+
     @property
     def data(self) -> Path:
         """Imported rows. Private."""
-        return self.folder / "data"
+        return self.owner.folder / "data"
 
     @property
     def run(self) -> Path:
@@ -123,7 +137,7 @@ class Node:
     @property
     def ledger(self) -> Path:
         """What the data have paid; made when rows were first imported."""
-        return self.state / "ledger.sqlite"
+        return self.owner.state / "ledger.sqlite"
 
     @property
     def serving(self) -> Path:

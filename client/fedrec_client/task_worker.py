@@ -1,6 +1,7 @@
 """A partner's worker for a task head: the same rounds, ledger and noise keys as for the recommender's adapter."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +45,7 @@ class TaskWorker:
         rows: private: examples as they are, or rows that become examples once something is known about items.
         plan, ledger, noise_root: as for `Worker`.
         work: how it trains where the round's plan does not say it; its learning rate is the round's.
+        renew: as for `Worker`; of rows that become examples.
     """
 
     partner: str
@@ -54,6 +56,8 @@ class TaskWorker:
     ledger: PrivacyLedger | None = field(repr=False)
     noise_root: bytes = field(repr=False)
     work: PlainWork
+    renew: Callable[[RoundPlan], TasteRows] | None = field(default=None, repr=False)
+    _renewed_for: tuple[str, int] = ("", -1)
     _made: dict[str, TaskExamples] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +106,17 @@ class TaskWorker:
             self._taste_rows()
             if plan.local_steps != 1:
                 raise PrivacyError("items are asked about in one step", "set local_steps to 1")
+        self._renew(plan)
         write_head(self.head, state)
+
+    def _renew(self, plan: RoundPlan) -> None:
+        """Once for a round and not for its further attempts, as for `Worker`; examples are of the rows before."""
+        if self.renew is None or self._renewed_for == (plan.run, plan.round):
+            return
+        rows = self.renew(plan)
+        if rows.fingerprint != self.rows.fingerprint:
+            self.rows, self._made = rows, {}
+        self._renewed_for = (plan.run, plan.round)
 
     def _plain(self, plan: RoundPlan, state: AdapterState) -> AdapterDelta:
         if self.plan is not None:

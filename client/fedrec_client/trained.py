@@ -38,11 +38,11 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     rows = read_stored_interactions(node.data / INTERACTIONS, catalog)
     config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
     shared = load_shared(config, catalog, rows)
-    _refuse_other_model(shared, catalog, terms)
-    if is_seeded(node.serving):
+    refuse_other_model(shared, catalog, terms)
+    if is_seeded(node.owner.serving):
         data = PartnerData.of(_from_store(node, catalog))  # for how many there are: each round reads them anew
     else:
-        data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, _tie_break(node))])
+        data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, tie_break(node))])
     work = terms.work
     settings = PlainSettings(1e-3, work.weight_decay, work.batch_users, work.max_history)
     worker = Worker(
@@ -66,32 +66,39 @@ def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[
     """
 
     def renew(plan: RoundPlan) -> PartnerData:
-        if not is_seeded(node.serving):
+        if not is_seeded(node.owner.serving):
             return first
         data = PartnerData.of(_from_store(node, catalog, (generation_of(plan.run), plan.round)))
-        if len(data.histories) < node.settings.policy.min_users:
-            (node.state / PAUSED).touch(mode=0o600)
-            _log.error("fewer users than policy.min_users: paused", extra={"event": "too_few_users"})
-            raise PrivacyError("comes while this node is paused", "the partner's client.toml says what it allows")
+        pause_if_few(node, len(data.histories))
         return data
 
     return renew
 
 
+def pause_if_few(node: Node, n_users: int) -> None:
+    """Raises PrivacyError: fewer users than the policy wants; the node is paused from now on."""
+    if n_users < node.settings.policy.min_users:
+        (node.state / PAUSED).touch(mode=0o600)
+        _log.error("fewer users than policy.min_users: paused", extra={"event": "too_few_users"})
+        raise PrivacyError("comes while this node is paused", "the partner's client.toml says what it allows")
+
+
 def _from_store(node: Node, catalog: ItemCatalog, place: Place | None = None) -> list[np.ndarray]:
     """What training reads, for the adapter of a place if they are to be trained on now."""
-    settings = read_serving(node.serving)
-    store = ServingStore.open(store_url(node.serving, settings.store.database))
+    folder = node.owner.serving
+    settings = read_serving(folder)
+    store = ServingStore.open(store_url(folder, settings.store.database))
     try:
         histories = training_histories(store, settings, catalog)
-        if place is not None:  # after they are read, since what came meanwhile may be among them
-            note_learnt(node.serving, store, settings, place)
+        if place is not None and node.owner is node:  # after they are read: what came meanwhile may be among them
+            note_learnt(folder, store, settings, place)
         return histories
     finally:
         store.close()
 
 
-def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: FederationTerms) -> None:
+def refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: FederationTerms) -> None:
+    """Raises ModelError: this machine's model, catalogue or features are not those of the terms."""
     model = terms.model
     found = {"backbone": shared.backbone.hash, "catalogue": catalog.hash, "item features": shared.features.hash}
     wanted = {"backbone": model.backbone_hash, "catalogue": model.catalog_hash, "item features": model.feature_hash}
@@ -100,7 +107,7 @@ def _refuse_other_model(shared: SharedModel, catalog: ItemCatalog, terms: Federa
         raise ModelError.of_all(problems, "fetch the same models; both sides must run the same fedrec", "model")
 
 
-def _tie_break(node: Node) -> int:
+def tie_break(node: Node) -> int:
     """Rows of one second are ordered by chance, but always alike here, so that a repeated round has the same data."""
     digest = hmac.digest(read_secret(node.keys / "noise.key", 32), b"ties in time", "sha256")
     return int.from_bytes(digest[:4], "big")

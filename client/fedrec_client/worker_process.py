@@ -105,10 +105,14 @@ def _follow(node: Node, keys: CoordinatorKeys) -> bool:
 
 def open_ledger(node: Node) -> PrivacyLedger:
     """The one ledger of the partner's data, made when rows were first imported. Raises LedgerError."""
-    return PrivacyLedger.open(node.ledger, partner=node.settings.name, dataset="data")
+    return PrivacyLedger.open(node.ledger, partner=node.owner.settings.name, dataset="data")
 
 
 def _training(node: Node, agreement: Agreement) -> tuple[RoundWorker, int]:
+    if agreement.terms.task is not None:
+        from fedrec_client.trained_head import make_task_worker
+
+        return make_task_worker(node, agreement, open_ledger(node))
     from fedrec_client.trained import make_worker
 
     return make_worker(node, agreement, open_ledger(node))

@@ -50,15 +50,6 @@ def load_movie_reviews(folder: Path) -> list[Review]:
     return list(found.values())
 
 
-def last_words(text: str, most: int) -> str:
-    """The end of a text, from a word's beginning: reviews conclude there.
-
-    >>> last_words("a slow start, a fine end", 10)
-    'a fine end'
-    """
-    return text if len(text) <= most else text[-most - 1 :].partition(" ")[2] or text[-most:]
-
-
 def pick(reviews: Sequence[Review], source: str, n: int) -> list[Review]:
     """`n` reviews of a source, by a hash of their texts, so that nobody chose."""
     mine = sorted((one for one in reviews if one.source == source), key=lambda one: one.place)

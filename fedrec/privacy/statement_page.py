@@ -93,7 +93,22 @@ In every step each person's contribution is cut to a fixed length, the contribut
 
 | part | steps | each person taken with probability | length (l2_clip_norm) | noise / length |
 | --- | --- | --- | --- | --- |
-{rows}"""
+{rows}
+
+{_first_weights(statement)}"""
+
+
+def _first_weights(statement: Mapping[str, Any]) -> str:
+    """Where they come from; statements of an older fedrec name no start."""
+    data, start = statement.get("public_data"), statement.get("start", "nothing")
+    sources = []
+    if start == "catalog":
+        sources.append("from made walks over the public catalogue, which no person took (`start` in `privacy.json`)")
+    if data:
+        sources.append(f"from {data}, published data of other people (`public_data`)")
+    if not sources:
+        return "The adapter's first weights were learnt from nobody."
+    return f"Before any partner's person was read, the model had learnt {' and '.join(sources)}: no epsilon was spent."
 
 
 def _sentence(text: str) -> str:

@@ -1,7 +1,8 @@
 """When a share has risen: a CUSUM over yes and no, whose threshold gives a chosen rate of false alarms."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,13 +44,14 @@ class RiseWatch:
     Args:
         settings: see there.
         threshold: evidence in nats at which it alarms; see `threshold_for`.
+        since: how many came since there has been evidence.
     Reference: Page 1954, doi:10.1093/biomet/41.1-2.100; optimal by Moustakides 1986, doi:10.1214/aos/1176350164.
     """
 
     settings: RiseSettings
     threshold: float
     evidence: float = 0.0
-    _since: int = field(default=0, repr=False)
+    since: int = 0
 
     def take(self, is_yes: bool) -> int:
         """The next one.
@@ -61,13 +63,14 @@ class RiseWatch:
         [0, 0, 3, 0]
         """
         self.evidence = max(0.0, self.evidence + self.settings.gains[0 if is_yes else 1])
-        self._since = self._since + 1 if self.evidence > 0 else 0
+        self.since = self.since + 1 if self.evidence > 0 else 0
         if self.evidence < self.threshold:
             return 0
-        since, self.evidence, self._since = self._since, 0.0, 0
+        since, self.evidence, self.since = self.since, 0.0, 0
         return since
 
 
+@lru_cache(16)
 def threshold_for(settings: RiseSettings, seed: int = 1) -> float:
     """The threshold at which independent texts of the base share alarm `false_per_1000` times in 1,000, or seldomer.
 

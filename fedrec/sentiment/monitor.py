@@ -1,8 +1,8 @@
 """A stream of texts as counts: windows of sentiment and topics, and rises of the negative share. Holds no text."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from fedrec.sentiment.change import RiseSettings, RiseWatch, threshold_for
@@ -44,6 +44,14 @@ class Window:
     sentiments: Counter[str] = field(default_factory=Counter)
     of_topic: Counter[str] = field(default_factory=Counter)
     negative_of_topic: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Window":
+        """What `to_dict` gave. Raises KeyError, TypeError, ValueError, AttributeError: something else."""
+        window = cls(float(values["began"]), float(values["ended"]), _counts(values["sentiments"]))
+        window.of_topic = _counts({name: of["texts"] for name, of in values["topics"].items()})
+        window.negative_of_topic = _counts({name: of["negative"] for name, of in values["topics"].items()})
+        return window
 
     @property
     def texts(self) -> int:
@@ -87,17 +95,28 @@ class Rise:
     share: float
     topic: str
 
+    def __str__(self) -> str:
+        about = f", most about {self.topic}" if self.topic else ""
+        return f"the negative share is {self.share:.0%} in the last {self.texts} texts{about}"
+
 
 class Monitor:
-    """Takes texts as numbers: how likely negative, and about what. Of a text nothing else is kept."""
+    """Takes texts as numbers: how likely negative, and about what. Of a text nothing else is kept.
+
+    Attributes:
+        watch: evidence for a rise so far.
+        windows, rises: the latest, oldest first.
+        texts: since the beginning.
+    """
 
     def __init__(self, settings: MonitorSettings) -> None:
         self.settings = settings
-        self._watch = RiseWatch(settings.rise, threshold_for(settings.rise))
-        self._latest: deque[tuple[bool, str]] = deque(maxlen=2000)
+        self.watch = RiseWatch(settings.rise, threshold_for(settings.rise))
+        self._negative: Counter[str] = Counter()  # by topic, of the texts since there has been evidence
         self.windows: deque[Window] = deque(maxlen=_KEPT_WINDOWS)
         self.rises: deque[Rise] = deque(maxlen=_KEPT_RISES)
         self.texts = 0
+        self._is_broken = False  # the next text begins a window, since what came before was judged otherwise
 
     def sentiment(self, negative: float) -> Sentiment:
         """Of a probability."""
@@ -116,24 +135,65 @@ class Monitor:
         """
         return [rise for one, topic in zip(negative, topics, strict=True) if (rise := self._one(one, topic, at))]
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON: counts and sums."""
+        return {
+            "texts": self.texts,
+            "windows": [window.to_dict() for window in self.windows],
+            "rises": [asdict(rise) for rise in self.rises],
+            "evidence": self.watch.evidence,
+            "since": self.watch.since,
+            "negative": dict(self._negative),
+        }
+
+    def restore(self, values: Mapping[str, Any], *, goes_on: bool) -> None:
+        """Take over what `to_dict` gave; nothing is changed where it raises.
+
+        Args:
+            goes_on: whether the evidence counts on; not where settings or head are others than then.
+        Raises: KeyError, TypeError, ValueError, AttributeError: something else.
+        """
+        texts, windows = int(values["texts"]), [Window.from_dict(one) for one in values["windows"]]
+        rises = [Rise(**one) for one in values["rises"]]
+        evidence, since, negative = float(values["evidence"]), int(values["since"]), _counts(values["negative"])
+        if not 0 <= evidence < float("inf") or min(texts, since) < 0:
+            raise ValueError("counts below zero")
+        self.texts = texts
+        self.windows.extend(windows)
+        self.rises.extend(rises)
+        if goes_on:
+            self.watch.evidence, self.watch.since, self._negative = evidence, since, negative
+        self._is_broken = not goes_on
+
     def _one(self, negative: float, topic: str, at: float) -> Rise | None:
         found = self.sentiment(negative)
-        if not self.windows or self.windows[-1].texts >= self.settings.window_texts:
+        if not self.windows or self._is_broken or self.windows[-1].texts >= self.settings.window_texts:
             self.windows.append(Window(at, at))
+            self._is_broken = False
         window = self.windows[-1]
         window.ended = at
         window.sentiments[found] += 1
         window.of_topic[topic] += 1
         window.negative_of_topic[topic] += found == "negative"
         self.texts += 1
-        self._latest.append((found == "negative", topic))
-        since = self._watch.take(found == "negative")
-        return self._risen(since, at) if since else None
+        if found == "negative":
+            self._negative[topic] += 1
+        since = self.watch.take(found == "negative")
+        rise = self._risen(since, at) if since else None
+        if self.watch.evidence == 0:
+            self._negative.clear()
+        return rise
 
     def _risen(self, since: int, at: float) -> Rise:
-        stretch = list(self._latest)[-since:]
-        about = Counter(topic for is_negative, topic in stretch if is_negative).most_common(1)
-        share = sum(is_negative for is_negative, _ in stretch) / len(stretch)
+        about = self._negative.most_common(1)
+        share = self._negative.total() / since
         rise = Rise(at, self.texts, since, round(share, 4), about[0][0] if about else "")
         self.rises.append(rise)
         return rise
+
+
+def _counts(values: Mapping[str, Any]) -> Counter[str]:
+    """Raises ValueError: one that is no count."""
+    if not all(isinstance(name, str) and type(n) is int and n >= 0 for name, n in values.items()):
+        raise ValueError("no counts")
+    return Counter(dict(values))

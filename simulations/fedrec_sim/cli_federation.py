@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ def make(
     row: Annotated[str, typer.Option(help="federated_eps8_inspect, say; federated is without privacy.")] = (
         "federated_dp_inspect"
     ),
+    task: Annotated[
+        Literal["click", "rating"] | None, typer.Option(help="Train this task's head, not the recommender's adapter.")
+    ] = None,
     users_per_partner: Annotated[int, typer.Option(help="That a partner is expected to have; public.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the first adapter.", min=0)] = 1,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value over the configuration.")] = None,
@@ -27,11 +30,15 @@ def make(
 ) -> None:
     """Write terms, schedule, first adapter and catalogue. A coordinator needs no model for what follows.
 
-    Example: `fedrec federation make films --name films --row federated_eps4_inspect --set partners=3`
+    With `--task` the head of a task is trained, from partners' rows with ratings (docs/tasks.md).
+
+    Examples: `fedrec federation make films --name films --row federated_eps4_inspect --set partners=3` ·
+    `fedrec federation make stars --name stars --task rating --row federated_eps4_secagg`
     """
     from fedrec.data.catalog import write_catalog
     from fedrec.data.datasets import load_data
     from fedrec_sim.federation_maker import make_federation
+    from fedrec_sim.tasks.network import make_task_federation
 
     settings = load_config(config, tuple(overrides or ()))
     with tempfile.TemporaryDirectory() as folder:
@@ -39,12 +46,15 @@ def make(
             load_data(settings.data.source, lambda _: None, settings.data.users)[0], Path(folder) / "c.parquet"
         )
         catalog = (Path(folder) / "c.parquet").read_bytes()
-    made = make_federation(
-        settings, name=name, row=row, catalog=catalog, users_per_partner=users_per_partner, seed=seed
-    )
+    size: Any = {"users_per_partner": users_per_partner, "seed": seed}
+    if task is None:
+        made = make_federation(settings, name=name, row=row, catalog=catalog, **size)
+    else:
+        made = make_task_federation(settings, task=task, name=name, row=row, catalog=catalog, **size)
     made.write(to)
     told = {"folder": str(to), "terms": made.terms.hash, "rounds": len(made.schedule)}
     told |= {"mode": made.terms.mode, "epsilon": made.statement.get("epsilon"), "adapter_bytes": made.initial.n_bytes}
+    told["task"] = task
     if as_json:
         emit_json(told)
     else:

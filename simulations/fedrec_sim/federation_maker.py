@@ -1,7 +1,8 @@
 """A federation folder from a configuration: what a coordinator trains and partners agree to."""
 
-from fedrec.config import SimulationConfig
+from fedrec.config import ModelConfig, SimulationConfig
 from fedrec.errors import ConfigError
+from fedrec.privacy.plan import Mode
 from fedrec.privacy.statement import privacy_statement
 from fedrec.rows import row_mode
 from fedrec.terms import FORMAT, FederationTerms, ModelTerms, WorkTerms
@@ -21,9 +22,7 @@ def make_federation(
         seed: of the first adapter.
     Raises: ConfigError: no federated row.
     """
-    mode = row_mode(row)
-    if mode is None:
-        raise ConfigError(f"row {row!r} is not federated", "name federated, or federated_eps8_inspect and the like")
+    mode = mode_of(row)
     config, world = config.for_row(row), load_world(config)
     if config.plain.ranks or config.private.ranks:
         raise ConfigError(
@@ -36,14 +35,13 @@ def make_federation(
     reads_public = plan is not None and shape.public_dim > 0
     public = config.model.public_data if reads_public else None
     n_users = users_per_partner * config.partners
-    named = config.model.model_copy(update={"device": "auto", "threads": 0})
     terms = FederationTerms(
         format=FORMAT,
         name=name,
         mode=mode,
         privacy_plan=plan.to_dict() if plan else None,
         model=ModelTerms(
-            config=named,
+            config=anywhere(config.model),
             backbone_hash=spec.backbone_hash,
             catalog_hash=spec.catalog_hash,
             feature_hash=spec.feature_hash,
@@ -70,3 +68,15 @@ def make_federation(
         start=config.model.start,
     )
     return Federation(terms, schedule, statement, initial, catalog)
+
+
+def mode_of(row: str) -> Mode:
+    """Of a row's rounds. Raises ConfigError: no federated row."""
+    if (mode := row_mode(row)) is None:
+        raise ConfigError(f"row {row!r} is not federated", "name federated, or federated_eps8_inspect and the like")
+    return mode
+
+
+def anywhere(config: ModelConfig) -> ModelConfig:
+    """As terms name a model: device and threads are each partner's own."""
+    return config.model_copy(update={"device": "auto", "threads": 0})

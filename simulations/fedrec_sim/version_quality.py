@@ -31,12 +31,17 @@ def measure_versions(coordinator: Coordinator, data: str, *, rounds: Sequence[in
     Args:
         data: a known data set, or a folder of `fedrec data import`; its items are found by title and year.
         rounds: of the versions; empty: all that were not measured on the data yet.
-    Raises: ConfigError: nobody published the data, or shares no item. ModelError: other model files than the terms
-        name. RunError: no such version, or damaged.
+    Raises: ConfigError: nobody published the data, or shares no item; or versions of a task's head. ModelError: other
+        model files than the terms name. RunError: no such version, or damaged.
     Privacy: reads published rows alone, and costs no epsilon. Where the frozen item vectors were made of the same
         rows (`model.public_data`), the level is flattered: compare rounds by it, not systems.
     """
     terms, catalog = coordinator.federation().terms, read_catalog_bytes(coordinator.federation().catalog)
+    if terms.task is not None:
+        raise ConfigError(
+            f"{terms.name} trains a task's head, which ranks nothing",
+            "partners ask it about rows that they held back: flower-client evaluate",
+        )
     splits = split_by(_PROTOCOL, published_sequences(catalog, data, say), _SEED)
     shared = load_shared(terms.model.config, catalog, None, say)
     if (shared.backbone.hash, catalog.hash) != (terms.model.backbone_hash, terms.model.catalog_hash):

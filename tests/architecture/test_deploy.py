@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from fedrec.privacy.ledger_view import BudgetView
+from fedrec.sentiment.monitor import Sentiment
 from fedrec_client import metrics as client_metrics
 from fedrec_client.cli import app as client_app
 from fedrec_client.desk import REFUSALS
@@ -84,13 +85,14 @@ def reasons() -> list[str]:
 
 def serving_page() -> tuple[bytes, str]:
     """What a service tells that has done everything once."""
-    metrics = ServingMetrics(lambda: EngineFigures(1, 1, 1, 1, 1.0, 1, 1.0))
+    metrics = ServingMetrics(lambda: EngineFigures(1, 1, 1, 1, 1.0, 1, 1.0, 0.3))
     for api in get_args(Family):
         metrics.observe(api, "/v1/recommend/{user}", "GET", 200, 0.01)
         metrics.count_list(api, get_args(Source))
         metrics.count_events(api, 1)
     for reason in reasons():
         metrics.refuse(reason)
+    metrics.count_texts(get_args(Sentiment), 1)
     return metrics.exposition()
 
 

@@ -27,6 +27,18 @@ def test_what_is_told_of_rehearsals_is_what_was_recorded() -> None:
         assert all(found["checks"].values())
 
 
+def test_what_is_told_of_a_head_that_nodes_trained_is_what_was_recorded() -> None:
+    text, found = (ROOT / "docs/tasks.md").read_text(encoding="utf-8"), figures_of("rehearsal-task.json")
+    assert all(found["checks"].values())
+    assert f"commit {found['commit']}, one seed" in text
+    figures, simulated = found["figures"], found["simulated"]
+    assert f"RMSE {figures['rmse']:.4f} and MAE {figures['mae']:.4f} over all held-back ratings" in text
+    assert f"in the same run: RMSE {simulated['rmse']:.4f}" in text
+    (spent,) = set(found["epsilon_spent"].values())
+    assert f"{spent:.2f} of epsilon spent by every ledger" in text
+    assert f"is {figures_of('tasks.json')['D_rmse_eps8']:.4f}. A round took {found['s_per_round']:.1f} s" in text
+
+
 def test_what_is_told_of_partners_that_serve_while_they_train_is_what_was_recorded() -> None:
     text, found = (ROOT / "docs/operations.md").read_text(encoding="utf-8"), figures_of("rehearsal-serving.json")
     assert all(found["checks"].values())

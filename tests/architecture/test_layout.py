@@ -50,13 +50,13 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec.training": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
     "fedrec.query": BASE | {"fedrec.data", "fedrec.model", "fedrec.tasks"},
     "fedrec.recommend": BASE | {"fedrec.data", "fedrec.model"},
-    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy"},
+    "fedrec.tasks": BASE | {"fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.terms"},
     "fedrec.evaluation": BASE | {"fedrec.data"},
     "fedrec.active": BASE | {"fedrec.recommend"},
     "fedrec.safety": BASE | {"fedrec.recommend"},
     "fedrec.fairness": BASE | {"fedrec.data", "fedrec.privacy", "fedrec.recommend"},
     "fedrec.support": BASE | {"fedrec.model", "fedrec.tasks"},
-    "fedrec.sentiment": BASE | {"fedrec.model"},
+    "fedrec.sentiment": BASE | {"fedrec.model", "fedrec.tasks"},
     "fedrec.aggregation": BASE | {"fedrec.wire", "fedrec.model.adapter", "fedrec.privacy.plan"},
     "fedrec.secagg": BASE | {"fedrec.wire"},
     "fedrec.tracking": BASE,
@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "fedrec_client": BASE
     | {"fedrec.wire", "fedrec.terms", "fedrec.data", "fedrec.model", "fedrec.privacy", "fedrec.training"}
     | {"fedrec.recommend", "fedrec.query", "fedrec.secagg", "fedrec.tasks", "fedrec.web", "fedrec.evaluation.metrics"}
-    | {"fedrec.fairness.figures", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
+    | {"fedrec.fairness", "fedrec.safety", "fedrec.support", "fedrec.sentiment", "fedrec.active"},
 }
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.data.interactions import Interaction, InteractionTable, write_interactions
+from tests.integration.task_network import make_federation, network, published
+
+__all__ = ["make_federation", "network", "published"]  # fixtures of what tests of nodes and task heads have alike
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,6 +19,8 @@ from fedrec.model.features import ItemFeatures, TextEncoder, item_features
 from fedrec.model.recommender import AdapterShape, build_model, read_state, write_state
 from fedrec.model.sentences import SentenceEncoder
 from fedrec.recommend.live_model import LiveModel
+from fedrec.sentiment.head import HeadInputs, head_files
+from fedrec.tasks.head import HeadShape, TaskHead, head_state
 from fedrec_client.serving.http.app import make_app
 from fedrec_client.serving.http.keys import KeyRing
 from fedrec_client.serving.http.metrics import ServingMetrics
@@ -114,3 +116,14 @@ def make_place(served: Served, tmp_path: Path) -> Callable[..., Place]:
 def place(make_place: Callable[..., Place]) -> Place:
     """With the default settings."""
     return make_place()
+
+
+def put_head(folder: Path, encoder: SentenceEncoder, bias: float = 0.0) -> None:
+    """A made head over the tiny encoder into `folder/head`; with a bias all that comes is negative."""
+    inputs = HeadInputs(encoder=encoder.name, width=encoder.encode(["space"]).shape[1], scale=1.0, last_letters=240)
+    head = TaskHead(HeadShape(inputs.width, 2))
+    with torch.no_grad():
+        head.outer.bias[1] = bias
+    (folder / "head").mkdir(exist_ok=True)
+    for name, content in head_files(inputs, head_state(head)).items():
+        (folder / "head" / name).write_bytes(content)

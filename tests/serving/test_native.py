@@ -39,6 +39,7 @@ ADMIN = {
     "GET /v1/review/log",
     "GET /v1/review/log/check",
     "GET /v1/review/log/export",
+    "GET /v1/sentiment",
     "GET /v1/support/handovers",
     "POST /v1/support/handovers/{handover}/answer",
     "GET /v1/status",

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fedrec_client.serving.api.native.router import routes
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings
-from tests.serving.conftest import Place
+from tests.serving.conftest import Place, put_head
 
 # What a text must be so that it is a filter, a cursor, an id or the name of an arm no schema can say.
 LEFT_OUT = [positive_data_acceptance]
@@ -27,7 +27,10 @@ HEADERS = {"host": "localhost"}
 @pytest.fixture(scope="module")
 def app(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ASGIApp]:
     """An open service in an event loop of its own, since schemathesis begins one for each call."""
-    place = Place(tmp_path_factory.mktemp("fuzzed"), served, ServingSettings(format=1))
+    settings = ServingSettings.model_validate({"format": 1, "sentiment": {"head": "head"}})
+    place = Place(tmp_path_factory.mktemp("fuzzed"), served, settings)
+    assert served.sentences is not None
+    put_head(place.folder, served.sentences)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -80,7 +83,7 @@ def described(app: ASGIApp) -> Any:
 @pytest.mark.parametrize("kind", GenerationMode)
 def test_the_api_is_as_it_describes_itself_whatever_is_sent(described: Any, kind: GenerationMode) -> None:
     operations = [found.ok() for found in described.get_all_operations()]
-    assert len(operations) == 59
+    assert len(operations) == 61
     for operation in operations:
         if operation.label == "POST /v1/keys":
             continue  # it would close the service to all that follows

@@ -15,6 +15,7 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_sim.rehearsal.pages import chromium
 from fedrec_sim.rehearsal.shop import pages_served
+from tests.serving.conftest import put_head
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -27,7 +28,7 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 STATEMENT = {"epsilon": 7.98, "delta": 1e-4, "unit": "user", "parts": [{"steps": 46}], "simulated": True}
 PAGES = ("/shop?user=anna", "/shop?session=s", "/shop/items/{0}?user=anna", "/operate", "/operate/rules")
 PAGES += ("/operate/events", "/operate/opinions", "/operate/keys", "/operate/review", "/operate/review/log")
-OF_SUPPORT = ("/operate/support", "/shop/ask?user=anna")
+OF_TEXTS = ("/operate/support", "/shop/ask?user=anna", "/operate/sentiment")
 
 
 class Desk:
@@ -63,9 +64,13 @@ def desk(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         await one.intake.put_items([Item("new", "Song of the Whale", categories=("War",), timestamp=1e9)])
         await one.intake.put_items([Item(f"bad {n}", f"Fake passports, lot {n}") for n in range(4)])
         await one.support.question("is the whale a fish?", "anna", 1, hands_over=True)
+        await one.sentiment.take(["loud space drama"] * 30)
 
-    settings = ServingSettings.model_validate({"format": 1, "safety": {"screen": ["words"]}})
+    tables = {"safety": {"screen": ["words"]}, "sentiment": {"head": "head", "window_texts": 20}}
+    settings = ServingSettings.model_validate({"format": 1, **tables})
     folder = tmp_path_factory.mktemp("pages")
+    assert served.sentences is not None
+    put_head(folder, served.sentences, bias=5.0)
     outside = Outside(statement=lambda: STATEMENT)
     with pages_served(folder, served, settings, outside, prepare=prepare) as home, chromium() as browser:
         yield Desk(browser, home, served)
@@ -174,7 +179,7 @@ def test_every_page_is_accessible_and_fits(desk: Desk, size: Any, scheme: str) -
     from axe_playwright_python.sync_playwright import Axe
 
     faults = []
-    for path in PAGES + (OF_SUPPORT if (size, scheme) == (PHONE, "dark") else ()):
+    for path in PAGES + (OF_TEXTS if (size, scheme) == (PHONE, "dark") else ()):
         with desk.page(path, size, scheme) as page:
             if "/shop" in path:
                 page.get_by_role("switch").click()
@@ -246,6 +251,11 @@ def test_charts_are_drawn_and_refreshed(desk: Desk) -> None:
         with page.expect_response("**/operate/live"):
             pass
         assert page.locator(".tiles dd").first.is_visible()
+    with desk.page("/operate/sentiment") as page:
+        page.locator("#plot-negative canvas").wait_for()
+        page.wait_for_timeout(100)
+        assert page.locator("#plot-negative canvas").evaluate(ink) > 10
+        assert page.get_by_text("not full yet").is_visible()
 
 
 def test_a_hostile_title_runs_nothing(desk: Desk, tmp_path: Path) -> None:

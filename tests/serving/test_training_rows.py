@@ -10,6 +10,7 @@ import pytest
 from fedrec.data.catalog import ItemCatalog, write_catalog
 from fedrec.data.interactions import Interaction, InteractionTable, read_stored_interactions, write_interactions
 from fedrec.errors import DataError
+from fedrec.invitation import Invitation
 from fedrec_client.importing import INTERACTIONS, forget_imported
 from fedrec_client.serving.records import Event
 from fedrec_client.serving.service import Served, TenantService
@@ -22,7 +23,7 @@ from fedrec_client.serving.training_rows import (
     seed_imported,
     training_histories,
 )
-from fedrec_client.settings import Node
+from fedrec_client.settings import make_node
 from fedrec_client.trained import _from_store
 from tests.serving.conftest import Place
 
@@ -101,7 +102,8 @@ def test_new_events_train_only_where_they_are_wanted(
 def test_imported_rows_of_a_deleted_user_go_from_the_file(
     table: InteractionTable, catalog: ItemCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = Node(tmp_path)
+    invitation = Invitation("localhost:1", "shop", "s", "0" * 64, "0" * 64)
+    node = make_node(tmp_path / "node", invitation, b"PEM", 9094)
     node.data.mkdir()
     write_catalog(catalog, tmp_path / "catalog.parquet")
     agreed = SimpleNamespace(catalog=(tmp_path / "catalog.parquet").read_bytes())
@@ -193,6 +195,8 @@ def test_what_comes_while_rows_are_read_counts_as_learnt(
         return training_histories(*args)
 
     monkeypatch.setattr("fedrec_client.trained.training_histories", read)
-    assert codes(_from_store(SimpleNamespace(serving=tmp_path), catalog, (1, 2))) == [[1]]  # type: ignore[arg-type]
+    node: Any = SimpleNamespace(serving=tmp_path)
+    node.owner = node
+    assert codes(_from_store(node, catalog, (1, 2))) == [[1]]
     assert learnt_seq(tmp_path, "default", (1, 2)) == store.of("default").log.last_seq() == 1
     store.close()

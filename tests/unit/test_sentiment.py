@@ -1,6 +1,5 @@
 """The sentiment monitor: rises are found, chance seldom alarms, counts add up, and no text is kept or sent."""
 
-import asyncio
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from fedrec.errors import ConfigError, RunError
+from fedrec.errors import ConfigError, ModelError, RunError
 from fedrec.model.sentences import SentenceEncoder, encode_kept
 from fedrec.sentiment.change import RiseSettings, RiseWatch, threshold_for
+from fedrec.sentiment.head import HeadInputs, Judge, SentimentHead
 from fedrec.sentiment.monitor import Monitor, MonitorSettings
 from fedrec.sentiment.topics import OTHER, Topics
-from fedrec.tasks.head import HeadShape, TaskHead
+from fedrec.tasks.head import HeadShape, TaskHead, head_state
 from fedrec_client.serving.learning.alerts import Alerts
+from fedrec_sim.cli import app
 from fedrec_sim.sentiment.streams import Cusum, ShareOfWindow, StreamShape, choose, measure
-from fedrec_sim.sentiment.watching import Watching
+from fedrec_sim.sentiment.watching import Sending, Watching
 
 RISE = RiseSettings(0.3, 0.6, 1.0)
 
@@ -98,6 +100,13 @@ class Hook(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+def head_of(encoder: SentenceEncoder, bias: float) -> SentimentHead:
+    """All that comes is negative, or positive."""
+    head = TaskHead(HeadShape(32, 2))
+    head.outer.bias.data[1] = bias
+    return SentimentHead.of(HeadInputs(encoder=encoder.name, width=32, scale=1.0, last_letters=240), head_state(head))
+
+
 def test_an_alarm_reaches_log_webhook_and_page_and_no_text_does(
     tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,30 +114,77 @@ def test_an_alarm_reaches_log_webhook_and_page_and_no_text_does(
     thread = threading.Thread(target=server.handle_request)
     thread.start()
     encoder = SentenceEncoder(tiny_llama)
-    head = TaskHead(HeadShape(32, 2))
-    head.outer.bias.data[1] = 5.0  # all that comes is negative
     topics = Topics.seeded({"rivers": ("quiet river",)}, encoder.encode, least=-1.0)
-
-    async def work() -> list[str]:
-        alerts = Alerts(f"http://127.0.0.1:{server.server_port}/hook")
-        watching = Watching(encoder, head, topics, Monitor(MonitorSettings(RISE)), alerts)
-        said = await watching.take(["loud space drama"] * 30, 1.0)
-        await watching.close()
-        watching.write(tmp_path)
-        return said
-
-    said = asyncio.run(work())
-    thread.join(timeout=10)
+    sending = Sending(Alerts(f"http://127.0.0.1:{server.server_port}/hook"))
+    watching = Watching(Judge(head_of(encoder, 5.0), encoder, topics), Monitor(MonitorSettings(RISE, 20)), sending.send)
+    rises, filled = watching.take(["loud space drama"] * 30, 1.0)
+    thread.join(timeout=10)  # it is sent while nobody waits for it
+    sending.close(waits=True)
+    watching.write(tmp_path)
     server.server_close()
+    assert [window.texts for window in filled] == [20]
     body = json.loads(Hook.bodies[0])
     assert (body["kind"], body["figures"]["topic"]) == ("negative texts", "rivers")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "negative texts" in caplog.text
     assert "rivers" in page
+    said = [str(rise) for rise in rises]
     for told in (caplog.text, page, Hook.bodies[0].decode(), *said, (tmp_path / "metrics.json").read_text()):
         assert "loud space drama" not in told
 
 
+def test_a_text_without_a_token_is_left_out_and_the_others_count(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SentenceEncoder(tiny_llama)
+    judge = Judge(head_of(encoder, -5.0), encoder, Topics.seeded({"rivers": ("quiet river",)}, encoder.encode))
+    read = encoder.encode
+
+    def strict(texts: list[str]) -> object:
+        if "?" in texts:
+            raise ModelError("no token", "mend it")
+        return read(texts)
+
+    monkeypatch.setattr(encoder, "encode", strict)
+    watching = Watching(judge, Monitor(MonitorSettings(RISE)), lambda _: None)
+    watching.take(["loud", "?", "space"], 1.0)
+    watching.take(["?"], 1.0)
+    assert (watching.unread, watching.monitor.texts) == (2, 2)
+
+
+def test_a_monitor_goes_on_where_its_counts_ended() -> None:
+    rng = np.random.default_rng(5)
+    likely = np.where(rng.random(400) < 0.45, 0.9, 0.1).tolist()
+    topics = [("sound", "story")[int(one)] for one in rng.random(400) < 0.5]
+    whole, first, second = (Monitor(MonitorSettings(RISE, 7)) for _ in range(3))
+    rises = whole.take(likely, topics, 1.0)
+    assert rises
+    first.take(likely[:203], topics[:203], 1.0)
+    second.restore(json.loads(json.dumps(first.to_dict())), goes_on=True)
+    second.take(likely[203:], topics[203:], 1.0)
+    assert second.to_dict() == whole.to_dict()
+    for wrong in ({}, {**first.to_dict(), "evidence": -1.0}, {**first.to_dict(), "negative": {"sound": -1}}):
+        fresh = Monitor(MonitorSettings(RISE, 7))
+        with pytest.raises((KeyError, ValueError)):
+            fresh.restore(wrong, goes_on=True)
+        assert (fresh.texts, len(fresh.windows)) == (0, 0)
+
+
 def test_without_a_head_nothing_is_watched(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no head yet"):
-        Watching.open(tmp_path, 0.3, 0.6, 0.5, "")
+        Watching.open(tmp_path, RISE, lambda _: None)
+
+
+def test_what_cannot_be_watched_is_told_in_words(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\n", encoding="utf-8")
+    for args, words in (
+        (["nothing.txt"], "no such file"),
+        ([str(tmp_path)], "no such file"),
+        ([str(texts), "--base", "0.6", "--raised", "0.5"], "not above --base"),
+        ([str(texts), "--webhook", "http://example.org/x"], "--webhook: no https address"),
+        ([str(texts)], "no head yet"),
+    ):
+        result = CliRunner().invoke(app, ["sentiment", "watch", *args, "--runs", str(tmp_path / "runs")])
+        assert result.exit_code != 0
+        assert words in " ".join(str(result.exception).split()), words

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from scipy.stats import norm
@@ -116,3 +116,18 @@ def test_public_data_is_named_where_training_starts_from_it() -> None:
     assert without["epsilon"] == named["epsilon"]
     assert "movielens-small" in statement_page(named, "x")
     assert "movielens-small" not in statement_page(without, "x")
+
+
+def test_the_page_says_where_the_first_weights_come_from() -> None:
+    def page(start: Literal["nothing", "catalog"], data: str | None) -> str:
+        told = privacy_statement(ALONE, noise_source="secret", simulated=False, public_data=data, start=start)
+        return statement_page(told, "x")
+
+    assert "walks over the public catalogue" in page("catalog", None)
+    assert "were learnt from nobody" not in page("catalog", None)
+    both = page("catalog", "movielens-small")
+    assert "catalogue, which no person took (`start` in `privacy.json`) and from movielens-small" in both
+    assert "walks" not in page("nothing", "movielens-small")
+    assert "were learnt from nobody" in page("nothing", None)
+    older = {name: value for name, value in state(ALONE).items() if name not in ("start", "public_data")}
+    assert "were learnt from nobody" in statement_page(older, "x")

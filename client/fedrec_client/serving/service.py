@@ -23,12 +23,14 @@ from fedrec.signing import read_secret
 from fedrec_client.serving.errors import NotFoundError, NotReadyError
 from fedrec_client.serving.graphs import Graphs
 from fedrec_client.serving.intake import Intake
+from fedrec_client.serving.learning.alerts import Alerts
 from fedrec_client.serving.learning_to_rank import LearningToRank
 from fedrec_client.serving.lists import Lists
 from fedrec_client.serving.people import Person
 from fedrec_client.serving.policy import Policy
 from fedrec_client.serving.records import Query
 from fedrec_client.serving.reviewing import Reviewing, refuse_themes_without_encoder
+from fedrec_client.serving.sentiment import SentimentWatch, open_sentiment
 from fedrec_client.serving.settings import ServingSettings
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_client.serving.store.vector_book import remembering
@@ -51,7 +53,7 @@ class Served:
         encode: text features of items that came later.
         encoder: identity of what encodes, recipe and catalogue included.
         queries: reads requests in words; None: nobody taught it.
-        sentences: the sentence encoder alone, for support and for likeness to harmful themes; None: there is none.
+        sentences: the sentence encoder alone, for support, sentiment and harmful themes; None: there is none.
     """
 
     catalog: ItemCatalog = field(repr=False)
@@ -73,6 +75,7 @@ class TenantService:
     learning_to_rank: LearningToRank = field(repr=False)
     reviewing: Reviewing = field(repr=False)
     support: Support = field(repr=False)
+    sentiment: SentimentWatch = field(repr=False)
 
 
 class Service:
@@ -80,13 +83,16 @@ class Service:
 
     Args:
         folder: of `serving.toml`; store, keys and indices lie there. Its owner alone should read it.
-    Raises: ConfigError: the index that is asked for cannot be had. As `ServingStore.open`.
+    Raises: ConfigError: the index that is asked for cannot be had, or the webhook is no address for alerts. As
+        `ServingStore.open`.
     Attributes:
+        alerts: to log and webhook, from all that watches beside this service.
         versions: adapters that can be served in place of this one; None: there are no others.
     """
 
     def __init__(self, folder: Path, settings: ServingSettings) -> None:
         self.folder, self.settings = folder, settings
+        self.alerts = Alerts(settings.learning.webhook)
         self.store = ServingStore.open(store_url(folder, settings.store.database))
         try:
             self._graphs = Graphs.choose(settings.model.index, self.store, folder / "indices")
@@ -158,8 +164,10 @@ class Service:
             await learning.restore()
             await _warm(lists, tenant)
             support = support_of(tenant, served.sentences)
+            told = self.settings.sentiment
+            sentiment = await asyncio.to_thread(open_sentiment, self.folder, name, told, served.sentences, self.alerts)
             self._tenants[name] = TenantService(
-                tenant, policy, lists, Intake(tenant, reviewing), learning, reviewing, support
+                tenant, policy, lists, Intake(tenant, reviewing), learning, reviewing, support, sentiment
             )
         self._encode = served.encode
         self._version, self._since = served.model.version, time.time()

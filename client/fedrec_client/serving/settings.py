@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Phrase = Annotated[str, Field(max_length=256, pattern=r"\S")]
 SourceName = Literal["model", "session", "similar", "trending", "popular", "latest"]
 IndexName = Literal["auto", "usearch", "pgvector"]
 FILE = "serving.toml"
@@ -147,6 +148,26 @@ class SupportSettings(Section):
     question_weight: Share = 0.7
 
 
+class SentimentSettings(Section):
+    """`[sentiment]`: with what texts are judged, and which rise of the negative share alarms."""
+
+    head: str = ""
+    base: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    raised: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    false_per_1000: Annotated[float, Field(gt=0, le=100)] = 0.5
+    window_texts: Annotated[int, Field(ge=1, le=100_000)] = 50
+    neutral_band: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    topics: dict[Phrase, Annotated[tuple[Phrase, ...], Field(min_length=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.base >= self.raised:
+            raise ValueError("sentiment.raised: it is not above sentiment.base")
+        if "other" in self.topics:
+            raise ValueError("sentiment.topics: other is what none of them is near")
+        return self
+
+
 class TracingSettings(Section):
     """`[tracing]`."""
 
@@ -183,6 +204,7 @@ class ServingSettings(Section):
     review: ReviewSettings = ReviewSettings()
     learning: LearningSettings = LearningSettings()
     support: SupportSettings = SupportSettings()
+    sentiment: SentimentSettings = SentimentSettings()
     tracing: TracingSettings = TracingSettings()
     tenants: tuple[TenantSettings, ...] = ()
     arms: tuple[ArmSettings, ...] = ()

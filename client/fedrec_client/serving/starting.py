@@ -98,6 +98,7 @@ class Starting:
         budget = self.outside.budget()
         found = re.match(r"round-(\d+)", service.version)
         waiting = [one.tenant.store.reviews.waiting() for one in service.tenants()]
+        shares = [share for one in service.tenants() if (share := one.sentiment.negative_share) is not None]
         oldest = min((since for _, since in waiting if since is not None), default=None)
         return EngineFigures(
             users_cached=sum(engine.desk.reader.n_kept for engine in engines),
@@ -107,4 +108,5 @@ class Starting:
             epsilon_remaining=None if budget is None else budget.get("epsilon_left"),
             review_waiting=sum(count for count, _ in waiting),
             review_oldest_seconds=0.0 if oldest is None else max(0.0, time.time() - oldest),
+            sentiment_negative_share=max(shares, default=None),
         )

@@ -92,6 +92,12 @@ def training_histories(store: ServingStore, settings: ServingSettings, catalog: 
     return histories
 
 
+def imported_pairs(store: ServingStore, settings: ServingSettings) -> set[tuple[str, str]]:
+    """User and item of every imported row that is still in the store. Private."""
+    log = store.of(settings.tenant_names[0]).log  # which imported rows are put into
+    return {(row.user, row.item) for row in log.every_by_user(id_prefix=IMPORTED)}
+
+
 def note_learnt(folder: Path, store: ServingStore, settings: ServingSettings, place: Place) -> None:
     """Write down how far the events go that a round has read: a replay must not ask what an adapter has learnt.
 

@@ -21,8 +21,8 @@ from fedrec.errors import ConfigError
 from fedrec.evaluation.cold_start import NewUsers, withhold_users
 from fedrec.evaluation.metrics import METRICS, metric_table, pad_ranks, target_ranks
 from fedrec.recommend.live_model import LiveModel, as_window
+from fedrec.tasks.stars import StarsOf
 from fedrec_sim.run import Json
-from fedrec_sim.tasks.protocols import StarsOf
 from fedrec_sim.world import World
 
 QUESTIONS = 10

@@ -55,7 +55,7 @@ def rehearse_training(folder: Path, *, partners: int, rounds: int, say: Say, mod
     stage = set_stage(folder, folder / "federation", rows, say=timeline.note, mode=mode)
     try:
         settle(stage, timeout_s=_TRAINING_TIMEOUT_S)
-        seconds = _run_rounds(stage, rounds, (), timeline)
+        seconds = run_the_rounds(stage, rounds, (), timeline)
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
     finally:
         stage.close()
@@ -76,7 +76,7 @@ def rehearse_sums(
     powers = {name: number for number, name in enumerate(names)}
     try:
         settle(stage, timeout_s=_ROUND_TIMEOUT_S, powers=powers, spoilers=spoilers)
-        seconds = _run_rounds(stage, rounds, faults, timeline)
+        seconds = run_the_rounds(stage, rounds, faults, timeline)
         tried = outsider_gets(stage)
         wait_until(lambda: checks.adapters_are_verified(stage), "every partner to hold the newest adapter", 90.0)
         timeline.note("every partner holds the newest adapter")
@@ -136,7 +136,7 @@ def settle(
     wait_until(lambda: all(map(listens, ports)), "the coordinator to listen")  # Flower's nodes back off for long
 
 
-def _run_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Timeline) -> float:
+def run_the_rounds(stage: Stage, rounds: int, faults: Sequence[Fault], timeline: Timeline) -> float:
     """From the first question to the last commit, in seconds, by the coordinator's own records."""
     for client in stage.clients.values():
         client.start()

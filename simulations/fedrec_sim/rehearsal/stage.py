@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +137,13 @@ class Stage:
 
 
 def set_stage(
-    folder: Path, federation: Path, rows: dict[str, Path], *, say: Callable[[str], None], mode: Mode = "inspect"
+    folder: Path,
+    federation: Path,
+    rows: dict[str, Path],
+    *,
+    say: Callable[[str], None],
+    mode: Mode = "inspect",
+    columns: Sequence[str] = (),
 ) -> Stage:
     """Init, use, start, invite, enrol, approve, agree, import: as in docs/operations.md, by the commands themselves.
 
@@ -146,6 +152,7 @@ def set_stage(
         federation: as `fedrec federation make` wrote it.
         rows: partner -> CSV file with columns user, item, timestamp.
         mode: that partners allow; for `secagg` they exchange keys with each other.
+        columns: further words of `flower-client import`, as `--rating` and the name of a fourth column.
     Raises: RunError: a command failed, with its words.
     """
     server = Actor("server", folder / "server", SERVER)
@@ -161,7 +168,7 @@ def set_stage(
             say("partners exchanged keys")
         for name, path in rows.items():
             stage.client_says(name, "agree")
-            found = stage.client_says(name, "import", str(path))
+            found = stage.client_says(name, "import", str(path), *columns)
             say(f"{name} imported {found['rows']} rows of {found['users']} users")
     except BaseException:
         stage.close()

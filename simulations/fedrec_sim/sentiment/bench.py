@@ -12,10 +12,11 @@ from fedrec.data.movie_reviews import load_movie_reviews
 from fedrec.data.sources import fetch
 from fedrec.model.sentences import SentenceEncoder
 from fedrec.sentiment.change import RiseSettings
+from fedrec.sentiment.head import HeadInputs, head_files
 from fedrec.sentiment.monitor import Monitor, MonitorSettings
 from fedrec.sentiment.topics import FILM_TOPICS, Topics
 from fedrec_sim.run import write_bytes, write_json
-from fedrec_sim.sentiment.head import Reviews, negative, quality, train_head
+from fedrec_sim.sentiment.head import Reviews, inputs_of, negative, quality, train_head
 from fedrec_sim.sentiment.streams import StreamShape, candidates, choose, measure, shape_of, streams
 from fedrec_sim.tasks.federation import TrainedHead
 from fedrec_sim.tasks.rounds import TaskPromise
@@ -41,7 +42,7 @@ def run_sentiment(encoder: SentenceEncoder, cache: Path, epsilon: float, folder:
         found = [quality(reviews, negative(head, reviews.vectors), 2) for head in trained[name]]
         heads[name] = {**found[0], **_spread([one["accuracy"] for one in found])}
     probability = negative(trained["private"][0], reviews.vectors)
-    _keep(trained["private"][0], folder)
+    _keep(trained["private"][0], inputs_of(encoder.name, reviews.vectors.shape[1]), folder)
     say("streams with a jump")
     found_jumps = jumps(reviews, probability)
     say("one stream, watched")
@@ -59,9 +60,10 @@ def run_sentiment(encoder: SentenceEncoder, cache: Path, epsilon: float, folder:
     }
 
 
-def _keep(head: TrainedHead, folder: Path) -> None:
-    """The private head with its promise, for `fedrec sentiment watch`."""
-    write_bytes(folder / "head.safetensors", head.state.to_bytes())
+def _keep(head: TrainedHead, inputs: HeadInputs, folder: Path) -> None:
+    """The private head with its promise, for `fedrec sentiment watch` and a partner's service."""
+    for name, content in head_files(inputs, head.state).items():
+        write_bytes(folder / name, content)
     write_json(folder / "privacy.json", head.statement)
 
 

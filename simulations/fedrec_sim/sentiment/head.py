@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.aggregation.server_optimizer import ServerOptimizer
-from fedrec.data.movie_reviews import Review, last_words, pick
+from fedrec.data.movie_reviews import Review, pick
 from fedrec.model.sentences import SentenceEncoder, Vectors, encode_kept
+from fedrec.sentiment.head import LABELS, HeadInputs, last_words
 from fedrec.tasks.classes import Classes
 from fedrec.tasks.examples import TaskExamples
 from fedrec.tasks.terms import TaskTerms
@@ -19,15 +20,19 @@ from fedrec.tasks.training import PlainWork
 from fedrec_sim.tasks.federation import TrainedHead, federate_head
 from fedrec_sim.tasks.rounds import TaskPromise, TaskRounds
 
-LABELS = ("positive", "negative")
 PARTNERS = {"rotten_tomatoes": (2, 2000), "imdb": (4, 500)}  # partners, and reviews of each
 _READ, _ROUNDS = 240, 12
-SCALE = 3.0  # vectors have length 1; a head learns sooner from longer ones
+_SCALE = 3.0
 
 
-def last_words_of(text: str) -> str:
-    """What the head reads of a text."""
-    return last_words(text, _READ)
+def inputs_of(encoder: str, width: int) -> HeadInputs:
+    """What the example's head reads of a text.
+
+    Args:
+        encoder: `SentenceEncoder.name`.
+        width: of its vectors.
+    """
+    return HeadInputs(encoder=encoder, width=width, scale=_SCALE, last_letters=_READ)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Reviews:
         vectors: list[Vectors] = []
         for source, (partners, each) in PARTNERS.items():
             some, first = pick(reviews, source, partners * each), len(set(owners))
-            vectors.append(encode_kept(encoder, [last_words_of(one.text) for one in some], cache, progress))
+            vectors.append(encode_kept(encoder, [last_words(one.text, _READ) for one in some], cache, progress))
             chosen += some
             owners += [first + at % partners for at in range(len(some))]
         drawn = [_split(one) for one in chosen]
@@ -84,13 +89,13 @@ def train_head(reviews: Reviews, encoder: str, promise: TaskPromise | None, seed
         Classes(LABELS),
         reviews.vectors.shape[1],
         inputs="sentences/minilm-l6-v2",
-        inputs_hash=hashlib.sha256(f"{encoder}|{SCALE}|{_READ}".encode()).hexdigest(),
+        inputs_hash=hashlib.sha256(f"{encoder}|{_SCALE}|{_READ}".encode()).hexdigest(),
     )
     shares = []
     for partner in range(n_partners):
         mine = reviews.of(0, partner)
         shares.append(
-            TaskExamples.of(SCALE * reviews.vectors[mine], reviews.is_negative[mine].astype(np.float32), mine)
+            TaskExamples.of(_SCALE * reviews.vectors[mine], reviews.is_negative[mine].astype(np.float32), mine)
         )
     if promise is None:
         optimizer, epochs = ServerOptimizer("sgd", 1.0, 0.0), 1
@@ -103,7 +108,7 @@ def train_head(reviews: Reviews, encoder: str, promise: TaskPromise | None, seed
 
 def negative(head: TrainedHead, vectors: Vectors) -> NDArray[np.float64]:
     """How likely each text is negative, `[texts]`."""
-    return np.asarray(head.predict(SCALE * vectors)[:, 1])
+    return np.asarray(head.predict(_SCALE * vectors)[:, 1])
 
 
 def quality(reviews: Reviews, probability: NDArray[np.float64], part: int) -> dict[str, Any]:

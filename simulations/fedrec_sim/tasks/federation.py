@@ -108,7 +108,7 @@ def federate_head(
         spec=terms.spec,
         aggregator=UniformMean(),
         partners=dict(enumerate(partners.names, start=2)),
-        quorum=len(shares),
+        quorum=plan.quorum + plan.dishonest if plan else len(shares),
         max_attempts=1,
         round_timeout_s=_ROUND_S,
         max_norm=_MAX_NORM,
@@ -130,7 +130,13 @@ def plan_of(
     """The least noise that keeps the promise. Raises PrivacyError: a delta of one over the users or more."""
     if promise.delta * n_users >= 1:
         raise PrivacyError(f"delta {promise.delta:g} is not below one over {n_users} users", "set a smaller delta")
-    return calibrate(rounds.parts(items), promise.epsilon, promise.delta, mode=promise.mode, quorum=partners)
+    shares = [
+        (part, steps + promise.spare, prob, clip, share) for part, steps, prob, clip, share in rounds.parts(items)
+    ]
+    quorum, dishonest = promise.quorum or partners, promise.dishonest
+    return calibrate(
+        shares, promise.epsilon, promise.delta, mode=promise.mode, quorum=quorum - dishonest, dishonest=dishonest
+    )
 
 
 def told(items: ItemPart, plan: PrivacyPlan | None, partners: int, n_users: int) -> ItemPart:

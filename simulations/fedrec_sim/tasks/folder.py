@@ -10,11 +10,12 @@ from fedrec.errors import RunError
 from fedrec.registry.registry import Registry
 from fedrec.tasks.classes import Classes
 from fedrec.tasks.pseudo_labels import PseudoLabels
+from fedrec.tasks.taste_head import SCALE
 from fedrec_sim.run import Json, commit_of_checkout, read_json, write_bytes, write_json
 from fedrec_sim.tasks.federation import TrainedHead
 from fedrec_sim.tasks.genre import GenreTask, GenreTrial
 from fedrec_sim.tasks.protocols import questions
-from fedrec_sim.tasks.trial import SCALE, Answered, TaskName, TaskWorld, Trial, Wanted, terms_of
+from fedrec_sim.tasks.trial import Answered, TaskName, TaskWorld, Trial, Wanted, terms_of
 
 RECORD = "task.json"
 FORMAT = 1

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec.data.interactions import InteractionTable
 from fedrec.data.sequences import build_sequences
 from fedrec.data.splits import EvaluationSplit, split_by
 from fedrec.errors import ConfigError
 from fedrec.tasks.own_rows import LaterRows, OwnRows, UserRows, Windows
+from fedrec.tasks.stars import StarsOf
 from fedrec.tasks.taste import Scale, as_targets
 
 TaskProtocol = Literal["C", "D", "E", "split721"]
@@ -123,21 +123,6 @@ def _random_rows(table: InteractionTable, scale: Scale, seed: int) -> Questions:
                 own = (table.item_codes[train], targets[train])
                 of_part.append(LaterRows(*own, table.item_codes[held], targets[held]))
     return Questions(*map(tuple, found))
-
-
-class StarsOf:
-    """Stars by user and item."""
-
-    def __init__(self, table: InteractionTable) -> None:
-        keys = table.user_codes.astype(np.int64) * table.n_items + table.item_codes
-        order = np.lexsort((table.timestamp, keys))
-        self._keys, self._stars, self._n_items = keys[order], table.rating[order], table.n_items
-        self._places = {user: place for place, user in enumerate(table.user_ids)}
-
-    def of(self, user: str, items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The latest stars of a user for items that the user rated."""
-        keys = self._places[user] * self._n_items + items.astype(np.int64)
-        return self._stars[np.searchsorted(self._keys, keys, side="right") - 1]
 
 
 def _of_splits(splits: Sequence[EvaluationSplit], ratings: StarsOf, scale: Scale) -> Questions:

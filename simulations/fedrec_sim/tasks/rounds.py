@@ -65,9 +65,15 @@ class TaskPromise:
     Attributes:
         mode: `inspect`, or `secagg` under masks.
         noise_source: `seeded` repeats; `secret` has a key that nobody keeps, so that nothing repeats.
+        quorum: answers that a round needs; 0: those of all partners.
+        dishonest: of them may add no noise and tell all they know: it is sized for the others. Of `secagg` alone.
+        spare: steps of each part beyond its rounds, for attempts that fail. Of `secagg` alone.
     """
 
     epsilon: float
     delta: float = 1e-4
     mode: Mode = "inspect"
     noise_source: NoiseOrigin = "seeded"
+    quorum: int = 0
+    dishonest: int = 0
+    spare: int = 0

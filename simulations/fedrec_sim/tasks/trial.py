@@ -16,17 +16,14 @@ from fedrec.data.datasets import Say, load_data
 from fedrec.data.interactions import InteractionTable
 from fedrec.data.partition import deal_users
 from fedrec.errors import ConfigError
-from fedrec.model.adapter import AdapterState
 from fedrec.model.features import ItemFeatures
 from fedrec.model.shared import load_shared
-from fedrec.tasks.click import Click
 from fedrec.tasks.examples import TaskExamples
-from fedrec.tasks.head import PART, HeadShape
 from fedrec.tasks.item_part import ItemPart
 from fedrec.tasks.own_rows import TasteRows, UserRows
 from fedrec.tasks.pseudo_labels import PseudoLabels
-from fedrec.tasks.rating import Rating
-from fedrec.tasks.taste import LIKES, RATINGS, PublicTaste, Scale, public_taste
+from fedrec.tasks.taste import PublicTaste
+from fedrec.tasks.taste_head import SCALE, SPREAD, PublicRows, taste_terms
 from fedrec.tasks.terms import TaskTerms
 from fedrec.tasks.training import PlainWork
 from fedrec_sim.cli_output import DEMO
@@ -39,11 +36,6 @@ USUAL: dict[TaskName, TaskProtocol] = {"click": "E", "rating": "D", "genre": "sp
 """The protocol of a task for which none is named."""
 PARTNERS = 8
 PUBLIC = "movielens-small"
-SCALE: dict[TaskName, Scale] = {"click": "likes", "rating": "ratings"}
-# Standard deviation of one answer around the public prediction; from public rows it is .46 and .95, rounded.
-_SPREAD = {"click": 0.45, "rating": 0.95}
-# What a prediction of the taste is worth before anything is learnt: as it is, or as log odds around one half.
-_START = {"click": (4.0, -2.0), "rating": (1.0, -3.0)}
 
 
 @dataclass(frozen=True)
@@ -67,14 +59,10 @@ class TaskWorld:
         return cls(catalog, table, features, public_catalog, public)
 
     @cached_property
-    def tastes(self) -> dict[TaskName, PublicTaste]:
+    def tastes(self) -> dict[str, PublicTaste]:
         """By task."""
-        return {"click": self._taste("likes"), "rating": self._taste("ratings")}
-
-    def _taste(self, scale: Scale) -> PublicTaste:
-        settings = LIKES if scale == "likes" else RATINGS
-        rows = [self.public]
-        return public_taste(self.catalog, self.features, self.public_catalog, rows, scale, settings, self.public.hash)
+        public = PublicRows(self.public_catalog, self.public)
+        return {task: public.taste(task, self.catalog, self.features) for task in SCALE}
 
 
 @dataclass(frozen=True)
@@ -154,22 +142,10 @@ def answer(trained: TrainedHead, taste: PublicTaste, users: Sequence[UserRows]) 
 
 def terms_of(world: TaskWorld, wanted: Wanted) -> TaskTerms:
     """What partners agree on; nothing is asked about items where there are a few examples only."""
-    taste, shape = world.tastes[wanted.task], HeadShape(world.tastes[wanted.task].width, 1)
-    weight, bias = np.zeros((1, shape.width), np.float32), np.zeros(1, np.float32)
-    if wanted.start == "public":
-        weight[0, 0], bias[0] = _START[wanted.task]
-    return TaskTerms(
-        task=Click() if wanted.task == "click" else Rating(),
-        shape=shape,
-        initial=AdapterState({f"{PART}.outer.weight": weight, f"{PART}.outer.bias": bias}),
-        inputs=f"taste/{SCALE[wanted.task]}",
-        inputs_hash=taste.hash,
-        catalog_hash=world.catalog.hash,
-        public_data=PUBLIC,
-        items=None if wanted.shots else ItemPart(1, _SPREAD[wanted.task]),
-        n_items=0 if wanted.shots else len(world.catalog),
-        pseudo=wanted.pseudo,
-    )
+    items = None if wanted.shots else ItemPart(1, SPREAD[wanted.task])
+    taste, is_fresh = world.tastes[wanted.task], wanted.start == "nothing"
+    made = taste_terms(wanted.task, taste, world.catalog, PUBLIC, is_fresh=is_fresh, items=items)
+    return replace(made, pseudo=wanted.pseudo)
 
 
 def rounds_of(wanted: Wanted) -> TaskRounds:

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from fedrec import __version__
+from fedrec.sentiment.monitor import Sentiment
 from fedrec_client.serving.http.problems import Family
 from fedrec_client.serving.records import Source
 
@@ -30,6 +31,7 @@ class EngineFigures:
         epsilon_remaining: of the budget.
         review_waiting: cases that wait for a person.
         review_oldest_seconds: how long the oldest of them has waited; 0 where none does.
+        sentiment_negative_share: of the latest window of texts that is full; of several tenants the highest.
     """
 
     users_cached: int | None = None
@@ -39,6 +41,7 @@ class EngineFigures:
     epsilon_remaining: float | None = None
     review_waiting: int | None = None
     review_oldest_seconds: float | None = None
+    sentiment_negative_share: float | None = None
 
 
 _FIGURES = {
@@ -49,6 +52,7 @@ _FIGURES = {
     "epsilon_remaining": "What is left of the privacy budget.",
     "review_waiting": "Flagged items and rules that wait for a person.",
     "review_oldest_seconds": "How long the oldest of them has waited.",
+    "sentiment_negative_share": "Negative texts in the latest full window, 0 to 1.",
 }
 
 
@@ -80,6 +84,8 @@ class ServingMetrics:
         self._lists = _counter(registry, "recommendations", "Lists served.", ("api",))
         self._items = _counter(registry, "recommended_items", "Items in them, by what put them there.", ("source",))
         self._events = _counter(registry, "events", "Events accepted.", ("api",))
+        self._texts = _counter(registry, "sentiment_texts", "Texts that were judged.", ("sentiment",))
+        self._rises = _counter(registry, "sentiment_rises", "Alarms of a rise of the negative share.", ())
         self._metarank = _Metarank(registry)
         registry.register(_EngineCollector(engine_figures))
         ProcessCollector(namespace=PREFIX.rstrip("_"), registry=registry)
@@ -115,6 +121,12 @@ class ServingMetrics:
             observer.note_events(n)
         if api == "metarank":
             self._metarank.events.inc(n)
+
+    def count_texts(self, sentiments: Iterable[Sentiment], rises: int) -> None:
+        """Count texts that were judged, and rises that they made certain."""
+        for sentiment in sentiments:
+            self._texts.labels(sentiment).inc()
+        self._rises.inc(rises)
 
     def count_rank(self, model: str, seconds: float) -> None:
         """Count a call of Metarank's `/rank/{model}`; beyond some models they are "other"."""

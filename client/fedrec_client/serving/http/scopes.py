@@ -43,6 +43,7 @@ _TABLE: tuple[tuple[str, str, Scope], ...] = (
     ("DELETE", "/v1/support/answers/*", "write"),
     ("POST", "/v1/support/questions", "write"),
     ("GET", "/v1/support/handovers/*", "read"),
+    ("POST", "/v1/sentiment/texts", "write"),
     # Gorse's
     ("GET", "/apidocs", "open"),
     ("GET", "/apidocs.json", "open"),

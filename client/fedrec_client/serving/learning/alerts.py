@@ -43,9 +43,11 @@ class Alert:
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
-def checked_address(address: str) -> str:
+def checked_address(address: str, place: str = "learning.webhook") -> str:
     """An address that alerts may go to: https, or plain http on this machine's loopback; "" for none.
 
+    Args:
+        place: where somebody wrote it down, for the error.
     Raises: ConfigError: another one. Its words do not repeat it, since webhooks carry secrets.
 
     >>> checked_address("http://127.0.0.1:9000/hook")
@@ -57,14 +59,14 @@ def checked_address(address: str) -> str:
         parts = urlsplit(address)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise _no_address() from error
+        raise _no_address(place) from error
     if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
         return address
-    raise _no_address()
+    raise _no_address(place)
 
 
-def _no_address() -> ConfigError:
-    return ConfigError("learning.webhook: no https address", "give one of https://, or http:// on 127.0.0.1")
+def _no_address(place: str) -> ConfigError:
+    return ConfigError(f"{place}: no https address", "give one of https://, or http:// on 127.0.0.1")
 
 
 def _is_loopback(host: str) -> bool:

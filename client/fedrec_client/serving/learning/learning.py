@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fedrec_client.serving.learning.alerts import Alerts
 from fedrec_client.serving.learning.periodic import periodically
 from fedrec_client.serving.learning.promotion import Promotion, Sources
 from fedrec_client.serving.learning.promotion_record import Candidate
@@ -37,7 +36,7 @@ class Learning:
         began: what the service was opened with, by `PromotionBook.at_start`; None: the untrained one.
         sources: see there; its `click_types` are those of the watches.
         coordination: None: rounds are never asked for.
-    Raises: ConfigError: the webhook's address is none. RunError: `promotion.json` is damaged. StorageError.
+    Raises: RunError: `promotion.json` is damaged. StorageError.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Learning:
     ) -> None:
         self._service, self._began, self._every_s = service, began, every_s
         settings, folder = service.settings.learning, service.folder
-        self.alerts = Alerts(settings.webhook)
+        self.alerts = service.alerts
         self.watches = {
             one.tenant.name: Watch(one, folder / f"watch-{one.tenant.name}.json", self.alerts)
             for one in service.tenants()

@@ -16,6 +16,7 @@ from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.pages.rendering import Rendering
 from fedrec_client.serving.pages.review_routes import add_review
 from fedrec_client.serving.pages.rule_desk import BLANK, form_of, problems_of, read_form, try_rule
+from fedrec_client.serving.pages.sentiment_routes import add_sentiment
 from fedrec_client.serving.pages.support_routes import add_queue
 from fedrec_client.serving.service import Service, TenantService
 
@@ -28,6 +29,7 @@ def add_operate(router: APIRouter, service: Service, figures: Figures, rendering
     _add_rules(router, service, rendering)
     _add_books(router, service, rendering)
     add_queue(router, service, rendering)
+    add_sentiment(router, service, rendering)
     add_keys(router, service, rendering, outside)
     add_review(router, service, rendering)
 

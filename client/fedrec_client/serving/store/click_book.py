@@ -83,6 +83,16 @@ class ClickBook:
             if clicked and one.features:
                 yield one, clicked
 
+    def newest_of_each(self, since: float, until: float, counts: Counts) -> dict[str, tuple[Shown, frozenset[str]]]:
+        """The newest list of each named person after a moment and not after another, with the items clicked in it."""
+        found: dict[str, tuple[Shown, frozenset[str]]] = {}
+        for one, clicked in self._every(since, None, counts=counts):
+            if one.at > until:
+                break
+            if one.user:
+                found[one.user] = (one, clicked)
+        return found
+
     def _every(
         self, since: float | None, types: Collection[str] | None, arm: str | None = None, counts: Counts | None = None
     ) -> Iterator[tuple[Shown, frozenset[str]]]:

@@ -11,6 +11,7 @@ from fedrec_client.serving.api.native.keys import key_routes
 from fedrec_client.serving.api.native.lists import list_routes
 from fedrec_client.serving.api.native.review import review_routes
 from fedrec_client.serving.api.native.rules import rule_routes
+from fedrec_client.serving.api.native.sentiment import sentiment_routes
 from fedrec_client.serving.api.native.support import support_routes
 from fedrec_client.serving.api.native.users import user_routes
 from fedrec_client.serving.http.keys import KeyRing
@@ -28,7 +29,7 @@ def routes(
 
     Args:
         service: need not be open yet.
-        metrics: where lists and events are counted.
+        metrics: where lists, events and texts are counted.
         ring: told when a key is made or revoked; without one it takes the ring some seconds to notice.
         epsilon_remaining: of the privacy budget, None where there is no ledger; may block.
     """
@@ -42,6 +43,7 @@ def routes(
         rule_routes(desk),
         review_routes(desk),
         support_routes(desk),
+        sentiment_routes(desk, metrics),
         figure_routes(desk, epsilon_remaining),
         key_routes(service, ring),
     ]

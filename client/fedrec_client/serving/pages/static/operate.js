@@ -41,7 +41,24 @@
       series: [{ type: "bar", name: "items", data: names.map((name) => figures.sources[name]), barMaxWidth: 18 }] };
   }
 
+  function byWindow(figures) {
+    const base = shared(true), told = figures.windows, percent = (share) => `${Math.round(100 * share)} %`;
+    const level = (name, share, colour) => ({ type: "line", name, data: told.map(() => share), symbol: "none",
+      lineStyle: { width: 1.5, type: "dashed", color: css(colour) }, itemStyle: { color: css(colour) } });
+    const bars = told.map((one) => ({ value: one.negative_share,
+      itemStyle: { color: css(one.has_alarm ? "--orange" : "--blue") } }));
+    return { ...base,
+      tooltip: { ...base.tooltip, valueFormatter: percent },
+      xAxis: { type: "category", data: told.map((one) => new Date(one.ended * 1000).toISOString().slice(11, 19)),
+        axisLabel: { color: base.muted }, axisTick: { show: false }, axisLine: { lineStyle: { color: base.rule } } },
+      yAxis: { type: "value", min: 0, max: 1, interval: .25, axisLabel: { color: base.muted, formatter: percent },
+        splitLine: { lineStyle: { color: base.rule } } },
+      series: [{ type: "bar", name: "negative", data: bars, barMaxWidth: 24 },
+        level("usual", figures.base, "--muted"), level("to be found", figures.raised, "--purple")] };
+  }
+
   const KINDS = {
+    negative: [(f) => f.windows.length > 0, byWindow],
     requests: [(f) => f.series.requests_per_s.some(Boolean),
       (f) => overTime(f, [{ name: "requests per second", values: f.series.requests_per_s, isFilled: true }], "line")],
     latency: [(f) => f.series.p50_ms.some((one) => one !== null),

@@ -1,0 +1,148 @@
+"""`flower-client fairness`: charged by a real ledger before a list is read, refused where it does not reach, right."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fedrec.errors import BudgetError, ConfigError, LedgerError
+from fedrec.invitation import Invitation
+from fedrec.privacy.ledger import PrivacyLedger
+from fedrec.recommend.shelf import Item
+from fedrec_client import fairness
+from fedrec_client.cli import app
+from fedrec_client.serving.records import Event, Shown, User
+from fedrec_client.serving.settings import read_serving
+from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
+from fedrec_client.settings import Node, make_node
+
+HASH = "0" * 64
+OLD_S, PEOPLE = 3 * 3600.0, 120
+
+
+def ledger_of(node: Node, epsilon: float) -> PrivacyLedger:
+    settings = {"budget_epsilon": epsilon, "budget_delta": 1e-5}
+    return PrivacyLedger.create(node.ledger, partner="shop", dataset="data", **settings)
+
+
+def fill(books: TenantStore) -> None:
+    """Made people: women, every second, are shown "b" and click nothing; men are shown "a" and click it."""
+    now = time.time()
+    brands = {"a": "north", "b": "south"}
+    books.items.put([Item(name, name, categories=(name.upper(),), fields={"brand": of}) for name, of in brands.items()])
+    lists, events = [], []
+    for at in range(PEOPLE):
+        user, item = f"u{at}", "ba"[at % 2]
+        books.users.put([User(user, {"gender": "fm"[at % 2]})])
+        lists.append(Shown(f"old {at}", user, "", now - 2 * OLD_S, "default", "round-1", ("gone",)))
+        lists.append(Shown(f"new {at}", user, "", now - OLD_S, "default", "round-1", (item,)))
+        lists.append(Shown(f"late {at}", user, "", now, "default", "round-1", ("b" if item == "a" else "a",)))
+        events.append(Event("like", item, user, timestamp=now - OLD_S + 1, ranking=f"new {at}") if at % 2 else None)
+    lists.append(Shown("nobody's", "", "session", now - OLD_S, "default", "round-1", ("a",)))
+    books.shown.add(lists)
+    books.events.add([one for one in events if one])
+    books.events.add([Event("dislike", "b", "u0", timestamp=now - OLD_S + 1, ranking="new 0")])
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node that has served."""
+    made = make_node(tmp_path / "node", Invitation("localhost:8443", "shop", "s" * 20, HASH, HASH), b"PEM", 9094)
+    store = ServingStore.open(store_url(made.serving, read_serving(made.serving).store.database))
+    fill(store.of("default"))
+    store.close()
+    return made
+
+
+def run(node: Node, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["fairness", *arguments, "--dir", str(node.folder)])
+
+
+def test_what_is_told_is_right_and_paid_once_for_each_time(node: Node) -> None:
+    ledger = ledger_of(node, 100.0)
+    asked = ("--epsilon", "40", "--people", "gender=f,m", "--items", "category", "--items", "brand")
+    told = json.loads(run(node, *asked, "--json").stdout)
+    assert (told["epsilon"], told["delta"], told["unit"], told["metric"]) == (40.0, 1e-5, "user", "click@10")
+    assert "Gaussian" in told["mechanism"]
+    assert told["noise_std"] > 0.1
+    assert told["sensitivity"] == pytest.approx((2 * 0.25 + 0.35**2 + 1) ** 0.5)
+    groups = told["quality_by_group"]["gender"]["groups"]
+    assert groups["f"]["mean"] == pytest.approx(0.0, abs=0.1)  # a dislike is no click
+    assert groups["m"]["mean"] == pytest.approx(1.0, abs=0.1)
+    assert groups["m"]["people"] == pytest.approx(PEOPLE / 2, abs=12)
+    assert groups["other"] == {"is_shown": False}
+    for name, first in (("category", "A"), ("brand", "north")):
+        assert told["exposure"][name]["groups"][first]["share"] == pytest.approx(0.5, abs=0.1)
+    spent = ledger.spent()[0]
+    assert spent == pytest.approx(40.0, abs=0.1)
+    assert told["epsilon_left"] == pytest.approx(100.0 - spent, abs=0.01)
+    again = run(node, *asked)
+    assert ledger.spent()[0] > spent + 10
+    assert all(word in again.stdout for word in ("quality by gender", "exposure by brand", "too few people", "paid"))
+    (first, second) = ledger.chain().released.values()
+    assert first.content != second.content, "each time with noise of its own"
+
+
+def test_where_the_budget_does_not_reach_nothing_is_read_or_told(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(node, 1.0)
+    monkeypatch.setattr(fairness, "_read", lambda *_: pytest.fail("read"))
+    result = run(node, "--epsilon", "1.5", "--json")
+    assert isinstance(result.exception, BudgetError)
+    assert result.stdout == ""
+    assert ledger.chain().reserved == {}
+
+
+def test_the_price_alone_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(node, 1.0)
+    monkeypatch.setattr(fairness, "_read", lambda *_: pytest.fail("read"))
+    told = json.loads(run(node, "--epsilon", "2", "--price", "--json").stdout)
+    assert (told["is_paid"], told["epsilon_left"], ledger.spent()[0]) == (False, 1.0, 0.0)
+    assert "exposure" not in told
+    assert "nothing was read or paid" in run(node, "--epsilon", "2", "--price").stdout
+    assert ledger.chain().reserved == {}
+
+
+def test_a_process_that_dies_once_it_may_read_has_paid(node: Node) -> None:
+    ledger = ledger_of(node, 2.5)  # two of 2 come to 2.8 together
+    dying = (
+        "import os, sys; from fedrec_client import fairness; fairness._read = lambda *_: os._exit(9); "
+        "from fedrec_client.cli import app; app(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", dying, "fairness", "--epsilon", "2", "--dir", str(node.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (9, "")
+    chain = ledger.chain()
+    assert (len(chain.reserved), len(chain.released)) == (1, 0)
+    assert ledger.spent()[0] == pytest.approx(2.0, abs=0.02)
+    assert isinstance(run(node, "--epsilon", "2").exception, BudgetError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--people", "gender"], "no label with values"),
+        (["--people", "gender=f,f"], "no label with values"),
+        (["--people", "gender=f", "--people", "gender=m"], "no label with values"),
+        (["--items", "price"], "no item has this field"),
+        (["--tenant", "elsewhere"], "no tenant"),
+    ],
+)
+def test_a_wrong_question_costs_nothing(node: Node, arguments: list[str], words: str) -> None:
+    ledger = ledger_of(node, 1.0)
+    result = run(node, "--epsilon", "0.5", *arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert words in str(result.exception)
+    assert ledger.chain().reserved == {}
+
+
+def test_without_a_ledger_or_a_service_there_are_no_figures(node: Node) -> None:
+    assert isinstance(run(node, "--epsilon", "1").exception, LedgerError)
+    ledger_of(node, 1.0)
+    (node.serving / "serving.sqlite").unlink()
+    result = run(node, "--epsilon", "0.5")
+    assert "no service has run here" in str(result.exception)
