@@ -93,9 +93,21 @@ class QueryMaker:
             if rule.title is not None or _FEWEST <= answers <= _LARGEST_SHARE * len(self._catalog):
                 return self._phrase(rule, rng, language)
 
-    def draw_rule(self, rng: np.random.Generator) -> QueryRule:
-        """A rule that a randomly drawn item would satisfy, save that it may be too wide or too narrow to be asked."""
-        seed = int(rng.integers(len(self._catalog)))
+    def about(self, item: int, rng: np.random.Generator) -> MadeQuery:
+        """One request that an item answers, by what is known of it: no title is named. It may be wide or narrow."""
+        while True:
+            rule = self.draw_rule(rng, item)
+            says = rule.wanted or rule.unwanted or rule.first_year is not None or rule.last_year is not None
+            if rule.title is None and rule.like is None and says:
+                return self._phrase(rule, rng, "en")
+
+    def draw_rule(self, rng: np.random.Generator, item: int | None = None) -> QueryRule:
+        """A rule that an item would satisfy, save that it may be too wide or too narrow to be asked.
+
+        Args:
+            item: None: one is drawn.
+        """
+        seed = int(rng.integers(len(self._catalog))) if item is None else item
         own = [name for name in self._catalog.categories[seed] if name != "unknown"]
         kind = rng.random()
         if kind < 0.04:

@@ -92,7 +92,7 @@ class QueryModel:
 
     def __init__(self, reader: QueryReader, space: AttributeSpace, titles: Sequence[str], key: str) -> None:
         self.space, self.key = space, key
-        self._reader, self._finder, self._lock = reader.eval(), TitleFinder.of(titles), Lock()
+        self.reader, self._finder, self._lock = reader.eval(), TitleFinder.of(titles), Lock()
         self._reading = lru_cache(_KEPT_READINGS)(self._read)
         self._correction: Correction | None = None
 
@@ -113,7 +113,7 @@ class QueryModel:
     def reader_hash(self) -> str:
         """SHA-256 over what the reader was made from and all its trained numbers, hex."""
         digest = hashlib.sha256(self.key.encode())
-        for name, tensor in sorted(trained_parameters(self._reader).items()):
+        for name, tensor in sorted(trained_parameters(self.reader).items()):
             digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -135,7 +135,7 @@ class QueryModel:
                 clipping bounds. More for public ones, and for figures.
         """
         places = {pieces: place for place, pieces in enumerate(dict.fromkeys(requests))}
-        readings = np.zeros((len(places), sum(self._reader.block_widths)), np.float32)
+        readings = np.zeros((len(places), sum(self.reader.block_widths)), np.float32)
         weights = np.zeros((len(places), self.space.width), np.float32)
         by_length = sorted(places, key=lambda pieces: sum(len(p) if isinstance(p, str) else 1 for p in pieces))
         for start in range(0, len(by_length), batch):
@@ -148,8 +148,8 @@ class QueryModel:
 
     def inputs(self, directions: int, words: int) -> RequestInputs:
         """What a correction of this reader reads: the directions in which the commonest public words differ most."""
-        readings, _ = self.readings([(word,) for word in self._reader.common_words(words)], batch=PUBLIC_BATCH)
-        widths = self._reader.block_widths
+        readings, _ = self.readings([(word,) for word in self.reader.common_words(words)], batch=PUBLIC_BATCH)
+        widths = self.reader.block_widths
         kept = min(directions, *readings.shape)
         return RequestInputs.of(self.reader_hash, len(self.space.categories), readings, widths, kept)
 
@@ -210,8 +210,8 @@ class QueryModel:
 
     def _read_together(self, requests: Sequence[Pieces]) -> tuple[Floats, Floats]:
         with self._lock, torch.no_grad():
-            readings = self._reader.read(requests)
-            weights: Floats = self._reader.weigh(readings).numpy()
+            readings = self.reader.read(requests)
+            weights: Floats = self.reader.weigh(readings).numpy()
         return readings.numpy(), weights
 
 
@@ -287,7 +287,7 @@ def save_query_model(model: QueryModel, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".query-") as room:
             made = Path(room) / "query"
             made.mkdir()
-            tensors = {name: p.detach().contiguous() for name, p in trained_parameters(model._reader).items()}
+            tensors = {name: p.detach().contiguous() for name, p in trained_parameters(model.reader).items()}
             save_file(tensors, made / "reader.safetensors")
             facts = {"format": FORMAT, "key": model.key, "space": asdict(model.space)}
             (made / "query.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

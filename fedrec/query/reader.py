@@ -74,12 +74,15 @@ class QueryReader(nn.Module):
         """float32 `[requests, width]`."""
         return self.weigh(self.read(requests))
 
-    def read(self, requests: Sequence[Pieces]) -> Tensor:
+    def read(self, requests: Sequence[Pieces], histories: Sequence[Sequence[int]] | None = None) -> Tensor:
         """What the encoders make of requests: the LLM's state after the end, its mean, the sentence: `[requests, ...]`.
 
-        One request at least.
+        Args:
+            requests: one at least.
+            histories: items that the LLM reads behind each request's words, if any.
         """
-        parts = [self._read_llm(requests)]
+        pieces = requests if histories is None else [(*r, *h) for r, h in zip(requests, histories, strict=True)]
+        parts = [self._read_llm(pieces)]
         (sentences,) = self._sentences
         if sentences is not None:
             parts.append(_sentence_vectors(sentences, [_spoken(pieces) for pieces in requests]))

@@ -180,6 +180,36 @@ def requests_learned(
     console.print(table)
 
 
+def requests_joint(
+    run: RunName = "demo",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    folder: RunsFolder = DEFAULT_RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Read request and history in one pass of the LLM, beside reading them apart; some 15 minutes.
+
+    Taught on published rows alone: it costs no epsilon. Example: `fedrec bench requests-joint --json`
+    """
+    import json
+
+    from fedrec_sim.queries.joint_figures import bench_joint
+    from fedrec_sim.queries.reading import query_model_of
+
+    with Progress(console=errors, transient=True) as progress:
+        found = bench_joint(folder / run, lambda world: query_model_of(world, progress), _say, progress)
+    found["command"] = command_line()
+    if out is not None:
+        replace_file(out, (json.dumps(found, indent=2) + "\n").encode())
+    if as_json:
+        emit_json(found)
+        return
+    table = Table("read", "NDCG@10 alone", "NDCG@10 beside the history's model")
+    for name, row in found["ndcg_at_10"].items():
+        figures = [row[key] for key in ("alone", "with_history_model")]
+        table.add_row(name, *(f"{figure['mean']:.4f} ± {figure['standard_error']:.4f}" for figure in figures))
+    console.print(table)
+
+
 def requests(
     run: RunName = "demo",
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,

@@ -21,7 +21,7 @@ Which = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What somebody asked for and then had. Private, though the request is made."""
 
     text: str = field(repr=False)
@@ -45,7 +45,7 @@ def personal_figures(
     found: dict[str, dict[str, float]] = {}
     weights = {"popular": 1.0, "personal": 1.0}
     for which in get_args(Which):
-        asked = _asked(catalog, splits, which, seed)
+        asked = asked_of(catalog, splits, which, seed)
         base = {
             "popular": np.tile(np.log(popularity + 1.0), (len(asked), 1)),
             "personal": recommender.score([one.history for one in asked]).astype(np.float64),
@@ -53,15 +53,15 @@ def personal_figures(
         items = model.space.of_catalog(catalog)
         wish = np.stack([model.scores(model.understand(one.text), items) for one in asked])
         if which == "validation":
-            weights = {name: _best_weight(scores, wish, asked, seed) for name, scores in base.items()}
+            weights = {name: best_weight(scores, wish, asked, seed) for name, scores in base.items()}
             continue
         rows = {"request": wish, "popular": base["popular"], "history": base["personal"]}
         rows |= {f"request_{name}": base[name] + weight * wish for name, weight in weights.items()}
-        found = {name: _figures(scores, asked, seed) for name, scores in rows.items()}
+        found = {name: ndcg_of(scores, asked, seed) for name, scores in rows.items()}
     return {"users": len(asked), "weights": weights, "ndcg_at_10": found}
 
 
-def _asked(catalog: ItemCatalog, splits: Sequence[EvaluationSplit], which: Which, seed: int) -> list[_Asked]:
+def asked_of(catalog: ItemCatalog, splits: Sequence[EvaluationSplit], which: Which, seed: int) -> list[Asked]:
     maker, rng = SentenceMaker.published(catalog), np.random.default_rng([seed, which == "test"])
     asked = []
     for split in splits:
@@ -71,16 +71,16 @@ def _asked(catalog: ItemCatalog, splits: Sequence[EvaluationSplit], which: Which
         target = int(targets[0])
         text = maker.about(target, _KINDS, rng)
         if text is not None:
-            asked.append(_Asked(text, target, split.history(which)))
+            asked.append(Asked(text, target, split.history(which)))
     return asked
 
 
-def _best_weight(base: Scores, wish: Scores, asked: Sequence[_Asked], seed: int) -> float:
-    found = {weight: _figures(base + weight * wish, asked, seed)["mean"] for weight in _WEIGHTS}
+def best_weight(base: Scores, wish: Scores, asked: Sequence[Asked], seed: int) -> float:
+    found = {weight: ndcg_of(base + weight * wish, asked, seed)["mean"] for weight in _WEIGHTS}
     return max(found, key=lambda weight: found[weight])
 
 
-def _figures(scores: Scores, asked: Sequence[_Asked], seed: int) -> dict[str, float]:
+def ndcg_of(scores: Scores, asked: Sequence[Asked], seed: int) -> dict[str, float]:
     ties = np.random.default_rng(seed).permutation(scores.shape[1]).astype(np.float64)
     values: list[float] = []
     for row, one in zip(scores, asked, strict=True):
