@@ -20,6 +20,7 @@ def privacy_statement(
     masked: bool = False,
     public_data: str | None = None,
     start: Literal["nothing", "catalog"] = "nothing",
+    user_is: str | None = None,
 ) -> dict[str, Any]:
     """The statement of a plan that is carried out in full, or in part.
 
@@ -30,6 +31,7 @@ def privacy_statement(
         masked: in `secagg` mode, that answers were added up under masks.
         public_data: name of published interactions that training started from, if any.
         start: what the first adapter had learnt before any row was read: nothing, or walks over the public catalogue.
+        user_is: what plays a user's part where rows name no people, say "one text"; None: a person.
     Raises: PrivacyError: `secagg` mode in earnest without masks; accountants that disagree.
     """
     if plan is not None and plan.mode == "secagg" and not (simulated or masked):
@@ -59,10 +61,12 @@ def privacy_statement(
         "assumption": _assumption(plan, masked=masked, simulated=simulated),
         "noise_source": noise_source,
         "noise_caveat": _caveat(noise_source),
-        "covers": "adding or removing one user with all interactions, at one partner, over all rounds of this "
-        "adapter's training; a further attempt at a round is a step of the plan, which has no more than it says",
+        **({"user_is": user_is} if user_is else {}),
+        "covers": f"adding or removing {user_is or 'one user with all interactions'}, at one partner, over all rounds "
+        "of this adapter's training; a further attempt is a step of the plan, which has no more than it says",
         "does_not_cover": [
             _other_trainings(simulated),
+            *_several_units(user_is),
             "a person who is a user of several partners: counts once at each",
             "settings that were chosen by trying them on the same data",
             "how many users there are in all, which the size of a step tells",
@@ -84,6 +88,12 @@ def privacy_statement(
             for part in plan.parts
         ],
     }
+
+
+def _several_units(user_is: str | None) -> list[str]:
+    return (
+        [f"a person as a whole: whoever is behind several users counts as so many, {user_is} each"] if user_is else []
+    )
 
 
 def partner_alone_epsilon(plan: PrivacyPlan) -> float:

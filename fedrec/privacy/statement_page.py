@@ -40,7 +40,13 @@ def _opening(statement: Mapping[str, Any], adapter: str) -> str:
         )
     return f"""# Privacy of adapter {adapter}
 
-What was protected: **each person, with everything they did, at one organisation**. The adapter would have come out nearly the same without any one of them. How nearly is what the figures say.{seeded}"""
+What was protected: **{_protected(statement)}, at one organisation**. The adapter would have come out nearly the same without any one of them. How nearly is what the figures say.{seeded}"""
+
+
+def _protected(statement: Mapping[str, Any]) -> str:
+    if "user_is" in statement:
+        return f"{statement['user_is']} at a time, and not all that one person may have written"
+    return "each person, with everything they did"
 
 
 def _by_how_much(statement: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ class TaskTerms:
         pseudo: labels that the head gives to rows without an answer; None: those rows are not read.
         items, n_items: what partners find out about each item before the head is trained, and how many there are;
             None where nothing is asked about items.
+        user_is: what plays a user's part where rows name no people, say "one text"; None: a person. The statement says.
     Raises: ModelError: shape, task and first weights do not fit each other.
     """
 
@@ -41,6 +42,7 @@ class TaskTerms:
     items: ItemPart | None = None
     n_items: int = 0
     pseudo: PseudoLabels | None = None
+    user_is: str | None = None
 
     def __post_init__(self) -> None:
         if self.shape.outputs != self.task.outputs:
@@ -51,11 +53,19 @@ class TaskTerms:
 
     @classmethod
     def fresh(
-        cls, task: Task, width: int, *, inputs: str, inputs_hash: str, hidden: int = 0, seed: int = 0
+        cls,
+        task: Task,
+        width: int,
+        *,
+        inputs: str,
+        inputs_hash: str,
+        hidden: int = 0,
+        seed: int = 0,
+        user_is: str | None = None,
     ) -> "TaskTerms":
         """A head that says the same of every input: nothing was learnt yet."""
         shape = HeadShape(width, task.outputs, hidden)
-        return cls(task, shape, head_state(TaskHead(shape, seed)), inputs, inputs_hash)
+        return cls(task, shape, head_state(TaskHead(shape, seed)), inputs, inputs_hash, user_is=user_is)
 
     @cached_property
     def spec(self) -> AdapterSpec:

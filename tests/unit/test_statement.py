@@ -118,6 +118,17 @@ def test_public_data_is_named_where_training_starts_from_it() -> None:
     assert "movielens-small" not in statement_page(without, "x")
 
 
+def test_where_a_text_plays_a_users_part_statement_and_page_say_so_and_promise_no_person() -> None:
+    usual = privacy_statement(ALONE, noise_source="seeded", simulated=True)
+    texts = privacy_statement(ALONE, noise_source="seeded", simulated=True, user_is="one text")
+    assert texts["covers"].startswith("adding or removing one text, at one partner")
+    assert any("one text each" in line for line in texts["does_not_cover"])
+    assert "one text at a time" in statement_page(texts, "r")
+    assert "each person, with everything" not in statement_page(texts, "r")
+    assert "user_is" not in usual
+    assert usual["covers"].startswith("adding or removing one user with all interactions, at one partner")
+
+
 def test_the_page_says_where_the_first_weights_come_from() -> None:
     def page(start: Literal["nothing", "catalog"], data: str | None) -> str:
         told = privacy_statement(ALONE, noise_source="secret", simulated=False, public_data=data, start=start)

@@ -90,6 +90,7 @@ def train_head(reviews: Reviews, encoder: str, promise: TaskPromise | None, seed
         reviews.vectors.shape[1],
         inputs="sentences/minilm-l6-v2",
         inputs_hash=hashlib.sha256(f"{encoder}|{_SCALE}|{_READ}".encode()).hexdigest(),
+        user_is="one text",
     )
     shares = []
     for partner in range(n_partners):

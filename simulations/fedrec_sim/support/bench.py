@@ -91,7 +91,7 @@ def train_turn(open_set: OpenSet, promise: Promise | None, seed: int) -> Trained
     task = MatchTask((open_set.answers @ basis.T).astype(np.float32))
     shape, initial = untrained(DIRECTIONS)
     recipe = hashlib.sha256(task.answers.tobytes() + basis.tobytes()).hexdigest()
-    terms = TaskTerms(task, shape, initial, "sentences/minilm-l6-v2", recipe)
+    terms = TaskTerms(task, shape, initial, "sentences/minilm-l6-v2", recipe, user_is="one request with its answer")
     inputs = (open_set.questions @ basis.T).astype(np.float32)
     places = np.arange(len(open_set.pairs))
     owners = np.array([pair.partner for pair in open_set.pairs])

@@ -93,6 +93,7 @@ def federate_head(
         simulated=True,
         masked=plan is not None and plan.mode == "secagg",
         public_data=terms.public_data,
+        user_is=terms.user_is,
     )
     session = RoundSession(
         run=run,
