@@ -60,7 +60,7 @@ _LIKENESS = re.compile(
 _KEPT_READINGS = 4096
 # Of public requests that are read together.
 PUBLIC_BATCH = 64
-# Of a request's nats beside those of a history: chosen on validation, see docs/requests.json.
+# Of a request's nats beside those of a history: chosen on validation, see docs/requests.md.
 QUERY_WEIGHT = 0.75
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
