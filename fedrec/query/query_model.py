@@ -32,7 +32,7 @@ from fedrec.query.negation import says_something, split_refusals
 from fedrec.query.reader import Pieces, QueryReader, ReaderShape, trained_parameters
 from fedrec.query.titles import Mention, TitleFinder, split_at_mentions
 from fedrec.query.understood import Understood
-from fedrec.query.years import years_in
+from fedrec.query.years import says_an_age, years_in
 
 FORMAT = 1
 # Changes when training changes, so that an old reader is never taken for a new one.
@@ -164,10 +164,12 @@ class QueryModel:
         wanted = self.space.raised(weights, _UNDERSTOOD, _SHARE_OF_STRONGEST_WISH)
         around = " ".join(p for p in split_at_mentions(text, mentions) if isinstance(p, str))  # titles hold years too
         span = years_in(around)
-        if span is not None:
+        if span is None and says_an_age(around):
+            first, last = understood_years(self.space, weights)
+        else:  # not the reader's own: it finds years that nobody asked for
+            first, last = span or (None, None)
             weights, n_categories = weights.copy(), len(self.space.categories)
-            weights[n_categories:] = _DECIDED * self.space.meaning(*span, weights[:n_categories])[n_categories:]
-        first, last = span or understood_years(self.space, weights)
+            weights[n_categories:] = _DECIDED * self.space.meaning(first, last, weights[:n_categories])[n_categories:]
         like, named = _apart(text, mentions)
         return Understood(weights, wanted, unwanted, first, last, like, named)
 
@@ -179,7 +181,8 @@ class QueryModel:
         weights = self._weights(said).copy() if said else np.zeros(self.space.width, np.float32)
         n_categories, ruled_out_names = len(self.space.categories), list[str]()
         for words in refused:
-            of_refused = self._weights((words,))[:n_categories]
+            # By the public reader: what people took says what they wished for, and what goes along with it.
+            of_refused = self._reading((words,))[1][:n_categories]
             meant = of_refused >= max(_UNDERSTOOD, _SHARE_OF_STRONGEST * float(of_refused.max()))
             weights[:n_categories][meant] = np.minimum(weights[:n_categories][meant], 0.0) - of_refused[meant]
             ruled_out_names += [self.space.categories[place] for place in np.flatnonzero(meant)]

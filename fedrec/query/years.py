@@ -6,7 +6,14 @@ _WORDS = {"twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties
 _WORDS |= {"eighties": 80, "nineties": 90}
 _CHINESE = {"二十": 20, "三十": 30, "四十": 40, "五十": 50, "六十": 60, "七十": 70, "八十": 80, "九十": 90}
 _YEAR = r"(1[89]\d\d|20\d\d)"
-_REFUSED = r"(?:nothing|none|not|no|isn['’]t|aren['’]t)\b[^,.;]*?\b"
+# What may stand between: with "no thrills before 1990" the thrills are ruled out, and the years are a wish.
+_BETWEEN = r"that|which|is|are|was|were|came|come|comes|out|made|shot|filmed|released|from|any|anything|films?|movies?"
+_REFUSED = rf"(?:nothing|none|not|no|isn['’]t|aren['’]t)\b(?:\s+(?:{_BETWEEN}))*\s+"
+# Which years these are, the reader says: it knows the catalogue.
+_AGES = re.compile(
+    r"(?<!-)\b(?:old|older|oldies?|classics?|vintage|retro|recent|newer|newest|latest|modern|contemporary)\b"
+    r"|\bnew\b(?! (?:york|orleans|zealand|jersey|england|mexico|delhi|year))|老|经典|怀旧|新|最近"
+)
 Span = tuple[int | None, int | None]
 # Tried in this order; the first that fits says it.
 _SPANS: tuple[tuple[str, str], ...] = (
@@ -19,10 +26,10 @@ _SPANS: tuple[tuple[str, str], ...] = (
     (rf"{_YEAR}\s*(?:or earlier|or older|at the latest)", "last"),
     (rf"(?:after|later than|newer than)\s+{_YEAR}|{_YEAR}\s*年?之后", "after"),
     (rf"(?:before|earlier than|older than)\s+{_YEAR}|{_YEAR}\s*年?(?:以前|之前)", "before"),
-    (rf"\b{_YEAR}(?!\s*(?:s\b|年代))", "year"),
+    (rf"(?<![0-9a-z]){_YEAR}(?!\s*(?:s\b|年代))", "year"),
 )
 _DECADES = (
-    r"\b((?:18|19|20)\d0)['’]?s\b|\b((?:18|19|20)\d0)年代",
+    r"(?<![0-9a-z])((?:18|19|20)\d0)(?:['’]?s\b|年代)",
     r"(?:(?<=\W)|^)['’]?([2-9]0)['’]?s\b|(?<!\d)([2-9]0)年代",
 )
 
@@ -45,10 +52,19 @@ def years_in(text: str) -> Span | None:
     return None
 
 
+def says_an_age(text: str) -> bool:
+    """Whether a request speaks of old or new ones without a number.
+
+    >>> says_an_age("an old western"), says_an_age("for my six-year-old"), says_an_age("set in New York")
+    (True, False, False)
+    """
+    return _AGES.search(text.casefold()) is not None
+
+
 def _decade(text: str) -> int | None:
     whole, short = (re.search(pattern, text) for pattern in _DECADES)
     if whole is not None:
-        return int(whole[1] or whole[2])
+        return int(whole[1])
     if short is not None:
         return 1900 + int(short[1] or short[2])
     for names in (_WORDS, _CHINESE):

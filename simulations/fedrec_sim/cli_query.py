@@ -174,7 +174,8 @@ def requests_learned(
         return
     table = Table("reader", "precision@10", "NDCG@10, request", "with history", "published, seen words", "new words")
     for name, row in found["rows"].items():
-        figures = [row[key] for key in ("precision_at_10", "request_ndcg_at_10", "personal_ndcg_at_10")]
+        keys = ("precision_at_10", "request_ndcg_at_10", "personal_ndcg_at_10")
+        figures = [row[key] for key in keys if key in row]
         figures += [row["published"][key] for key in ("seen", "new")] if "published" in row else []
         table.add_row(name, *(f"{figure['mean']:.3f} ± {figure['std']:.3f}" for figure in figures))
     console.print(table)

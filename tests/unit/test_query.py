@@ -15,7 +15,7 @@ from fedrec.errors import ModelError
 from fedrec.model.features import TextReader
 from fedrec.query.attributes import AttributeSpace
 from fedrec.query.learning import LearningPlan, teach
-from fedrec.query.made import QueryMaker, training_vocabulary
+from fedrec.query.made import Language, QueryMaker, training_vocabulary
 from fedrec.query.negation import split_refusals
 from fedrec.query.query_model import (
     QuerySource,
@@ -28,7 +28,7 @@ from fedrec.query.query_model import (
 from fedrec.query.reader import QueryReader, ReaderShape
 from fedrec.query.rule import CatalogFacts, QueryRule
 from fedrec.query.titles import TitleFinder, split_at_mentions, spoken_title
-from fedrec.query.years import years_in
+from fedrec.query.years import says_an_age, years_in
 
 SMALL = LearningPlan(first_requests=400, head_steps=200, steps=4, batch=8, chinese=0.25)
 
@@ -139,12 +139,41 @@ def test_what_is_ruled_out_is_cut_from_what_is_wanted(text: str, refused: tuple[
         ("after 1970", (1971, None)),
         ("1970年以前的", (None, 1969)),
         ("a film of 1970", (1970, 1970)),
+        ("给我找1998年的剧情片", (1998, 1998)),
+        ("推荐1990年代的电影", (1990, 1999)),
+        ("no thrills, made before 1993", (None, 1992)),
+        ("a funny one that is not child-friendly made before 2004", (None, 2003)),
+        ("nothing that came out before 1985", (1985, None)),
         ("90 minutes of fun, 12 monkeys", None),
         ("no. 5000", None),
     ],
 )
 def test_years_are_read_by_rule(text: str, span: tuple[int | None, int | None] | None) -> None:
     assert years_in(text) == span
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_years_of_every_made_request_are_read_as_meant_or_left_to_words_of_age(
+    catalog: ItemCatalog, language: Language
+) -> None:
+    maker = QueryMaker(catalog, training_vocabulary())
+    for number in range(150):
+        made = maker.make(np.random.default_rng([3, number]), language)
+        said = "".join(piece for piece in made.pieces if isinstance(piece, str))
+        meant = (made.rule.first_year, made.rule.last_year)
+        assert (years_in(said) or (None, None)) == meant or (says_an_age(said) and meant != (None, None)), said
+
+
+def test_years_that_nobody_asked_for_do_not_count(source: QuerySource) -> None:
+    model = make_query_model(source, LearningPlan(16, 2, steps=1, batch=4), lambda *_: None)
+    n_categories = len(model.space.categories)
+    with torch.no_grad():
+        model.reader.line.bias[n_categories:] = 50.0  # whatever is said, late ones are better
+        model.reader.line.bias[:n_categories] = 2.0
+    unasked, old = model.understand("a comedy"), model.understand("an old comedy")
+    assert (unasked.first_year, unasked.last_year) == (None, None)
+    assert not unasked.weights[n_categories:].any()
+    assert old.weights[n_categories:].any()
 
 
 @given(st.integers(1958, 2003), st.integers(0, 30), st.booleans(), st.booleans())

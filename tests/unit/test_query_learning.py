@@ -118,6 +118,9 @@ def test_an_untrained_correction_says_what_the_reader_says_and_a_trained_one_mov
     assert np.abs(change[:, : inputs.n_categories]).min() > 1e-3
     assert not change[:, inputs.n_categories :].any()
     assert (model.corrected_by(moved).understand(text).weights != same.weights).any()
+    refusal, years = "anything but war, nothing with horror", slice(inputs.n_categories, None)
+    assert model.corrected_by(moved).understand(refusal).unwanted == model.understand(refusal).unwanted
+    assert np.array_equal(model.corrected_by(moved).understand(text).weights[years], same.weights[years])
     np.testing.assert_allclose(model.corrected_by(None).understand(text).weights, same.weights, atol=1e-4)
 
 

@@ -64,7 +64,7 @@ def bench_requests(run: Path, model_of: Callable[[World], QueryModel], say: Call
         "personal": personal,
         "protocol": "rule satisfied among the first ten; with a history: B, made requests about the held-out item",
         "run": run.name,
-        "reader": model.key[:16],
+        "reader": model.reader_hash[:16],
         "commit": commit_of_checkout(),
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec.data.datasets import Say
+from fedrec.data.splits import EvaluationSplit
 from fedrec.errors import ModelError
 from fedrec.evaluation.metrics import ndcg, target_ranks
 from fedrec.model.shared import encoder_folder
@@ -43,9 +44,10 @@ class _Bench:
     ground: PublicGround
     facts: CatalogFacts
     published: Sequence[PublishedQuery]
+    splits: Sequence[EvaluationSplit] = field(repr=False)
 
     def requests(self, group: Group, seed: int) -> list[UserRequest]:
-        return user_requests(self.world.catalog, self.world.corpus(seed).splits, group, seed)
+        return user_requests(self.world.catalog, self.splits, group, seed)
 
     def learnt(self, examples: TaskExamples, seed: int, epsilon: float | None) -> tuple[QueryModel, Json]:
         shares = dealt(examples, self.world.config.partners, seed)
@@ -55,14 +57,17 @@ class _Bench:
 
     def asked(self, requests: Sequence[UserRequest], wish: Scores) -> Json:
         """Figures of users' requests from their scores `[requests, items]`."""
-        base = self.adapter.recommender.score([request.history for request in requests]).astype(np.float64)
         of_users = [request.place for request in requests]
         right = [self.facts.satisfied(request.rule) for request in requests]
         return {
             "precision_at_10": _of_users(_precisions(wish, right), of_users),
             "request_ndcg_at_10": _of_users(_gains(wish, requests), of_users),
-            "personal_ndcg_at_10": _of_users(_gains(base + QUERY_WEIGHT * wish, requests), of_users),
         }
+
+    def with_history(self, requests: Sequence[UserRequest], wish: Scores) -> float:
+        """NDCG@10 with the adapter's score of the history beside; of a reader, whose scores are nats as those are."""
+        base = self.adapter.recommender.score([request.history for request in requests]).astype(np.float64)
+        return _of_users(_gains(base + QUERY_WEIGHT * wish, requests), [request.place for request in requests])
 
     def on_published(self, wish: Scores) -> Json:
         found = _precisions(wish, [self.facts.satisfied(query.rule) for query in self.published])
@@ -73,7 +78,8 @@ class _Bench:
         catalog = self.world.catalog
         wish = reader_scores(model, catalog, [request.text for request in requests])
         published = reader_scores(model, catalog, [query.text for query in self.published])
-        return {**self.asked(requests, wish), "published": self.on_published(published)}
+        personal = {"personal_ndcg_at_10": self.with_history(requests, wish)}
+        return {**self.asked(requests, wish), **personal, "published": self.on_published(published)}
 
 
 def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Iterator[Json]:
@@ -92,6 +98,9 @@ def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[in
         PublicGround.of(model, world.catalog, public_taking(world, say)),
         CatalogFacts.of(world.catalog),
         published_queries(world.catalog),
+        # The adapter's own split, whatever the seed: under another one ties in time fall otherwise, and it has been
+        # trained on items that are asked for.
+        world.corpus(held.config.seeds[0]).splits,
     )
     tests = {seed: bench.requests("test", seed) for seed in seeds}
     searched = encoder_scores(world.catalog, encoder, [request.text for of in tests.values() for request in of])
@@ -119,7 +128,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[in
             "privacy": {key: statement[key] for key in ("mode", "epsilon", "delta", "other_partner_epsilon")},
             "settings": {name: repr(rounds_of(epsilon)) for name, epsilon in EPSILONS.items()},
             "directions": DIRECTIONS,
-            "reader": model.key[:16],
+            "reader": model.reader_hash[:16],
             "run": run.name,
             "commit": commit_of_checkout(),
         }

@@ -67,7 +67,7 @@ def bench_joint(
         "plan": asdict(plan),
         "ndcg_at_10": found,
         "run": run.name,
-        "reader": model.key[:16],
+        "reader": model.reader_hash[:16],
         "commit": commit_of_checkout(),
     }
 

@@ -17,7 +17,8 @@ def table(found: Json) -> str:
     lines = [f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
     for key, name in _NAMES.items():
         row = found["rows"][key]
-        cells = [row[figure] for figure in ("precision_at_10", "request_ndcg_at_10", "personal_ndcg_at_10")]
+        figures = ("precision_at_10", "request_ndcg_at_10", "personal_ndcg_at_10")
+        cells = [row[figure] for figure in figures if figure in row]
         cells += [row["published"][words] for words in ("all", "seen", "new")] if "published" in row else []
         told = [_told(cell["mean"], cell["std"]) for cell in cells] + ["-"] * (6 - len(cells))
         lines.append(f"| {name} | {' | '.join(told)} |")
