@@ -160,10 +160,12 @@ class NodeModels:
 
     def _cost(self) -> Budget | None:
         """What is left, and what the next round may take of it."""
-        if (plan := self.agreement.terms.plan) is None:
+        terms = self.agreement.terms
+        if terms.plan is None:
             return None
         try:
-            return Budget(self._ledger.budget().epsilon_remaining, self._ledger.price_of_next(plan.parts))
+            price = self._ledger.price_of_next(terms.plan, terms.name)
+            return Budget(self._ledger.budget().epsilon_remaining, price)
         except FedrecError:
             return None
 
