@@ -30,7 +30,8 @@ def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int
     """
     if node.owner is not node:
         raise ConfigError(
-            f"the rows here are those of {node.owner.folder}", "import them there, or empty local.rows_of"
+            f"the rows here are those of {node.owner.folder}",
+            "import other rows into a folder of its own; these rows' ledger is there",
         )
     if node.data.exists():
         raise ConfigError(

@@ -45,6 +45,13 @@ from tests.integration.task_network import (
 )
 
 
+def with_rows_of(node: Node, owner: Node) -> Node:
+    """The node, which shares the other's rows and ledger from now on."""
+    path = node.folder / "client.toml"
+    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{owner.folder}"'))
+    return Node(node.folder)
+
+
 def clipped_surprises(network: Network) -> NDArray[np.float64]:
     """What the part about items adds up without noise: one user at a time."""
     plan, total = network.terms.plan, 0.0
@@ -162,12 +169,11 @@ def test_two_nodes_of_one_owner_pay_from_one_ledger(network: Any, tmp_path: Path
     """One folder a federation, and one ledger for the rows that both learn from."""
     made: Network = network("inspect")
     first, second = made.nodes["north"], new_node(tmp_path / "far", "inspect")
-    path = second.folder / "client.toml"
-    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{first.folder}"'))
-    second = Node(second.folder)
+    second = with_rows_of(second, first)
     agree(second, made.link())
-    with pytest.raises(ConfigError, match="rows here are those of"):
+    with pytest.raises(ConfigError, match="rows here are those of") as found:
         import_rows(second, tmp_path / "north.csv", COLUMNS)
+    assert "ledger is there" in found.value.remedy
     others = {name: node for name, node in made.nodes.items() if name != "north"}
     both = Network(made.federation, {"far": second, **others}, made.desks)
     both.open()
@@ -178,10 +184,25 @@ def test_two_nodes_of_one_owner_pay_from_one_ledger(network: Any, tmp_path: Path
     made.open()  # the same plan again is no new one either
     with pytest.raises(QuorumError, match=r"north: .* 1 are paid for"):
         made.run(tmp_path / "another")
-    path = first.folder / "client.toml"
-    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{second.folder}"'))
+    third = with_rows_of(new_node(tmp_path / "third", "inspect"), second)
     with pytest.raises(ConfigError, match="has its rows from another node"):
-        Node(second.folder).data  # noqa: B018  # asked for what is refused
+        third.data  # noqa: B018  # asked for what is refused
+
+
+@pytest.mark.parametrize("gone", ["", "data", "state/ledger.sqlite"])
+def test_what_a_node_has_paid_is_not_forgotten_for_another_ones_ledger(network: Any, gone: str) -> None:
+    """Of the same people perhaps: their epsilon would be spent twice, with nothing to be seen of it."""
+    nodes = network("inspect").nodes
+    charge: Any = {"sampling_prob": 1.0, "noise_multiplier": 1.0, "steps": 1, "most_steps": 1}
+    open_ledger(nodes["south"]).reserve("e", plan_hash="a" * 64, run="films/1", part="head", **charge)
+    if gone:
+        (nodes["south"].folder / gone).rename(nodes["south"].folder / "elsewhere")
+    node = with_rows_of(nodes["south"], nodes["north"])
+    with pytest.raises(ConfigError, match="rows or a ledger of its own") as found:
+        open_ledger(node)
+    assert "comes on top" in found.value.remedy
+    with pytest.raises(ConfigError, match="rows or a ledger of its own"):
+        node.data  # noqa: B018  # asked for what is refused
 
 
 def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -> None:
