@@ -21,7 +21,7 @@ from fedrec.tasks.item_part import TENSOR
 from fedrec_client import app as client_app
 from fedrec_client.agreement import agree
 from fedrec_client.held_head import HeldHead, figures_of, highest
-from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows
+from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import seed_imported
@@ -120,10 +120,29 @@ def test_a_head_is_read_beside_the_rows_of_its_partner(network: Any, catalog: It
     assert found["figures"]["rmse"] < 0.75 * np.std([float(row.rating or 0) for row in fresh])
     best = highest(held, "north01", 3)
     assert all(catalog.codes[item] % 4 == 1 for item, _ in best)
-    with pytest.raises(DataError, match="were imported"):
-        figures_of(held, write_csv(tmp_path / "known.csv", ratings(catalog, "north", USERS, 1)), COLUMNS)
     with pytest.raises(DataError, match="no item 'nothing'"):
         held.of_items("north01", ["nothing"])
+    refuse_what_was_imported(node, made, tmp_path)
+
+
+def refuse_what_was_imported(node: Node, made: Network, folder: Path) -> None:
+    """All of it, though the head reads a user's latest three ratings alone."""
+    work = made.terms.work.model_copy(update={"max_history": 3})
+    terms = made.terms.model_copy(update={"work": work})
+    agree(node, Network(replace(made.federation, terms=terms), made.nodes).link(), anew=True)
+    held, catalog = HeldHead.load(node), read_catalog_bytes(made.federation.catalog)
+    known = [row for row in ratings(catalog, "north", USERS, 1) if row.user == "north01"]
+    items = {row.item for row in known}
+    assert held.rows["north01"].items.tolist() == [catalog.codes[row.item] for row in known[-3:]]
+    offered = {item for item, _ in highest(held, "north01", len(catalog))}
+    assert offered == set(catalog.ids) - items
+    fresh = [replace(known[0], item=item) for item in sorted(offered)[:4]]
+    rows = [fresh[0], replace(known[0], user="nobody"), known[0], *fresh[1:], replace(known[-1], rating=1.0)]
+    file = write_csv(folder / "known.csv", rows)
+    with pytest.raises(DataError, match=r"rated the item in the import.*: lines 4, 8") as found:
+        figures_of(held, file, COLUMNS)
+    assert not any(private in str(found.value) for private in ("north01", known[0].item, known[-1].item))
+    assert figures_of(held, write_csv(folder / "mended.csv", rows[:2] + rows[3:-1]), COLUMNS)["rows"] == 5
 
 
 @pytest.mark.parametrize("mode", ["none", "secagg"])
