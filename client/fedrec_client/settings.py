@@ -24,6 +24,8 @@ _ENROLLED = "enrolled"
 _DATA, _LEDGER = "data", "ledger.sqlite"
 # A file of the state folder, while rounds are refused.
 PAUSED = "paused"
+# Likewise: held by the service, or by whoever changes its store without it.
+SERVING_LOCK = "serving.lock"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -1,5 +1,6 @@
 """A task's head trained by nodes from their own folders: agreed, imported, private, under masks, from one ledger."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import (
@@ -20,6 +22,7 @@ from fedrec.registry.registry import Registry
 from fedrec.tasks.item_part import TENSOR
 from fedrec_client import app as client_app
 from fedrec_client.agreement import agree
+from fedrec_client.cli import app as cli
 from fedrec_client.held_head import HeldHead, figures_of, highest
 from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
@@ -230,9 +233,12 @@ def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -
     node, worker = made.nodes["north"], made.desks["north"].worker
     assert isinstance(worker, TaskWorker)
     assert worker.rows.n_users == USERS
-    forget_imported(node, "north03")
+    asked = ["forget", "north03", "--dir", str(node.folder), "--json"]
+    told = CliRunner().invoke(cli, asked)
+    assert json.loads(told.output) == {"user": "north03", "imported": True, "service": None}
     made.run(tmp_path / "registry")
     assert worker.rows.n_users == USERS - 1
+    assert open_ledger(node).spent()[0] == pytest.approx(made.federation.statement["epsilon"], abs=0.1)
 
 
 def test_what_was_deleted_from_a_service_is_in_no_later_round(network: Any, catalog: ItemCatalog) -> None:
