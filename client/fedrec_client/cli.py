@@ -16,6 +16,7 @@ from fedrec_client.command_words import HERE, AsJson, Folder
 from fedrec_client.command_words import node_of as _node
 from fedrec_client.command_words import say as _say
 from fedrec_client.fairness_command import fairness
+from fedrec_client.forget_command import forget
 from fedrec_client.head_commands import evaluate, predict
 from fedrec_client.key_commands import keys
 from fedrec_client.peer_commands import peers
@@ -34,6 +35,7 @@ app.add_typer(api_keys, name="api-keys")
 app.command()(predict)
 app.command()(evaluate)
 app.command()(fairness)
+app.command()(forget)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """`flower-client import`: rows are checked and stored beside their own privacy ledger, once."""
 
+import fcntl
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fedrec.data.interactions import (
 )
 from fedrec.data.ratings import refuse_unlabelled
 from fedrec.errors import ConfigError
-from fedrec.files import json_bytes, new_folder
+from fedrec.files import json_bytes, new_folder, storage_errors
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec_client.agreement import Agreement
 from fedrec_client.settings import Node
@@ -30,7 +31,8 @@ def import_rows(node: Node, path: Path, columns: ColumnMapping) -> dict[str, int
     """
     if node.owner is not node:
         raise ConfigError(
-            f"the rows here are those of {node.owner.folder}", "import them there, or empty local.rows_of"
+            f"the rows here are those of {node.owner.folder}",
+            "import other rows into a folder of its own; these rows' ledger is there",
         )
     if node.data.exists():
         raise ConfigError(
@@ -64,18 +66,26 @@ def _make_ledger(node: Node) -> None:
 def forget_imported(node: Node, user: str) -> bool:
     """Take somebody's rows out of the stored ones, whole or not at all; whether there were any.
 
-    The last user's stay: rows there must be. Raises DataError: the rows are damaged. StorageError.
+    One at a time, by a lock on the disk: the file is read and written as a whole. The last user's stay: rows there must
+    be. Raises DataError: the rows are damaged. StorageError.
     """
     path = node.data / INTERACTIONS
     if not path.is_file():
         return False
-    table = read_stored_interactions(path, read_catalog_bytes(Agreement.read(node).catalog))
-    if user not in table.user_ids or table.n_users == 1:
-        return False
+    with storage_errors(node.state), (node.state / "rows.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        table = read_stored_interactions(path, read_catalog_bytes(Agreement.read(node).catalog))
+        if user not in table.user_ids or table.n_users == 1:
+            return False
+        write_interactions(_without(table, user), path)
+    return True
+
+
+def _without(table: InteractionTable, user: str) -> InteractionTable:
     gone = table.user_ids.index(user)
     kept = table.user_codes != gone
     codes = table.user_codes[kept]
-    rest = InteractionTable(
+    return InteractionTable(
         (codes - (codes > gone)).astype("int32"),
         table.item_codes[kept],
         table.rating[kept],
@@ -83,8 +93,6 @@ def forget_imported(node: Node, user: str) -> bool:
         tuple(name for name in table.user_ids if name != user),
         table.item_ids,
     )
-    write_interactions(rest, path)
-    return True
 
 
 def read_catalog_bytes(content: bytes) -> ItemCatalog:

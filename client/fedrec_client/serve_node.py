@@ -1,7 +1,6 @@
 """`flower-client serve`: recommendations from the newest adapter that the node holds, beside the partner's own rows."""
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from fedrec.model.adapter import AdapterState
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import SharedModel, encoder_folder, load_shared, sentences_of
 from fedrec.privacy.ledger_view import LedgerView
+from fedrec.processes import only_one
 from fedrec.query.query_model import QuerySource, load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec_client.adapters import Adapters
@@ -33,7 +33,7 @@ from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import Place, learnt_seq, seed_imported
-from fedrec_client.settings import Node
+from fedrec_client.settings import SERVING_LOCK, Node
 
 NO_ADAPTER = "round-0000"
 
@@ -41,21 +41,22 @@ NO_ADAPTER = "round-0000"
 def serve_node(node: Node, say: Say = lambda _: None) -> None:
     """Serve until stopped; newer adapters take over as the node fetches them.
 
-    Raises: RunError: no terms are agreed to yet. ConfigError: `serving.toml` is wrong, the port is taken, or the terms
-        are those of a task's head, which recommends nothing.
+    Raises: RunError: no terms are agreed to yet, or a service runs here. ConfigError: `serving.toml` is wrong, the port
+        is taken, or the terms are those of a task's head, which recommends nothing.
     """
     agreement = Agreement.read(node)
     refuse_to_serve(node, agreement.terms)
     settings = read_serving(node.serving)
     models = NodeModels(node, agreement, settings)
-    Starting(
-        folder=node.serving,
-        settings=settings,
-        make=models.first,
-        say=say,
-        after=models.live,
-        outside=Outside(models.statement, models.budget),
-    ).run()
+    with only_one(node.state / SERVING_LOCK, "`flower-client stop` ends it, if `start` began it"):
+        Starting(
+            folder=node.serving,
+            settings=settings,
+            make=models.first,
+            say=say,
+            after=models.live,
+            outside=Outside(models.statement, models.budget),
+        ).run()
 
 
 @dataclass
@@ -72,7 +73,6 @@ class NodeModels:
     began: Candidate | None = None
     _statements: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _places: dict[str, Place] = field(default_factory=dict, repr=False)
-    _forgetting: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _shared: SharedModel | None = field(default=None, repr=False)
 
     @property
@@ -147,8 +147,7 @@ class NodeModels:
 
     def _forget(self, user: str) -> None:
         """Imported rows are of the first tenant's people."""
-        with self._forgetting:  # the file is read and written as a whole
-            forget_imported(self.node, user)
+        forget_imported(self.node, user)
 
     def budget(self) -> dict[str, float] | None:
         """For the partner's own people; None where the ledger cannot be read."""
@@ -160,10 +159,12 @@ class NodeModels:
 
     def _cost(self) -> Budget | None:
         """What is left, and what the next round may take of it."""
-        if (plan := self.agreement.terms.plan) is None:
+        terms = self.agreement.terms
+        if terms.plan is None:
             return None
         try:
-            return Budget(self._ledger.budget().epsilon_remaining, self._ledger.price_of_next(plan.parts))
+            price = self._ledger.price_of_next(terms.plan, terms.name)
+            return Budget(self._ledger.budget().epsilon_remaining, price)
         except FedrecError:
             return None
 

@@ -21,8 +21,11 @@ from fedrec_client.node_key import make_node_key, public_part
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Epsilon = Annotated[float, Field(gt=0, le=100)]
 _ENROLLED = "enrolled"
+_DATA, _LEDGER = "data", "ledger.sqlite"
 # A file of the state folder, while rounds are refused.
 PAUSED = "paused"
+# Likewise: held by the service, or by whoever changes its store without it.
+SERVING_LOCK = "serving.lock"
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -110,10 +113,17 @@ class Node:
     def owner(self) -> "Node":
         """The node whose rows and ledger these are: this one, or the one that `local.rows_of` names.
 
-        Rows that two federations learn from have one ledger, so that both count. Raises ConfigError: no such node.
+        Rows that two federations learn from have one ledger, so that both count. Raises ConfigError: no such node, or
+        this folder has rows or a ledger too, which would be forgotten.
         """
         if not (named := self.settings.local.rows_of):
             return self
+        if (self.folder / _DATA).exists() or (self.state / _LEDGER).exists():
+            raise ConfigError(
+                f"{self.folder}: has rows or a ledger of its own, and local.rows_of names another node's",
+                "empty local.rows_of, or share rows from a new folder; of the same rows, what this ledger has spent "
+                'comes on top: docs/operations.md, "What two ledgers spent of the same rows"',
+            )
         other = Node(self.folder / named)
         if other.settings.local.rows_of:
             raise ConfigError(f"{named}: has its rows from another node", "let local.rows_of name the one that imports")
@@ -122,7 +132,7 @@ class Node:
     @property
     def data(self) -> Path:
         """Imported rows. Private."""
-        return self.owner.folder / "data"
+        return self.owner.folder / _DATA
 
     @property
     def run(self) -> Path:
@@ -137,7 +147,7 @@ class Node:
     @property
     def ledger(self) -> Path:
         """What the data have paid; made when rows were first imported."""
-        return self.owner.state / "ledger.sqlite"
+        return self.owner.state / _LEDGER
 
     @property
     def serving(self) -> Path:

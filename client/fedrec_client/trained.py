@@ -39,10 +39,8 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
     config = terms.model.config.model_copy(update={"device": machine.device, "threads": machine.threads})
     shared = load_shared(config, catalog, rows)
     refuse_other_model(shared, catalog, terms)
-    if is_seeded(node.owner.serving):
-        data = PartnerData.of(_from_store(node, catalog))  # for how many there are: each round reads them anew
-    else:
-        data = PartnerData.of([np.asarray(sequence.items) for sequence in build_sequences(rows, tie_break(node))])
+    source = _Stored(node, catalog)
+    data = PartnerData.of(_from_store(node, catalog)) if is_seeded(node.owner.serving) else source.data()
     work = terms.work
     settings = PlainSettings(1e-3, work.weight_decay, work.batch_users, work.max_history)
     worker = Worker(
@@ -53,22 +51,42 @@ def make_worker(node: Node, agreement: Agreement, ledger: PrivacyLedger) -> tupl
         ledger=ledger if terms.plan else None,
         noise_root=read_secret(node.keys / "noise.key", 32),
         plain=settings,
-        renew=renewing(node, catalog, data),
+        renew=renewing(node, catalog, source),
     )
     return worker, len(data.histories)
 
 
-def renewing(node: Node, catalog: ItemCatalog, first: PartnerData) -> Callable[[RoundPlan], PartnerData]:
-    """Reads the partner's data as they are: from the store of its service, once there is one; else they stay.
+class _Stored:
+    """Imported rows as histories, read again once the file is another: somebody may have been deleted from it."""
+
+    def __init__(self, node: Node, catalog: ItemCatalog) -> None:
+        self._node, self._catalog = node, catalog
+        self._known: tuple[tuple[int, int], PartnerData] | None = None
+
+    def data(self) -> PartnerData:
+        """As of now. Private. Raises DataError: the rows are damaged."""
+        path = self._node.data / INTERACTIONS
+        found = path.stat()
+        place = (found.st_ino, found.st_mtime_ns)  # looked at first: a file that changes meanwhile is read again
+        if self._known is None or self._known[0] != place:
+            rows = read_stored_interactions(path, self._catalog)
+            sequences = build_sequences(rows, tie_break(self._node))
+            self._known = place, PartnerData.of([np.asarray(sequence.items) for sequence in sequences])
+        return self._known[1]
+
+
+def renewing(node: Node, catalog: ItemCatalog, stored: _Stored) -> Callable[[RoundPlan], PartnerData]:
+    """Reads the partner's data as they are: from the store of its service, once there is one; else from the file.
 
     Decided anew each time, since a service may begin after the worker. With fewer users than the policy wants the node
     pauses: its people are told in the log, the coordinator no more than that it is paused.
     """
 
     def renew(plan: RoundPlan) -> PartnerData:
-        if not is_seeded(node.owner.serving):
-            return first
-        data = PartnerData.of(_from_store(node, catalog, (generation_of(plan.run), plan.round)))
+        if is_seeded(node.owner.serving):
+            data = PartnerData.of(_from_store(node, catalog, (generation_of(plan.run), plan.round)))
+        else:
+            data = stored.data()
         pause_if_few(node, len(data.histories))
         return data
 

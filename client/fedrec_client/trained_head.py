@@ -70,16 +70,20 @@ def agreed_inputs(
     return agreed_head(terms, taste, catalog), taste
 
 
-def own_rows(node: Node, terms: FederationTerms, catalog: ItemCatalog) -> dict[str, OwnRows]:
+def own_rows(
+    node: Node, terms: FederationTerms, catalog: ItemCatalog, *, with_older: bool = False
+) -> dict[str, OwnRows]:
     """What each of the partner's users says in ratings, read anew: who was deleted is not there. Private.
 
+    Args:
+        with_older: than the latest ratings that the terms read, too.
     Raises: DataError: rows without ratings, or with such that are not on the terms' scale.
     """
     task = task_of(terms)
     table = read_stored_interactions(node.data / INTERACTIONS, catalog)
     refuse_unlabelled(table, task.low, task.high)
     there = _still_there(node) if is_seeded(node.owner.serving) else None
-    most_rows = terms.work.max_history
+    most_rows = table.n_rows if with_older else terms.work.max_history
     return rated_by(table, SCALE[task.task], most_rows=most_rows, seed=tie_break(node), only=there)
 
 

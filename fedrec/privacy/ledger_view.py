@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from fedrec.privacy.ledger_chain import Chain, broken, read_chain
 from fedrec.privacy.ledger_store import named_errors, newest, read_records
 from fedrec.privacy.mechanism import Event
-from fedrec.privacy.plan import PartPlan
+from fedrec.privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,20 @@ class LedgerView:
         with self._lock:
             return self._read()[1]
 
-    def price_of_next(self, parts: Sequence[PartPlan]) -> float:
-        """Epsilon that one more step adds to what was spent, of the dearest part that may come next; >= 0.
+    def price_of_next(self, plan: PrivacyPlan, federation: str) -> float:
+        """Epsilon that one more step of a plan adds to what was spent, of the dearest part that may come next; >= 0.
 
         That is less than the step costs alone, since epsilons of many steps do not add up. A part whose steps were
-        all taken in the latest training comes no more, unless all were. Raises as `budget`.
+        all taken in the plan's latest training comes no more, unless all were. Whatever else was charged meanwhile,
+        a fairness figure or another federation's round, ends no training. Raises as `budget`.
+
+        Args:
+            federation: by whose name its runs begin; two may have one plan, and one ledger.
         """
         with self._lock:
             chain, view = self._read()
-            left = [part for part in parts if _steps_taken(chain, part.part) < part.total_steps] or parts
+            taken = _steps_taken(chain, plan.hash, federation)
+            left = [part for part in plan.parts if taken[part.part] < part.total_steps] or plan.parts
             events = [(part.part, part.sampling_prob, part.noise_multiplier, 1) for part in left]
             for event in events:
                 if event not in self._after:
@@ -88,14 +93,23 @@ def _view(chain: Chain) -> BudgetView:
     return BudgetView(budget.epsilon, spent, max(0.0, budget.epsilon - spent), budget.delta, len(chain.records))
 
 
-def _steps_taken(chain: Chain, part: str) -> int:
-    """Of a part, in the training that was charged last."""
-    if not chain.reserved:
-        return 0
-    latest = json.loads(list(chain.reserved.values())[-1].content)
-    training = (latest["plan_hash"], latest["run"])
-    totals = (charge.total() for charge in chain.charges if (charge.plan_hash, charge.run) == training)
-    return sum(steps for name, _, _, steps in totals if name == part)
+def _steps_taken(chain: Chain, plan_hash: str, federation: str) -> Counter[str]:
+    """Of each part, in the training of a plan that a federation charged last."""
+    taken: Counter[str] = Counter()
+    run = _latest_run(chain, plan_hash, federation)
+    for charge in chain.charges:
+        if (charge.plan_hash, charge.run) == (plan_hash, run):
+            part, _, _, steps = charge.total()
+            taken[part] += steps
+    return taken
+
+
+def _latest_run(chain: Chain, plan_hash: str, federation: str) -> str | None:
+    for record in reversed(list(chain.reserved.values())):
+        content = json.loads(record.content)
+        if content["plan_hash"] == plan_hash and content["run"].rpartition("/")[0] == federation:
+            return str(content["run"])
+    return None
 
 
 def _engine(path: Path) -> Engine:

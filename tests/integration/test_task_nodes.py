@@ -1,5 +1,6 @@
 """A task's head trained by nodes from their own folders: agreed, imported, private, under masks, from one ledger."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.interactions import (
@@ -20,8 +22,9 @@ from fedrec.registry.registry import Registry
 from fedrec.tasks.item_part import TENSOR
 from fedrec_client import app as client_app
 from fedrec_client.agreement import agree
+from fedrec_client.cli import app as cli
 from fedrec_client.held_head import HeldHead, figures_of, highest
-from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows
+from fedrec_client.importing import INTERACTIONS, forget_imported, import_rows, read_catalog_bytes
 from fedrec_client.serving.settings import read_serving
 from fedrec_client.serving.store.store import ServingStore, store_url
 from fedrec_client.serving.training_rows import seed_imported
@@ -43,6 +46,13 @@ from tests.integration.task_network import (
     stars,
     write_csv,
 )
+
+
+def with_rows_of(node: Node, owner: Node) -> Node:
+    """The node, which shares the other's rows and ledger from now on."""
+    path = node.folder / "client.toml"
+    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{owner.folder}"'))
+    return Node(node.folder)
 
 
 def clipped_surprises(network: Network) -> NDArray[np.float64]:
@@ -113,10 +123,29 @@ def test_a_head_is_read_beside_the_rows_of_its_partner(network: Any, catalog: It
     assert found["figures"]["rmse"] < 0.75 * np.std([float(row.rating or 0) for row in fresh])
     best = highest(held, "north01", 3)
     assert all(catalog.codes[item] % 4 == 1 for item, _ in best)
-    with pytest.raises(DataError, match="were imported"):
-        figures_of(held, write_csv(tmp_path / "known.csv", ratings(catalog, "north", USERS, 1)), COLUMNS)
     with pytest.raises(DataError, match="no item 'nothing'"):
         held.of_items("north01", ["nothing"])
+    refuse_what_was_imported(node, made, tmp_path)
+
+
+def refuse_what_was_imported(node: Node, made: Network, folder: Path) -> None:
+    """All of it, though the head reads a user's latest three ratings alone."""
+    work = made.terms.work.model_copy(update={"max_history": 3})
+    terms = made.terms.model_copy(update={"work": work})
+    agree(node, Network(replace(made.federation, terms=terms), made.nodes).link(), anew=True)
+    held, catalog = HeldHead.load(node), read_catalog_bytes(made.federation.catalog)
+    known = [row for row in ratings(catalog, "north", USERS, 1) if row.user == "north01"]
+    items = {row.item for row in known}
+    assert held.rows["north01"].items.tolist() == [catalog.codes[row.item] for row in known[-3:]]
+    offered = {item for item, _ in highest(held, "north01", len(catalog))}
+    assert offered == set(catalog.ids) - items
+    fresh = [replace(known[0], item=item) for item in sorted(offered)[:4]]
+    rows = [fresh[0], replace(known[0], user="nobody"), known[0], *fresh[1:], replace(known[-1], rating=1.0)]
+    file = write_csv(folder / "known.csv", rows)
+    with pytest.raises(DataError, match=r"rated the item in the import.*: lines 4, 8") as found:
+        figures_of(held, file, COLUMNS)
+    assert not any(private in str(found.value) for private in ("north01", known[0].item, known[-1].item))
+    assert figures_of(held, write_csv(folder / "mended.csv", rows[:2] + rows[3:-1]), COLUMNS)["rows"] == 5
 
 
 @pytest.mark.parametrize("mode", ["none", "secagg"])
@@ -162,12 +191,11 @@ def test_two_nodes_of_one_owner_pay_from_one_ledger(network: Any, tmp_path: Path
     """One folder a federation, and one ledger for the rows that both learn from."""
     made: Network = network("inspect")
     first, second = made.nodes["north"], new_node(tmp_path / "far", "inspect")
-    path = second.folder / "client.toml"
-    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{first.folder}"'))
-    second = Node(second.folder)
+    second = with_rows_of(second, first)
     agree(second, made.link())
-    with pytest.raises(ConfigError, match="rows here are those of"):
+    with pytest.raises(ConfigError, match="rows here are those of") as found:
         import_rows(second, tmp_path / "north.csv", COLUMNS)
+    assert "ledger is there" in found.value.remedy
     others = {name: node for name, node in made.nodes.items() if name != "north"}
     both = Network(made.federation, {"far": second, **others}, made.desks)
     both.open()
@@ -178,10 +206,25 @@ def test_two_nodes_of_one_owner_pay_from_one_ledger(network: Any, tmp_path: Path
     made.open()  # the same plan again is no new one either
     with pytest.raises(QuorumError, match=r"north: .* 1 are paid for"):
         made.run(tmp_path / "another")
-    path = first.folder / "client.toml"
-    path.write_text(path.read_text().replace('rows_of = ""', f'rows_of = "{second.folder}"'))
+    third = with_rows_of(new_node(tmp_path / "third", "inspect"), second)
     with pytest.raises(ConfigError, match="has its rows from another node"):
-        Node(second.folder).data  # noqa: B018  # asked for what is refused
+        third.data  # noqa: B018  # asked for what is refused
+
+
+@pytest.mark.parametrize("gone", ["", "data", "state/ledger.sqlite"])
+def test_what_a_node_has_paid_is_not_forgotten_for_another_ones_ledger(network: Any, gone: str) -> None:
+    """Of the same people perhaps: their epsilon would be spent twice, with nothing to be seen of it."""
+    nodes = network("inspect").nodes
+    charge: Any = {"sampling_prob": 1.0, "noise_multiplier": 1.0, "steps": 1, "most_steps": 1}
+    open_ledger(nodes["south"]).reserve("e", plan_hash="a" * 64, run="films/1", part="head", **charge)
+    if gone:
+        (nodes["south"].folder / gone).rename(nodes["south"].folder / "elsewhere")
+    node = with_rows_of(nodes["south"], nodes["north"])
+    with pytest.raises(ConfigError, match="rows or a ledger of its own") as found:
+        open_ledger(node)
+    assert "comes on top" in found.value.remedy
+    with pytest.raises(ConfigError, match="rows or a ledger of its own"):
+        node.data  # noqa: B018  # asked for what is refused
 
 
 def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -> None:
@@ -190,9 +233,12 @@ def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -
     node, worker = made.nodes["north"], made.desks["north"].worker
     assert isinstance(worker, TaskWorker)
     assert worker.rows.n_users == USERS
-    forget_imported(node, "north03")
+    asked = ["forget", "north03", "--dir", str(node.folder), "--json"]
+    told = CliRunner().invoke(cli, asked)
+    assert json.loads(told.output) == {"user": "north03", "imported": True, "service": None}
     made.run(tmp_path / "registry")
     assert worker.rows.n_users == USERS - 1
+    assert open_ledger(node).spent()[0] == pytest.approx(made.federation.statement["epsilon"], abs=0.1)
 
 
 def test_what_was_deleted_from_a_service_is_in_no_later_round(network: Any, catalog: ItemCatalog) -> None:

@@ -28,6 +28,7 @@ from fedrec_client.settings import Node
 from tests.serving.conftest import Place, live_model
 
 PARTS = (PartPlan("prior", 1.0, 1.0, 1.5, 1), PartPlan("head", 1.0, 1.0, 1.3, 3))
+PLAN = PrivacyPlan("user", "inspect", 1e-5, PARTS, quorum=1)
 
 
 class Models(NodeModels):
@@ -78,8 +79,7 @@ def test_the_first_round_is_wished_for_before_there_is_an_adapter(
 
 
 def node_of(ledger: Path) -> NodeModels:
-    plan = PrivacyPlan("user", "inspect", 1e-5, PARTS, quorum=1)
-    agreement = cast(Agreement, SimpleNamespace(terms=SimpleNamespace(plan=plan)))
+    agreement = cast(Agreement, SimpleNamespace(terms=SimpleNamespace(plan=PLAN, name="films")))
     return NodeModels(cast(Node, SimpleNamespace(ledger=ledger)), agreement, cast(Any, None))
 
 
@@ -91,7 +91,9 @@ def test_a_round_that_the_ledger_would_pay_is_wished_for(tmp_path: Path, make_le
     for number, part in enumerate((PARTS[0], PARTS[1], PARTS[1], PARTS[1])):
         assert decide(settings, Seen(7200.0, 0.0, 0, False, models._cost(), 0.0)) == Decision(True, "time"), number
         charge = {"sampling_prob": 1.0, "noise_multiplier": part.noise_multiplier, "steps": 1}
-        ledger.reserve(f"e{number}", plan_hash="p", run="r", part=part.part, most_steps=part.total_steps, **charge)  # type: ignore[arg-type]
+        ledger.reserve(
+            f"e{number}", plan_hash=PLAN.hash, run="films/1", part=part.part, most_steps=part.total_steps, **charge
+        )  # type: ignore[arg-type]
     assert decide(settings, Seen(7200.0, 0.0, 0, False, models._cost(), 0.0)).reason == "budget spent"
 
 

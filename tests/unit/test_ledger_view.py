@@ -15,11 +15,15 @@ from fedrec.privacy import ledger_view
 from fedrec.privacy.ledger import PrivacyLedger
 from fedrec.privacy.ledger_chain import Chain
 from fedrec.privacy.ledger_view import LedgerView
-from fedrec.privacy.plan import PartPlan
+from fedrec.privacy.plan import PartPlan, PrivacyPlan
 
 MakeLedger = Callable[..., PrivacyLedger]
 COST: dict[str, Any] = {"plan_hash": "p", "run": "r", "most_steps": 100, "part": "head", "sampling_prob": 1.0}
 COST |= {"noise_multiplier": 2.0, "steps": 1}
+PARTS = (PartPlan("prior", 1.0, 1.0, 1.0, 1), PartPlan("head", 1.0, 1.0, 2.0, 100))
+PLAN = PrivacyPlan("user", "inspect", 1e-5, PARTS, quorum=1)
+HEAD = {**COST, "plan_hash": PLAN.hash, "run": "films/1"}
+PRIOR = {**HEAD, "part": "prior", "noise_multiplier": 1.0, "most_steps": 1}
 
 
 def test_it_says_what_the_ledger_says(tmp_path: Path, make_ledger: MakeLedger) -> None:
@@ -81,15 +85,42 @@ def test_the_next_step_costs_what_the_ledger_would_take_for_it(
     tmp_path: Path, make_ledger: MakeLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = make_ledger(tmp_path / "ledger.sqlite")
-    parts = (PartPlan("prior", 1.0, 1.0, 1.0, 1), PartPlan("head", 1.0, 1.0, 2.0, 100))
-    view, prior = LedgerView(ledger.path), {**COST, "part": "prior", "noise_multiplier": 1.0, "most_steps": 1}
-    for number, cost in enumerate((prior, COST, COST)):  # the dearest part comes no more once its step is taken
-        told, before = view.price_of_next(parts), ledger.spent()[0]
+    view = LedgerView(ledger.path)
+    for number, cost in enumerate((PRIOR, HEAD, HEAD)):  # the dearest part comes no more once its step is taken
+        told, before = view.price_of_next(PLAN, "films"), ledger.spent()[0]
         ledger.reserve(f"e{number}", **cost)
         assert ledger.spent()[0] - before == pytest.approx(told), number
-    told = view.price_of_next(parts)
+    told = view.price_of_next(PLAN, "films")
     monkeypatch.setattr(Chain, "spent", lambda *_: pytest.fail("what has not changed was added up again"))
-    assert view.price_of_next(parts) == told
+    assert view.price_of_next(PLAN, "films") == told
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**COST, "plan_hash": "q", "run": "fairness-0", "part": "fairness", "noise_multiplier": 4.0},
+        {**COST, "plan_hash": "q", "run": "stars/1"},
+        {**COST, "plan_hash": PLAN.hash, "run": "songs/1", "part": "head"},
+    ],
+    ids=["fairness", "another plan", "the same plan elsewhere"],
+)
+def test_what_else_is_charged_ends_no_training(tmp_path: Path, make_ledger: MakeLedger, other: dict[str, Any]) -> None:
+    """The dear part is done; a figure or a round of another federation does not bring it back."""
+    ledger = make_ledger(tmp_path / "ledger.sqlite")
+    for number, cost in enumerate((PRIOR, HEAD, other)):
+        ledger.reserve(f"e{number}", **cost)
+    told, before = LedgerView(ledger.path).price_of_next(PLAN, "films"), ledger.spent()[0]
+    ledger.reserve("next", **HEAD)
+    assert ledger.spent()[0] - before == pytest.approx(told)
+
+
+def test_another_training_of_a_plan_begins_with_all_its_parts(tmp_path: Path, make_ledger: MakeLedger) -> None:
+    ledger = make_ledger(tmp_path / "ledger.sqlite")
+    for number, cost in enumerate((PRIOR, HEAD, {**HEAD, "run": "films/2"})):
+        ledger.reserve(f"e{number}", **cost)
+    told, before = LedgerView(ledger.path).price_of_next(PLAN, "films"), ledger.spent()[0]
+    ledger.reserve("next", **{**PRIOR, "run": "films/2"})
+    assert ledger.spent()[0] - before == pytest.approx(told)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE records SET note = 'x' WHERE seq = 1", "DELETE FROM records"])
