@@ -32,7 +32,8 @@ OTHER, EVERYBODY = "other", "everybody"
 METRIC = f"click@{_PLACES}"
 MECHANISM = "one Gaussian mechanism over a sum of one row for each person, of bounded norm"
 NOT_COVERED = (
-    "what a person's events did to the lists of others, by what was popular or trending, or by learnt weights",
+    "what a person's events did to the lists of others: popular, trending, learnt weights, prices of floors",
+    "an id that the caller gave to lists or events of two people: only the one that came first is noted",
     "a person who is here under several names, or at several partners: counts once at each",
     "names and categories of items, which everybody may see",
 )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedrec_client import fairness
 from fedrec_client.cli import app
 from fedrec_client.serving.records import Event, Shown, User
 from fedrec_client.serving.settings import read_serving
+from fedrec_client.serving.store.shown_book import confirm_shown
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_client.settings import Node, make_node
 
@@ -86,6 +88,44 @@ def test_what_is_told_is_right_and_paid_once_for_each_time(node: Node) -> None:
     assert all(word in again.stdout for word in ("quality by gender", "exposure by brand", "too few people", "paid"))
     (first, second) = ledger.chain().released.values()
     assert first.content != second.content, "each time with noise of its own"
+
+
+def test_somebody_else_moves_nobodys_row(node: Node) -> None:
+    store = ServingStore.open(store_url(node.serving, read_serving(node.serving).store.database))
+    books, at, writer = store.of("default"), time.time() - OLD_S, store.writer()
+    books.shown.add([Shown("hers", "mallory", "m", at, "default", "round-1", ("b",))])
+    likes = [Event("like", "b", "mallory", "m", timestamp=at + 1, ranking=f"new {n}") for n in range(0, 10, 2)]
+    books.events.add(likes)
+    taken = [
+        Shown(f"new {n}", "mallory", "m", at + 2, "given", "none", ("gone", "b"), ("given",) * 2) for n in range(5)
+    ]
+    writer.submit(lambda connection: confirm_shown(connection, "default", taken)).result()
+    books.shown.add(taken)
+    both = [replace(taken[0], id="u0's", user="u0", at=at + 3), replace(taken[0], id="u0's", items=("b", "a"))]
+    writer.submit(lambda connection: confirm_shown(connection, "default", both)).result()
+    books.shown.add([replace(both[0], id="u1's", user="u1"), replace(both[1], id="u1's")])
+
+    def rows() -> dict[str, tuple[Shown, frozenset[str]]]:
+        found = books.clicks.newest_of_each(0.0, at + 60, lambda kind, _: kind == "like")
+        return {user: row for user, row in found.items() if user != "mallory"}
+
+    before = rows()
+    assert [before[f"u{n}"][0].items for n in range(3)] == [("gone", "b"), ("gone", "b"), ("b",)]
+    assert [bool(before[f"u{n}"][1]) for n in range(2, 10)] == [False, True] * 4
+    books.users.remove("mallory")
+    assert rows() == before
+    writer.close()
+    store.close()
+
+
+def test_a_nameless_event_answers_a_list_of_its_session_alone(node: Node) -> None:
+    store = ServingStore.open(store_url(node.serving, read_serving(node.serving).store.database))
+    books, at = store.of("default"), time.time() - OLD_S
+    books.shown.add([Shown(name, name, f"of {name}", at, "default", "round-1", ("b",)) for name in ("v", "w")])
+    books.events.add([Event("like", "b", "", "of v", timestamp=at + 7200, ranking=name) for name in ("v", "w")])
+    found = books.clicks.newest_of_each(0.0, at + 60, lambda kind, _: kind == "like")
+    assert (found["v"][1], found["w"][1]) == ({"b"}, frozenset())
+    store.close()
 
 
 def test_where_the_budget_does_not_reach_nothing_is_read_or_told(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
