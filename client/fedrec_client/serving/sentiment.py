@@ -115,6 +115,7 @@ class SentimentWatch:
         self._tenant, self._judge, self._monitor, self._alerts = tenant, judge, monitor, alerts
         self._path, self._judged_by, self._clock = folder / f"sentiment-{tenant}.json", dict(judged_by), clock
         self._judging, self._writing, self._waiting = asyncio.Lock(), asyncio.Lock(), 0
+        self._under_way: set[asyncio.Task[tuple[list[Judged], list[Rise]]]] = set()
         self._changes = self._written = 0
         if judge is not None:
             self._read()
@@ -133,7 +134,9 @@ class SentimentWatch:
     async def take(self, texts: Sequence[str]) -> tuple[list[Judged], list[Rise]]:
         """The next texts of the stream: what each was taken for, and rises that they made certain.
 
-        They count, and that on the disk, when this returns; all of them or, where it raises, none.
+        They count, and that on the disk, when this returns; all of them or, where it raises an error, none. Who is
+        cancelled, as by the limit of time of a call, does not know: what was taken is judged and counted to the end,
+        since neither the thread that reads nor the one that writes can be called back.
 
         Args:
             texts: private.
@@ -144,9 +147,20 @@ class SentimentWatch:
         if self._waiting + len(texts) > MOST_WAITING:
             raise NotReadyError("too many texts wait to be judged", "send these again in a moment", _RETRY_S)
         self._waiting += len(texts)
+        task = asyncio.create_task(self._taken(self._judge, texts))
+        self._under_way.add(task)  # the loop alone would let it go
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    def _end(self, task: asyncio.Task[tuple[list[Judged], list[Rise]]]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, where nobody waits for it any more
+
+    async def _taken(self, judge: Judge, texts: Sequence[str]) -> tuple[list[Judged], list[Rise]]:
         try:
             async with self._judging:  # one thread at a time: others need theirs
-                likely, topics = await asyncio.to_thread(_judged, self._judge, texts)
+                likely, topics = await asyncio.to_thread(_judged, judge, texts)
         finally:
             self._waiting -= len(texts)
         rises = self._monitor.take(likely, topics, self._clock())
