@@ -103,15 +103,17 @@ class Rise:
 class Monitor:
     """Takes texts as numbers: how likely negative, and about what. Of a text nothing else is kept.
 
+    Args:
+        threshold: of the evidence; None: simulated, which takes a moment.
     Attributes:
         watch: evidence for a rise so far.
         windows, rises: the latest, oldest first.
         texts: since the beginning.
     """
 
-    def __init__(self, settings: MonitorSettings) -> None:
+    def __init__(self, settings: MonitorSettings, threshold: float | None = None) -> None:
         self.settings = settings
-        self.watch = RiseWatch(settings.rise, threshold_for(settings.rise))
+        self.watch = RiseWatch(settings.rise, threshold_for(settings.rise) if threshold is None else threshold)
         self._negative: Counter[str] = Counter()  # by topic, of the texts since there has been evidence
         self.windows: deque[Window] = deque(maxlen=_KEPT_WINDOWS)
         self.rises: deque[Rise] = deque(maxlen=_KEPT_RISES)

@@ -269,13 +269,19 @@ def test_a_text_is_in_no_log_file_alert_or_page(place: Place, caplog: pytest.Log
     place.call(both, work)
 
 
-def test_without_a_head_texts_are_refused_and_the_page_says_what_to_do(make_place: Callable[..., Place]) -> None:
+def test_without_a_head_texts_are_refused_and_the_page_says_what_to_do(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrec.sentiment.monitor.threshold_for", lambda _: pytest.fail("simulated for nothing"))
+
     async def ask(client: httpx.AsyncClient, service: Service) -> None:
         assert problem(await send(client, 1)) == (409, "conflict")
-        assert (await client.get("/v1/sentiment")).json()["is_on"] is False
+        told = (await client.get("/v1/sentiment")).json()
+        assert (told["is_on"], told["threshold"]) == (False, None)
 
     async def look(client: httpx.AsyncClient, service: Service) -> None:
         assert "No sentiment head" in (await client.get("/operate/sentiment")).text
+        assert (await client.get("/operate/sentiment/live")).status_code == 200
 
     make_place().call(routes, ask)
     make_place().call(pages, look)

@@ -5,6 +5,7 @@ What is kept on the disk holds counts alone, as the drift watch's file does, and
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ class Told:
     """How a stream stands. Sums over people: for the partner's own.
 
     Attributes:
-        threshold: evidence at which a rise is certain.
+        threshold: evidence at which a rise is certain; None without a head.
         windows: the latest, oldest first, as `Window.to_dict`.
         topics: texts and negative ones by topic in these windows, the most negative first.
         rises: the latest, oldest first.
@@ -60,7 +61,7 @@ class Told:
 
     texts: int
     evidence: float
-    threshold: float
+    threshold: float | None
     settings: MonitorSettings
     windows: list[dict[str, Any]]
     topics: dict[str, dict[str, int]]
@@ -78,7 +79,7 @@ def open_sentiment(
     Raises: RunError: no head there, or a damaged one. ModelError: a head over another encoder. ConfigError.
     """
     if not settings.head:
-        return SentimentWatch(tenant, None, _monitor(settings), folder, alerts, {})
+        return SentimentWatch(tenant, None, _monitor(settings, math.inf), folder, alerts, {})
     if sentences is None:
         remedy = "set model.sentence_encoder in the federation, or leave sentiment.head empty"
         raise ConfigError("sentiment.head: this service has no sentence encoder", remedy)
@@ -89,9 +90,9 @@ def open_sentiment(
     return SentimentWatch(tenant, judge, _monitor(settings), folder, alerts, judged_by)
 
 
-def _monitor(settings: SentimentSettings) -> Monitor:
+def _monitor(settings: SentimentSettings, threshold: float | None = None) -> Monitor:
     rise = RiseSettings(settings.base, settings.raised, settings.false_per_1000)
-    return Monitor(MonitorSettings(rise, settings.window_texts, settings.neutral_band))
+    return Monitor(MonitorSettings(rise, settings.window_texts, settings.neutral_band), threshold)
 
 
 class SentimentWatch:
@@ -181,7 +182,7 @@ class SentimentWatch:
         return Told(
             texts=monitor.texts,
             evidence=monitor.watch.evidence,
-            threshold=monitor.watch.threshold,
+            threshold=monitor.watch.threshold if self.is_on else None,
             settings=monitor.settings,
             windows=[window.to_dict() for window in windows],
             topics={name: {"texts": texts[name], "negative": negative[name]} for name in names},
