@@ -26,6 +26,8 @@ from fedrec_client.serving.settings import SentimentSettings
 
 _log = logging.getLogger(__name__)
 FORMAT = 1
+# Told, once texts have counted, of the windows that they filled, by sentiment, and how many rises they made certain.
+Note = Callable[[Mapping[Sentiment, int], int], None]
 # Texts that may wait for the encoder; beyond them 503 with Retry-After, since nobody's request shall wait for minutes.
 MOST_WAITING = 200
 _RETRY_S = 5
@@ -132,7 +134,7 @@ class SentimentWatch:
         full = self._monitor.settings.window_texts
         return next((one.negative_share for one in reversed(self._monitor.windows) if one.texts >= full), None)
 
-    async def take(self, texts: Sequence[str]) -> tuple[list[Judged], list[Rise]]:
+    async def take(self, texts: Sequence[str], note: Note = lambda *_: None) -> tuple[list[Judged], list[Rise]]:
         """The next texts of the stream: what each was taken for, and rises that they made certain.
 
         They count, and that on the disk, when this returns; all of them or, where it raises an error, none. Who is
@@ -141,6 +143,7 @@ class SentimentWatch:
 
         Args:
             texts: private.
+            note: called even if who waits is cancelled.
         Raises: ConflictError: no head. NotReadyError: too many wait. DataError: naming each that cannot be read.
         """
         if self._judge is None:
@@ -148,7 +151,7 @@ class SentimentWatch:
         if self._waiting + len(texts) > MOST_WAITING:
             raise NotReadyError("too many texts wait to be judged", "send these again in a moment", _RETRY_S)
         self._waiting += len(texts)
-        task = asyncio.create_task(self._taken(self._judge, texts))
+        task = asyncio.create_task(self._taken(self._judge, texts, note))
         self._under_way.add(task)  # the loop alone would let it go
         task.add_done_callback(self._end)
         return await asyncio.shield(task)
@@ -158,13 +161,15 @@ class SentimentWatch:
         if not task.cancelled():
             task.exception()  # looked at, where nobody waits for it any more
 
-    async def _taken(self, judge: Judge, texts: Sequence[str]) -> tuple[list[Judged], list[Rise]]:
+    async def _taken(self, judge: Judge, texts: Sequence[str], note: Note) -> tuple[list[Judged], list[Rise]]:
         try:
             async with self._judging:  # one thread at a time: others need theirs
                 likely, topics = await asyncio.to_thread(_judged, judge, texts)
         finally:
             self._waiting -= len(texts)
+        before = self._monitor.in_full.copy()
         rises = self._monitor.take(likely, topics, self._clock())
+        note(self._monitor.in_full - before, len(rises))
         for rise in rises:
             self._alerts.raise_alert(alert_of(rise, self._tenant))
         await self._keep()

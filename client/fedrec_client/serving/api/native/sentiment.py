@@ -97,8 +97,7 @@ def sentiment_routes(desk: Desk, metrics: ServingMetrics) -> APIRouter:
     @router.post("/texts", summary="Have texts judged")
     async def take(sent: TextsForm, one: TenantService = tenant) -> TakenTold:
         """All of them count, or none. They are neither stored nor logged."""
-        judged, rises = await one.sentiment.take(sent.texts)
-        metrics.count_texts([text.sentiment for text in judged], len(rises))
+        judged, _ = await one.sentiment.take(sent.texts, metrics.count_texts)
         return TakenTold(judged=[JudgedTold(**vars(text)) for text in judged])
 
     @router.get("", summary="How the stream stands")
