@@ -57,6 +57,13 @@ class FairnessQuestion:
     days: float = 30.0
     tenant: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError: an epsilon or days that are no number above 0."""
+        named = (("--epsilon", self.epsilon), ("--days", self.days))
+        problems = [f"{name} {value}" for name, value in named if not (math.isfinite(value) and value > 0)]
+        if problems:
+            raise ConfigError.of_all(problems, "give finite numbers above 0; nothing was read or paid", "fairness")
+
 
 def read_people(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Divisions of people as a person writes them. Raises ConfigError: naming all that cannot be read.

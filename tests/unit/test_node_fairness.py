@@ -170,6 +170,8 @@ def test_a_process_that_dies_once_it_may_read_has_paid(node: Node) -> None:
         (["--people", "gender=f", "--people", "gender=m"], "no label with values"),
         (["--items", "price"], "no item has this field"),
         (["--tenant", "elsewhere"], "no tenant"),
+        (["--days", "nan"], "--days nan"),
+        (["--epsilon", "nan"], "--epsilon nan"),
     ],
 )
 def test_a_wrong_question_costs_nothing(node: Node, arguments: list[str], words: str) -> None:
