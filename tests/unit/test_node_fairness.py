@@ -137,14 +137,16 @@ def test_where_the_budget_does_not_reach_nothing_is_read_or_told(node: Node, mon
     assert ledger.chain().reserved == {}
 
 
-def test_the_price_alone_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_ask_what_it_costs_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = ledger_of(node, 1.0)
     monkeypatch.setattr(fairness, "_read", lambda *_: pytest.fail("read"))
-    told = json.loads(run(node, "--epsilon", "2", "--price", "--json").stdout)
+    told = json.loads(run(node, "--epsilon", "2", "--cost", "--json").stdout)
     assert (told["is_paid"], told["epsilon_left"], ledger.spent()[0]) == (False, 1.0, 0.0)
     assert "exposure" not in told
-    assert "nothing was read or paid" in run(node, "--epsilon", "2", "--price").stdout
+    assert "nothing was paid, and nothing of people read" in run(node, "--epsilon", "2", "--cost").stdout
     assert ledger.chain().reserved == {}
+    help_of = CliRunner().invoke(app, ["fairness", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "read nothing of people" in help_of
 
 
 def test_a_process_that_dies_once_it_may_read_has_paid(node: Node) -> None:
