@@ -53,27 +53,27 @@ class _Bench:
         found = learn(self.ground, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
         return self.model.corrected_by(found.correction), found.statement
 
-    def asked(self, requests: Sequence[UserRequest], wish: Scores) -> Json:
+    def asked(self, requests: Sequence[UserRequest], worded: Scores) -> Json:
         """Figures of users' requests from their scores `[requests, items]`."""
         base = self.adapter.recommender.score([request.history for request in requests]).astype(np.float64)
         of_users = [request.place for request in requests]
         right = [self.facts.satisfied(request.rule) for request in requests]
         return {
-            "precision_at_10": _of_users(_precisions(wish, right), of_users),
-            "request_ndcg_at_10": _of_users(_gains(wish, requests), of_users),
-            "personal_ndcg_at_10": _of_users(_gains(base + QUERY_WEIGHT * wish, requests), of_users),
+            "precision_at_10": _of_users(_precisions(worded, right), of_users),
+            "request_ndcg_at_10": _of_users(_gains(worded, requests), of_users),
+            "personal_ndcg_at_10": _of_users(_gains(base + QUERY_WEIGHT * worded, requests), of_users),
         }
 
-    def on_published(self, wish: Scores) -> Json:
-        found = _precisions(wish, [self.facts.satisfied(query.rule) for query in self.published])
+    def on_published(self, worded: Scores) -> Json:
+        found = _precisions(worded, [self.facts.satisfied(query.rule) for query in self.published])
         words = np.array([query.words for query in self.published])
         return {"all": float(found.mean()), **{name: float(found[words == name].mean()) for name in ("seen", "new")}}
 
     def of_model(self, model: QueryModel, requests: Sequence[UserRequest]) -> Json:
         catalog = self.world.catalog
-        wish = reader_scores(model, catalog, [request.text for request in requests])
+        worded = reader_scores(model, catalog, [request.text for request in requests])
         published = reader_scores(model, catalog, [query.text for query in self.published])
-        return {**self.asked(requests, wish), "published": self.on_published(published)}
+        return {**self.asked(requests, worded), "published": self.on_published(published)}
 
 
 def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Iterator[Json]:
