@@ -32,7 +32,8 @@ OTHER, EVERYBODY = "other", "everybody"
 METRIC = f"click@{_PLACES}"
 MECHANISM = "one Gaussian mechanism over a sum of one row for each person, of bounded norm"
 NOT_COVERED = (
-    "what a person's events did to the lists of others, by what was popular or trending, or by learnt weights",
+    "what a person's events did to the lists of others: popular, trending, learnt weights, prices of floors",
+    "an id that the caller gave to lists or events of two people: only the one that came first is noted",
     "a person who is here under several names, or at several partners: counts once at each",
     "names and categories of items, which everybody may see",
 )
@@ -55,6 +56,13 @@ class FairnessQuestion:
     people: Mapping[str, tuple[str, ...]] | None = None
     days: float = 30.0
     tenant: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: an epsilon or days that are no number above 0."""
+        named = (("--epsilon", self.epsilon), ("--days", self.days))
+        problems = [f"{name} {value}" for name, value in named if not (math.isfinite(value) and value > 0)]
+        if problems:
+            raise ConfigError.of_all(problems, "give finite numbers above 0; nothing was read or paid", "fairness")
 
 
 def read_people(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -17,8 +17,8 @@ def fairness(
     ] = [],  # noqa: B006
     days: Annotated[float, typer.Option(help="Lists of so many days are looked at.", min=0.1, max=3650)] = 30.0,
     tenant: Annotated[str, typer.Option(help="Of several shops, which; the first otherwise.")] = "",
-    price: Annotated[
-        bool, typer.Option("--price", help="Tell what it would cost and need; pay and read nothing.")
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Tell what it would cost and need; pay nothing, read nothing of people.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,10 +32,11 @@ def fairness(
     from fedrec_client.fairness import FairnessQuestion, measure, read_people
 
     asked = FairnessQuestion(epsilon, tuple(dict.fromkeys(items)), read_people(people), days, tenant)
-    told = measure(node_of(folder), asked, pays=not price)
-    cost = f"epsilon {epsilon:g} at delta {told['delta']:g}, unit {told['unit']}"
+    told = measure(node_of(folder), asked, pays=not cost)
+    words = f"epsilon {epsilon:g} at delta {told['delta']:g}, unit {told['unit']}"
     left = f"{told['epsilon_left']:.3f} left"
-    words = f"paid {cost}; {left}" if told["is_paid"] else f"it would cost {cost}; {left}; nothing was read or paid"
+    unpaid = f"it would cost {words}; {left}; nothing was paid, and nothing of people read"
+    words = f"paid {words}; {left}" if told["is_paid"] else unpaid
     say(told, as_json, f"{words}. By {told['mechanism']}. A group needs about {told['people_needed']} people.")
     if not as_json and told["is_paid"]:
         _show(told)

@@ -1,7 +1,7 @@
-"""What a request rules out, found by the words that lead to it, so that the model reads wishes and refusals apart.
+"""What a request rules out, found by the words that lead to it, so that the model reads refusals apart from the rest.
 
-A small language model reads "no horror" as being about horror. So the scope of a negation is cut out by rule, read as a
-wish, and then subtracted.
+A small language model reads "no horror" as being about horror. So the scope of a negation is cut out by rule, read as
+if it were asked for, and then subtracted.
 
 Reference: Chapman et al. 2001, doi:10.1006/jbin.2001.1029 (NegEx): cue words, and a scope that ends at a word or sign.
 """
@@ -22,7 +22,7 @@ _ENDS = (
 _AROUND = re.compile(r"\bkeep\b(?P<inside>.+?)\bout\b(?: of it)?", re.IGNORECASE)
 _SCOPE = re.compile(rf"(?P<cue>{_CUES})(?P<inside>.*?)(?={_ENDS}|{_CUES})", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]")
-# Words that are left of a cue and say nothing: what remains of "but not horror" is no wish.
+# Words that are left of a cue and say nothing: what remains of "but not horror" asks for nothing.
 _LEFT_OVER = re.compile(
     r"\b(?:but|and|or|with|i|we|any|a|an|please|absolutely|though)\b|[^\w]|的|片|电影", re.IGNORECASE
 )

@@ -41,7 +41,7 @@ _ALL_LAYERS = 10_000
 _RANK, _HIDDEN = 8, 512
 # A category counts as understood from this weight on; a trained one that is meant has about 3 to 6.
 _UNDERSTOOD = 1.0
-# Of a wish's strongest category: weaker ones go along with it, and are not told as understood.
+# Of a request's strongest category: weaker ones go along with it, and are not told as understood.
 _SHARE_OF_STRONGEST_WISH = 0.4
 # Of a refusal's strongest category: weaker ones were hardly meant.
 _SHARE_OF_STRONGEST = 0.6
@@ -117,7 +117,7 @@ class QueryModel:
             digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def wish_of(self, text: str) -> Pieces:
+    def remainder_of(self, text: str) -> Pieces:
         """What is left of a request for the model to read, without refusals, titles as items; empty: nothing."""
         text = " ".join(text.split())
         pieces = split_at_mentions(text, self._finder.find(text))
@@ -242,7 +242,7 @@ def understood_years(space: AttributeSpace, weights: Floats) -> tuple[int | None
     while last + 1 in inside:
         last += 1
     years = space.thresholds
-    if last - first + 1 > _MOST_YEARS * len(years):  # hardly a wish
+    if last - first + 1 > _MOST_YEARS * len(years):  # hardly what somebody asks for
         return None, None
     return (None if first == 0 else years[first], None if last == len(years) - 1 else years[last + 1] - 1)
 

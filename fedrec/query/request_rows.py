@@ -52,9 +52,9 @@ class RequestRows:
             model: the public reader.
             progress, batch: as `QueryModel.readings`.
         """
-        wishes = [model.wish_of(text) for text in self.texts]
-        kept = [place for place, pieces in enumerate(wishes) if any(isinstance(piece, str) for piece in pieces)]
-        readings, weights = model.readings([wishes[place] for place in kept], progress, batch)
+        remainders = [model.remainder_of(text) for text in self.texts]
+        kept = [place for place, pieces in enumerate(remainders) if any(isinstance(piece, str) for piece in pieces)]
+        readings, weights = model.readings([remainders[place] for place in kept], progress, batch)
         users = np.array([self.users[place] for place in kept], str)
         return TaskExamples.of(inputs.of_requests(readings, weights), self.items[kept], users)
 

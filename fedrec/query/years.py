@@ -6,7 +6,7 @@ _WORDS = {"twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties
 _WORDS |= {"eighties": 80, "nineties": 90}
 _CHINESE = {"二十": 20, "三十": 30, "四十": 40, "五十": 50, "六十": 60, "七十": 70, "八十": 80, "九十": 90}
 _YEAR = r"(1[89]\d\d|20\d\d)"
-# What may stand between: with "no thrills before 1990" the thrills are ruled out, and the years are a wish.
+# What may stand between: with "no thrills before 1990" the thrills are ruled out, and the years are asked for.
 _BETWEEN = r"that|which|is|are|was|were|came|come|comes|out|made|shot|filmed|released|from|any|anything|films?|movies?"
 _REFUSED = rf"(?:nothing|none|not|no|isn['’]t|aren['’]t)\b(?:\s+(?:{_BETWEEN}))*\s+"
 # Which years these are, the reader says: it knows the catalogue.

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fedrec.sentiment.change import RiseSettings, RiseWatch, threshold_for
 
@@ -41,14 +41,18 @@ class Window:
 
     began: float
     ended: float
-    sentiments: Counter[str] = field(default_factory=Counter)
+    sentiments: Counter[Sentiment] = field(default_factory=Counter)
     of_topic: Counter[str] = field(default_factory=Counter)
     negative_of_topic: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Window":
         """What `to_dict` gave. Raises KeyError, TypeError, ValueError, AttributeError: something else."""
-        window = cls(float(values["began"]), float(values["ended"]), _counts(values["sentiments"]))
+        counts = _counts(values["sentiments"])
+        if not set(counts) <= set(get_args(Sentiment)):
+            raise ValueError("no sentiment")
+        sentiments: Counter[Sentiment] = Counter({name: counts[name] for name in get_args(Sentiment) if name in counts})
+        window = cls(float(values["began"]), float(values["ended"]), sentiments)
         window.of_topic = _counts({name: of["texts"] for name, of in values["topics"].items()})
         window.negative_of_topic = _counts({name: of["negative"] for name, of in values["topics"].items()})
         return window
@@ -103,19 +107,23 @@ class Rise:
 class Monitor:
     """Takes texts as numbers: how likely negative, and about what. Of a text nothing else is kept.
 
+    Args:
+        threshold: of the evidence; None: simulated, which takes a moment.
     Attributes:
         watch: evidence for a rise so far.
         windows, rises: the latest, oldest first.
         texts: since the beginning.
+        in_full: by sentiment, of the windows that were filled since this was made.
     """
 
-    def __init__(self, settings: MonitorSettings) -> None:
+    def __init__(self, settings: MonitorSettings, threshold: float | None = None) -> None:
         self.settings = settings
-        self.watch = RiseWatch(settings.rise, threshold_for(settings.rise))
+        self.watch = RiseWatch(settings.rise, threshold_for(settings.rise) if threshold is None else threshold)
         self._negative: Counter[str] = Counter()  # by topic, of the texts since there has been evidence
         self.windows: deque[Window] = deque(maxlen=_KEPT_WINDOWS)
         self.rises: deque[Rise] = deque(maxlen=_KEPT_RISES)
         self.texts = 0
+        self.in_full: Counter[Sentiment] = Counter()
         self._is_broken = False  # the next text begins a window, since what came before was judged otherwise
 
     def sentiment(self, negative: float) -> Sentiment:
@@ -175,6 +183,8 @@ class Monitor:
         window.sentiments[found] += 1
         window.of_topic[topic] += 1
         window.negative_of_topic[topic] += found == "negative"
+        if window.texts == self.settings.window_texts:
+            self.in_full += window.sentiments
         self.texts += 1
         if found == "negative":
             self._negative[topic] += 1

@@ -120,16 +120,16 @@ def titles_history(world: World, titles: Sequence[str]) -> np.ndarray:
 
 
 def recommend(
-    adapter: LoadedAdapter, world: World, history: np.ndarray, k: int, wish: np.ndarray | None = None
+    adapter: LoadedAdapter, world: World, history: np.ndarray, k: int, worded: np.ndarray | None = None
 ) -> list[Json]:
     """The k best unseen items with titles, scores and reasons.
 
     Args:
-        wish: nats to be added to each item's score, `[items]`, by a request in words.
+        worded: nats to be added to each item's score, `[items]`, by a request in words.
     """
     ranked = adapter.recommender.rank(history, k)
-    if wish is not None:
-        scores = (adapter.recommender.score([history])[0] + QUERY_WEIGHT * wish).astype(np.float32)
+    if worded is not None:
+        scores = (adapter.recommender.score([history])[0] + QUERY_WEIGHT * worded).astype(np.float32)
         ranked = top_k(scores, history, k, ranked.source)
     reasons = leave_one_out(adapter.recommender, history, ranked)
     return [

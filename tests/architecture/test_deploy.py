@@ -92,7 +92,7 @@ def serving_page() -> tuple[bytes, str]:
         metrics.count_events(api, 1)
     for reason in reasons():
         metrics.refuse(reason)
-    metrics.count_texts(get_args(Sentiment), 1)
+    metrics.count_texts(dict.fromkeys(get_args(Sentiment), 1), 1)
     return metrics.exposition()
 
 

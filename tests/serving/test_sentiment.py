@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fedrec.errors import ConfigError, FedrecError, ModelError, RunError
 from fedrec.sentiment.head import INPUTS
 from fedrec_client.serving import sentiment as watching
 from fedrec_client.serving.api.native.router import routes
+from fedrec_client.serving.errors import NotReadyError
 from fedrec_client.serving.http.metrics import ServingMetrics
 from fedrec_client.serving.http.scopes import scope_needed
 from fedrec_client.serving.pages.routes import routes as pages
@@ -41,6 +43,32 @@ def both(service: Service, metrics: ServingMetrics) -> APIRouter:
     router = routes(service, metrics)
     router.routes.extend(pages(service, metrics).routes)
     return router
+
+
+class Slow:
+    """Does what another does, in as many threads as call it, once it may."""
+
+    def __init__(self, real: Callable[..., object]) -> None:
+        self._real, self._lock, self.may_go = real, threading.Lock(), threading.Event()
+        self.at_once = self.most_at_once = 0
+
+    def __call__(self, *given: object) -> object:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.may_go.wait(10)
+        with self._lock:
+            self.at_once -= 1
+        return self._real(*given)
+
+    async def give_up(self, call: Coroutine[object, object, object]) -> None:
+        """Cancel a call once its thread is here."""
+        task = asyncio.create_task(call)
+        while not self.at_once:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 async def send(client: httpx.AsyncClient, n: int) -> httpx.Response:
@@ -166,6 +194,49 @@ def test_of_too_much_at_once_some_is_asked_to_come_again(place: Place, monkeypat
     place.call(routes, work)
 
 
+def test_a_call_that_is_given_up_keeps_its_place_until_its_thread_has_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "MOST_WAITING", 10)
+
+    async def work(client: httpx.AsyncClient, service: Service) -> None:
+        sentiment = service.of("default").sentiment
+        assert sentiment._judge is not None
+        slow = Slow(sentiment._judge.judge)
+        monkeypatch.setattr(sentiment._judge, "judge", slow)
+        await slow.give_up(sentiment.take([SECRET] * 6))
+        with pytest.raises(NotReadyError):
+            await sentiment.take([SECRET] * 6)
+        second = asyncio.create_task(sentiment.take([SECRET] * 2))
+        await asyncio.sleep(0.05)
+        slow.may_go.set()
+        await second
+        assert slow.most_at_once == 1
+        assert sentiment.told(9).texts == 8
+        assert (await send(client, 10)).status_code == 200
+
+    place.call(routes, work)
+
+
+def test_of_calls_that_are_given_up_counts_are_written_one_after_the_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(client: httpx.AsyncClient, service: Service) -> None:
+        sentiment = service.of("default").sentiment
+        slow = Slow(sentiment._write)
+        monkeypatch.setattr(sentiment, "_write", slow)
+        await slow.give_up(sentiment.take([SECRET]))
+        second = asyncio.create_task(sentiment.take([SECRET] * 2))
+        await asyncio.sleep(0.05)
+        slow.may_go.set()
+        await second
+        assert slow.most_at_once == 1
+        (kept,) = place.folder.glob("sentiment-*.json")
+        assert json.loads(kept.read_text(encoding="utf-8"))["monitor"]["texts"] == 3
+
+    place.call(routes, work)
+
+
 def test_a_text_is_in_no_log_file_alert_or_page(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     bodies: list[bytes] = []
 
@@ -183,7 +254,7 @@ def test_a_text_is_in_no_log_file_alert_or_page(place: Place, caplog: pytest.Log
         page = (await client.get("/operate/sentiment")).text
         live = (await client.get("/operate/sentiment/live")).text
         metrics = (await client.get("/metrics")).text
-        assert 'fedrec_serving_sentiment_texts_total{sentiment="negative"} 20.0' in metrics
+        assert 'fedrec_serving_sentiment_texts_total{sentiment="negative"} 16.0' in metrics  # two windows of 8
         assert "fedrec_serving_sentiment_rises_total 0.0" not in metrics
         assert "alarm</small>" in page
         figures = Starting(place.folder, place.settings, lambda say: place.served)._figures(service)
@@ -198,13 +269,19 @@ def test_a_text_is_in_no_log_file_alert_or_page(place: Place, caplog: pytest.Log
     place.call(both, work)
 
 
-def test_without_a_head_texts_are_refused_and_the_page_says_what_to_do(make_place: Callable[..., Place]) -> None:
+def test_without_a_head_texts_are_refused_and_the_page_says_what_to_do(
+    make_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrec.sentiment.monitor.threshold_for", lambda _: pytest.fail("simulated for nothing"))
+
     async def ask(client: httpx.AsyncClient, service: Service) -> None:
         assert problem(await send(client, 1)) == (409, "conflict")
-        assert (await client.get("/v1/sentiment")).json()["is_on"] is False
+        told = (await client.get("/v1/sentiment")).json()
+        assert (told["is_on"], told["threshold"]) == (False, None)
 
     async def look(client: httpx.AsyncClient, service: Service) -> None:
         assert "No sentiment head" in (await client.get("/operate/sentiment")).text
+        assert (await client.get("/operate/sentiment/live")).status_code == 200
 
     make_place().call(routes, ask)
     make_place().call(pages, look)

@@ -72,7 +72,7 @@ def test_items_that_came_later_answer_by_their_categories_and_year(
     async def work(client: httpx.AsyncClient, service: Service) -> None:
         item = {"id": "new", "title": "New", "categories": ["Comedy"], "fields": {"year": 1980}}
         assert (await client.post("/v1/items", json=[item])).status_code == 200
-        scores = service.of("default").lists.wording.wish(queries.understand("a comedy")).scores
+        scores = service.of("default").lists.wording.worded(queries.understand("a comedy")).scores
         assert catalog.categories[20] == ("Comedy",)
         assert catalog.years[20] == 1980
         assert len(scores) == 41

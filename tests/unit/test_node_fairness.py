@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedrec_client import fairness
 from fedrec_client.cli import app
 from fedrec_client.serving.records import Event, Shown, User
 from fedrec_client.serving.settings import read_serving
+from fedrec_client.serving.store.shown_book import confirm_shown
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
 from fedrec_client.settings import Node, make_node
 
@@ -88,6 +90,44 @@ def test_what_is_told_is_right_and_paid_once_for_each_time(node: Node) -> None:
     assert first.content != second.content, "each time with noise of its own"
 
 
+def test_somebody_else_moves_nobodys_row(node: Node) -> None:
+    store = ServingStore.open(store_url(node.serving, read_serving(node.serving).store.database))
+    books, at, writer = store.of("default"), time.time() - OLD_S, store.writer()
+    books.shown.add([Shown("hers", "mallory", "m", at, "default", "round-1", ("b",))])
+    likes = [Event("like", "b", "mallory", "m", timestamp=at + 1, ranking=f"new {n}") for n in range(0, 10, 2)]
+    books.events.add(likes)
+    taken = [
+        Shown(f"new {n}", "mallory", "m", at + 2, "given", "none", ("gone", "b"), ("given",) * 2) for n in range(5)
+    ]
+    writer.submit(lambda connection: confirm_shown(connection, "default", taken)).result()
+    books.shown.add(taken)
+    both = [replace(taken[0], id="u0's", user="u0", at=at + 3), replace(taken[0], id="u0's", items=("b", "a"))]
+    writer.submit(lambda connection: confirm_shown(connection, "default", both)).result()
+    books.shown.add([replace(both[0], id="u1's", user="u1"), replace(both[1], id="u1's")])
+
+    def rows() -> dict[str, tuple[Shown, frozenset[str]]]:
+        found = books.clicks.newest_of_each(0.0, at + 60, lambda kind, _: kind == "like")
+        return {user: row for user, row in found.items() if user != "mallory"}
+
+    before = rows()
+    assert [before[f"u{n}"][0].items for n in range(3)] == [("gone", "b"), ("gone", "b"), ("b",)]
+    assert [bool(before[f"u{n}"][1]) for n in range(2, 10)] == [False, True] * 4
+    books.users.remove("mallory")
+    assert rows() == before
+    writer.close()
+    store.close()
+
+
+def test_a_nameless_event_answers_a_list_of_its_session_alone(node: Node) -> None:
+    store = ServingStore.open(store_url(node.serving, read_serving(node.serving).store.database))
+    books, at = store.of("default"), time.time() - OLD_S
+    books.shown.add([Shown(name, name, f"of {name}", at, "default", "round-1", ("b",)) for name in ("v", "w")])
+    books.events.add([Event("like", "b", "", "of v", timestamp=at + 7200, ranking=name) for name in ("v", "w")])
+    found = books.clicks.newest_of_each(0.0, at + 60, lambda kind, _: kind == "like")
+    assert (found["v"][1], found["w"][1]) == ({"b"}, frozenset())
+    store.close()
+
+
 def test_where_the_budget_does_not_reach_nothing_is_read_or_told(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = ledger_of(node, 1.0)
     monkeypatch.setattr(fairness, "_read", lambda *_: pytest.fail("read"))
@@ -97,14 +137,16 @@ def test_where_the_budget_does_not_reach_nothing_is_read_or_told(node: Node, mon
     assert ledger.chain().reserved == {}
 
 
-def test_the_price_alone_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_ask_what_it_costs_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = ledger_of(node, 1.0)
     monkeypatch.setattr(fairness, "_read", lambda *_: pytest.fail("read"))
-    told = json.loads(run(node, "--epsilon", "2", "--price", "--json").stdout)
+    told = json.loads(run(node, "--epsilon", "2", "--cost", "--json").stdout)
     assert (told["is_paid"], told["epsilon_left"], ledger.spent()[0]) == (False, 1.0, 0.0)
     assert "exposure" not in told
-    assert "nothing was read or paid" in run(node, "--epsilon", "2", "--price").stdout
+    assert "nothing was paid, and nothing of people read" in run(node, "--epsilon", "2", "--cost").stdout
     assert ledger.chain().reserved == {}
+    help_of = CliRunner().invoke(app, ["fairness", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "read nothing of people" in help_of
 
 
 def test_a_process_that_dies_once_it_may_read_has_paid(node: Node) -> None:
@@ -130,6 +172,8 @@ def test_a_process_that_dies_once_it_may_read_has_paid(node: Node) -> None:
         (["--people", "gender=f", "--people", "gender=m"], "no label with values"),
         (["--items", "price"], "no item has this field"),
         (["--tenant", "elsewhere"], "no tenant"),
+        (["--days", "nan"], "--days nan"),
+        (["--epsilon", "nan"], "--epsilon nan"),
     ],
 )
 def test_a_wrong_question_costs_nothing(node: Node, arguments: list[str], words: str) -> None:

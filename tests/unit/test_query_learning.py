@@ -208,9 +208,9 @@ def test_a_run_reads_requests_as_its_partners_corrected_them_and_another_as_the_
 
 def test_titles_and_refusals_are_read_by_rule_and_teach_nothing(model: QueryModel, catalog: ItemCatalog) -> None:
     title = catalog.titles[7].partition(" (")[0]
-    assert model.wish_of("a silly one, no war films") == ("a silly one,",)
-    assert model.wish_of("no war films") == ()
-    assert model.wish_of(f'a silly one like "{title}"') == ('a silly one like "', 7, '"')
+    assert model.remainder_of("a silly one, no war films") == ("a silly one,",)
+    assert model.remainder_of("no war films") == ()
+    assert model.remainder_of(f'a silly one like "{title}"') == ('a silly one like "', 7, '"')
     rows = RequestRows(("u", "v", "u"), ("no war films", title, "a silly one"), np.array([1, 2, 3], np.int32))
     examples = rows.examples(model, inputs_of(model))
     assert (examples.n_users, examples.targets.tolist()) == (1, [3.0])

@@ -31,7 +31,7 @@ from fedrec_client.serving.records import Answer, Query, Ranked, Shown, Source
 from fedrec_client.serving.sources import Sources
 from fedrec_client.serving.tenant import SESSION, Tenant
 from fedrec_client.serving.tracing import span
-from fedrec_client.serving.wording import Wish, Wording
+from fedrec_client.serving.wording import Worded, Wording
 
 Mask = NDArray[np.bool_]
 
@@ -43,7 +43,7 @@ class _Request:
     Attributes:
         found: who asks, as the tenant knows them; `person`: the same with the events of the query.
         near: codes that the graph of items found, if it was asked.
-        wish: of a request in words.
+        worded: of a request in words.
     """
 
     query: Query
@@ -57,7 +57,7 @@ class _Request:
     began: float
     cursor: Cursor = field(default=EMPTY)
     near: Codes | None = None
-    wish: Wish | None = None
+    worded: Worded | None = None
 
 
 class Lists:
@@ -193,8 +193,8 @@ class Lists:
         understood = await self.wording.read(query.words) if query.words else None
         model, vector, near = await self._vector(query, person, arm, wanted)
         rules = self._policy.table.in_force(now, person.labels, arm)
-        wish = self.wording.wish(understood) if understood else None
-        return _Request(query, found, person, model, vector, arm, rules, now, began, cursor, near, wish)
+        worded = self.wording.worded(understood) if understood else None
+        return _Request(query, found, person, model, vector, arm, rules, now, began, cursor, near, worded)
 
     async def _vector(
         self, query: Query, person: Person, arm: str, wanted: int
@@ -251,7 +251,7 @@ class Lists:
         ranked: list[Ranked] = []
         blocked, before, fair = blocked.copy(), len(request.cursor.shown), self.exposure.fair()
         chain: Sequence[Source] = self._tenant.settings.fallback.chain
-        if request.wish is not None:
+        if request.worded is not None:
             chain = [_speaker(request.query, request.person) or "popular"]
         for source in chain:
             n = wanted - len(ranked)
@@ -269,10 +269,10 @@ class Lists:
         self, source: Source, request: _Request, blocked: Mask, n: int, fair: FairShares | None
     ) -> tuple[Codes, NDArray[np.floating]] | None:
         """Codes of one source with their scores; None if it has nothing to say."""
-        if request.wish is not None:  # of somebody without a history, the model tells popularity
+        if request.worded is not None:  # of somebody without a history, the model tells popularity
             scores = (
                 request.model.scores(request.vector[None])[0]
-                + QUERY_WEIGHT * request.wish.scores[: request.model.n_items]
+                + QUERY_WEIGHT * request.worded.scores[: request.model.n_items]
             )
             codes = self.ranking.candidates(request, scores, blocked, n)
             return codes, scores[codes]
@@ -370,7 +370,7 @@ class Lists:
             )
             tenant.note_shown(shown, request.found)
         took_ms = 1000 * (time.perf_counter() - request.began)
-        understood = request.wish.understood if request.wish else None
+        understood = request.worded.understood if request.worded else None
         return Answer(name, tuple(ranked), request.arm, request.model.version, cursor, took_ms, understood)
 
 

@@ -5,6 +5,7 @@ What is kept on the disk holds counts alone, as the drift watch's file does, and
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ from fedrec_client.serving.settings import SentimentSettings
 
 _log = logging.getLogger(__name__)
 FORMAT = 1
+# Told, once texts have counted, of the windows that they filled, by sentiment, and how many rises they made certain.
+Note = Callable[[Mapping[Sentiment, int], int], None]
 # Texts that may wait for the encoder; beyond them 503 with Retry-After, since nobody's request shall wait for minutes.
 MOST_WAITING = 200
 _RETRY_S = 5
@@ -52,7 +55,7 @@ class Told:
     """How a stream stands. Sums over people: for the partner's own.
 
     Attributes:
-        threshold: evidence at which a rise is certain.
+        threshold: evidence at which a rise is certain; None without a head.
         windows: the latest, oldest first, as `Window.to_dict`.
         topics: texts and negative ones by topic in these windows, the most negative first.
         rises: the latest, oldest first.
@@ -60,7 +63,7 @@ class Told:
 
     texts: int
     evidence: float
-    threshold: float
+    threshold: float | None
     settings: MonitorSettings
     windows: list[dict[str, Any]]
     topics: dict[str, dict[str, int]]
@@ -78,7 +81,7 @@ def open_sentiment(
     Raises: RunError: no head there, or a damaged one. ModelError: a head over another encoder. ConfigError.
     """
     if not settings.head:
-        return SentimentWatch(tenant, None, _monitor(settings), folder, alerts, {})
+        return SentimentWatch(tenant, None, _monitor(settings, math.inf), folder, alerts, {})
     if sentences is None:
         remedy = "set model.sentence_encoder in the federation, or leave sentiment.head empty"
         raise ConfigError("sentiment.head: this service has no sentence encoder", remedy)
@@ -89,9 +92,9 @@ def open_sentiment(
     return SentimentWatch(tenant, judge, _monitor(settings), folder, alerts, judged_by)
 
 
-def _monitor(settings: SentimentSettings) -> Monitor:
+def _monitor(settings: SentimentSettings, threshold: float | None = None) -> Monitor:
     rise = RiseSettings(settings.base, settings.raised, settings.false_per_1000)
-    return Monitor(MonitorSettings(rise, settings.window_texts, settings.neutral_band))
+    return Monitor(MonitorSettings(rise, settings.window_texts, settings.neutral_band), threshold)
 
 
 class SentimentWatch:
@@ -115,6 +118,7 @@ class SentimentWatch:
         self._tenant, self._judge, self._monitor, self._alerts = tenant, judge, monitor, alerts
         self._path, self._judged_by, self._clock = folder / f"sentiment-{tenant}.json", dict(judged_by), clock
         self._judging, self._writing, self._waiting = asyncio.Lock(), asyncio.Lock(), 0
+        self._under_way: set[asyncio.Task[tuple[list[Judged], list[Rise]]]] = set()
         self._changes = self._written = 0
         if judge is not None:
             self._read()
@@ -130,13 +134,16 @@ class SentimentWatch:
         full = self._monitor.settings.window_texts
         return next((one.negative_share for one in reversed(self._monitor.windows) if one.texts >= full), None)
 
-    async def take(self, texts: Sequence[str]) -> tuple[list[Judged], list[Rise]]:
+    async def take(self, texts: Sequence[str], note: Note = lambda *_: None) -> tuple[list[Judged], list[Rise]]:
         """The next texts of the stream: what each was taken for, and rises that they made certain.
 
-        They count, and that on the disk, when this returns; all of them or, where it raises, none.
+        They count, and that on the disk, when this returns; all of them or, where it raises an error, none. Who is
+        cancelled, as by the limit of time of a call, does not know: what was taken is judged and counted to the end,
+        since neither the thread that reads nor the one that writes can be called back.
 
         Args:
             texts: private.
+            note: called even if who waits is cancelled.
         Raises: ConflictError: no head. NotReadyError: too many wait. DataError: naming each that cannot be read.
         """
         if self._judge is None:
@@ -144,12 +151,25 @@ class SentimentWatch:
         if self._waiting + len(texts) > MOST_WAITING:
             raise NotReadyError("too many texts wait to be judged", "send these again in a moment", _RETRY_S)
         self._waiting += len(texts)
+        task = asyncio.create_task(self._taken(self._judge, texts, note))
+        self._under_way.add(task)  # the loop alone would let it go
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    def _end(self, task: asyncio.Task[tuple[list[Judged], list[Rise]]]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, where nobody waits for it any more
+
+    async def _taken(self, judge: Judge, texts: Sequence[str], note: Note) -> tuple[list[Judged], list[Rise]]:
         try:
             async with self._judging:  # one thread at a time: others need theirs
-                likely, topics = await asyncio.to_thread(_judged, self._judge, texts)
+                likely, topics = await asyncio.to_thread(_judged, judge, texts)
         finally:
             self._waiting -= len(texts)
+        before = self._monitor.in_full.copy()
         rises = self._monitor.take(likely, topics, self._clock())
+        note(self._monitor.in_full - before, len(rises))
         for rise in rises:
             self._alerts.raise_alert(alert_of(rise, self._tenant))
         await self._keep()
@@ -167,7 +187,7 @@ class SentimentWatch:
         return Told(
             texts=monitor.texts,
             evidence=monitor.watch.evidence,
-            threshold=monitor.watch.threshold,
+            threshold=monitor.watch.threshold if self.is_on else None,
             settings=monitor.settings,
             windows=[window.to_dict() for window in windows],
             topics={name: {"texts": texts[name], "negative": negative[name]} for name in names},

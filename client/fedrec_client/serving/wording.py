@@ -15,7 +15,7 @@ from fedrec_client.serving.tenant import Tenant
 
 
 @dataclass(frozen=True, repr=False)
-class Wish:
+class Worded:
     """A request in words as it was understood, and what it makes of each item.
 
     Attributes:
@@ -50,10 +50,10 @@ class Wording:
             raise ConfigError("no reader of requests in words was taught", "teach one with `fedrec query train`")
         return await asyncio.to_thread(self._model.understand, words)
 
-    def wish(self, understood: Understood) -> Wish:
+    def worded(self, understood: Understood) -> Worded:
         """What `read` gave, over the items that are there now."""
         assert self._model is not None
-        return Wish(understood, self._model.scores(understood, self._attributes(self._model)))
+        return Worded(understood, self._model.scores(understood, self._attributes(self._model)))
 
     def _attributes(self, model: QueryModel) -> NDArray[np.float32]:
         """Of all items by code, made anew when items change."""

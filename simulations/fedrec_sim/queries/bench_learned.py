@@ -55,31 +55,31 @@ class _Bench:
         found = learn(self.ground, shares, run=f"requests-{epsilon}-{seed}", seed=seed, promise=promise)
         return self.model.corrected_by(found.correction), found.statement
 
-    def asked(self, requests: Sequence[UserRequest], wish: Scores) -> Json:
+    def asked(self, requests: Sequence[UserRequest], worded: Scores) -> Json:
         """Figures of users' requests from their scores `[requests, items]`."""
         of_users = [request.place for request in requests]
         right = [self.facts.satisfied(request.rule) for request in requests]
         return {
-            "precision_at_10": _of_users(_precisions(wish, right), of_users),
-            "request_ndcg_at_10": _of_users(_gains(wish, requests), of_users),
+            "precision_at_10": _of_users(_precisions(worded, right), of_users),
+            "request_ndcg_at_10": _of_users(_gains(worded, requests), of_users),
         }
 
-    def with_history(self, requests: Sequence[UserRequest], wish: Scores) -> float:
+    def with_history(self, requests: Sequence[UserRequest], worded: Scores) -> float:
         """NDCG@10 with the adapter's score of the history beside; of a reader, whose scores are nats as those are."""
         base = self.adapter.recommender.score([request.history for request in requests]).astype(np.float64)
-        return _of_users(_gains(base + QUERY_WEIGHT * wish, requests), [request.place for request in requests])
+        return _of_users(_gains(base + QUERY_WEIGHT * worded, requests), [request.place for request in requests])
 
-    def on_published(self, wish: Scores) -> Json:
-        found = _precisions(wish, [self.facts.satisfied(query.rule) for query in self.published])
+    def on_published(self, worded: Scores) -> Json:
+        found = _precisions(worded, [self.facts.satisfied(query.rule) for query in self.published])
         words = np.array([query.words for query in self.published])
         return {"all": float(found.mean()), **{name: float(found[words == name].mean()) for name in ("seen", "new")}}
 
     def of_model(self, model: QueryModel, requests: Sequence[UserRequest]) -> Json:
         catalog = self.world.catalog
-        wish = reader_scores(model, catalog, [request.text for request in requests])
+        worded = reader_scores(model, catalog, [request.text for request in requests])
         published = reader_scores(model, catalog, [query.text for query in self.published])
-        personal = {"personal_ndcg_at_10": self.with_history(requests, wish)}
-        return {**self.asked(requests, wish), **personal, "published": self.on_published(published)}
+        personal = {"personal_ndcg_at_10": self.with_history(requests, worded)}
+        return {**self.asked(requests, worded), **personal, "published": self.on_published(published)}
 
 
 def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[int], say: Say) -> Iterator[Json]:

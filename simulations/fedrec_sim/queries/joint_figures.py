@@ -96,16 +96,16 @@ def _asked_both(
     seed, weight, found = plan.seed, 1.0, dict[str, Any]()
     for which in get_args(Which):
         asked = asked_of(world.catalog, splits, which, seed)
-        wish = _scores(joint, model, asked, columns, plan)
+        worded = _scores(joint, model, asked, columns, plan)
         history = recommender.score([one.history for one in asked]).astype(np.float64)
         if which == "validation":
-            weight = best_weight(history, wish, asked, seed)
-            alone = best_weight(np.tile(popular, (len(asked), 1)).astype(np.float64), wish, asked, seed)
+            weight = best_weight(history, worded, asked, seed)
+            alone = best_weight(np.tile(popular, (len(asked), 1)).astype(np.float64), worded, asked, seed)
             continue
         found = {
             "weights": {"alone": alone, "with_history_model": weight},
-            "alone": ndcg_of(popular + alone * wish, asked, seed),
-            "with_history_model": ndcg_of(history + weight * wish, asked, seed),
+            "alone": ndcg_of(popular + alone * worded, asked, seed),
+            "with_history_model": ndcg_of(history + weight * worded, asked, seed),
         }
     return found
 
@@ -114,14 +114,14 @@ def _scores(joint: JointReader, model: QueryModel, asked: Sequence[Asked], colum
     """Nats of each item, `[people, items]`: refusals and years by rule, as the service has them; the rest as read."""
     space, n_categories = model.space, len(model.space.categories)
     understood = [model.understand(one.text) for one in asked]
-    wished = [model.wish_of(one.text) for one in asked]
+    remainders = [model.remainder_of(one.text) for one in asked]
     rows = []
     for start in range(0, len(asked), _READ_AT_ONCE):
         some = slice(start, start + _READ_AT_ONCE)
         histories = [one.history[-plan.items :].tolist() for one in asked[some]]
         with torch.no_grad():
-            rows.append(joint(wished[some], histories).numpy())
-            plain = model.reader(wished[some]).numpy()
+            rows.append(joint(remainders[some], histories).numpy())
+            plain = model.reader(remainders[some]).numpy()
         weights = rows[-1]
         # What the rules made of the taught reader's weights, they make of these.
         weights[:, :n_categories] += (

@@ -74,8 +74,8 @@ class PublicGround:
         """Of the public reader: the head starts as it."""
         inputs, maker = model.inputs(DIRECTIONS, WORDS), QueryMaker(catalog, training_vocabulary())
         made = [maker.make(np.random.default_rng([_MADE, number])).text(catalog) for number in range(_MADE)]
-        wishes = [pieces for pieces in map(model.wish_of, made) if pieces]
-        held_back = inputs.held_back_by(*model.readings(wishes, batch=PUBLIC_BATCH), _HELD_BACK)
+        remainders = [pieces for pieces in map(model.remainder_of, made) if pieces]
+        held_back = inputs.held_back_by(*model.readings(remainders, batch=PUBLIC_BATCH), _HELD_BACK)
         return cls(inputs, terms_of(inputs, model, catalog, taking), held_back)
 
 

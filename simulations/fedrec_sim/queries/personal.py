@@ -51,12 +51,12 @@ def personal_figures(
             "personal": recommender.score([one.history for one in asked]).astype(np.float64),
         }
         items = model.space.of_catalog(catalog)
-        wish = np.stack([model.scores(model.understand(one.text), items) for one in asked])
+        worded = np.stack([model.scores(model.understand(one.text), items) for one in asked])
         if which == "validation":
-            weights = {name: best_weight(scores, wish, asked, seed) for name, scores in base.items()}
+            weights = {name: best_weight(scores, worded, asked, seed) for name, scores in base.items()}
             continue
-        rows = {"request": wish, "popular": base["popular"], "history": base["personal"]}
-        rows |= {f"request_{name}": base[name] + weight * wish for name, weight in weights.items()}
+        rows = {"request": worded, "popular": base["popular"], "history": base["personal"]}
+        rows |= {f"request_{name}": base[name] + weight * worded for name, weight in weights.items()}
         found = {name: ndcg_of(scores, asked, seed) for name, scores in rows.items()}
     return {"users": len(asked), "weights": weights, "ndcg_at_10": found}
 
@@ -75,8 +75,8 @@ def asked_of(catalog: ItemCatalog, splits: Sequence[EvaluationSplit], which: Whi
     return asked
 
 
-def best_weight(base: Scores, wish: Scores, asked: Sequence[Asked], seed: int) -> float:
-    found = {weight: ndcg_of(base + weight * wish, asked, seed)["mean"] for weight in _WEIGHTS}
+def best_weight(base: Scores, worded: Scores, asked: Sequence[Asked], seed: int) -> float:
+    found = {weight: ndcg_of(base + weight * worded, asked, seed)["mean"] for weight in _WEIGHTS}
     return max(found, key=lambda weight: found[weight])
 
 

@@ -1,6 +1,6 @@
 """The service's metrics in Prometheus' text format. Labels are of closed sets: no ids, no paths, no names of shops."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +84,9 @@ class ServingMetrics:
         self._lists = _counter(registry, "recommendations", "Lists served.", ("api",))
         self._items = _counter(registry, "recommended_items", "Items in them, by what put them there.", ("source",))
         self._events = _counter(registry, "events", "Events accepted.", ("api",))
-        self._texts = _counter(registry, "sentiment_texts", "Texts that were judged.", ("sentiment",))
+        self._texts = _counter(
+            registry, "sentiment_texts", "Texts that were judged, once their window is full.", ("sentiment",)
+        )
         self._rises = _counter(registry, "sentiment_rises", "Alarms of a rise of the negative share.", ())
         self._metarank = _Metarank(registry)
         registry.register(_EngineCollector(engine_figures))
@@ -122,10 +124,14 @@ class ServingMetrics:
         if api == "metarank":
             self._metarank.events.inc(n)
 
-    def count_texts(self, sentiments: Iterable[Sentiment], rises: int) -> None:
-        """Count texts that were judged, and rises that they made certain."""
-        for sentiment in sentiments:
-            self._texts.labels(sentiment).inc()
+    def count_texts(self, texts: Mapping[Sentiment, int], rises: int) -> None:
+        """Count texts of windows that were filled, and rises.
+
+        Privacy: whoever may read metrics sees sums over a window, not what each text was taken for as it comes; a rise
+            counts at once.
+        """
+        for sentiment, n in texts.items():
+            self._texts.labels(sentiment).inc(n)
         self._rises.inc(rises)
 
     def count_rank(self, model: str, seconds: float) -> None:

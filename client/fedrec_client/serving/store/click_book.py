@@ -84,9 +84,13 @@ class ClickBook:
                 yield one, clicked
 
     def newest_of_each(self, since: float, until: float, counts: Counts) -> dict[str, tuple[Shown, frozenset[str]]]:
-        """The newest list of each named person after a moment and not after another, with the items clicked in it."""
+        """The newest list of each named person after a moment and not after another, with the items clicked in it.
+
+        Privacy: a person's entry depends on their own lists and events, and on nameless events of their session; no
+            event of somebody else answers their list, whatever ranking it names.
+        """
         found: dict[str, tuple[Shown, frozenset[str]]] = {}
-        for one, clicked in self._every(since, None, counts=counts):
+        for one, clicked in self._every(since, None, counts=counts, is_own=True):
             if one.at > until:
                 break
             if one.user:
@@ -94,7 +98,13 @@ class ClickBook:
         return found
 
     def _every(
-        self, since: float | None, types: Collection[str] | None, arm: str | None = None, counts: Counts | None = None
+        self,
+        since: float | None,
+        types: Collection[str] | None,
+        arm: str | None = None,
+        counts: Counts | None = None,
+        *,
+        is_own: bool = False,
     ) -> Iterator[tuple[Shown, frozenset[str]]]:
         """Oldest first from a moment on, or all of them, newest first."""
         place = (SHOWN.c.at, SHOWN.c.id)
@@ -105,7 +115,7 @@ class ClickBook:
         while True:
             with self._database.begin() as connection:
                 lists = [shown_of(row) for row in connection.execute(wanted).mappings()]
-                clicked = _clicked(connection, self._tenant, [one.id for one in lists], types, counts)
+                clicked = _clicked(connection, self._tenant, [one.id for one in lists], types, counts, is_own=is_own)
             for one in lists:
                 yield one, frozenset(clicked[one.id].intersection(one.items))
             if len(lists) < CHUNK:
@@ -120,8 +130,15 @@ def _clicked(
     ids: Sequence[str],
     types: Collection[str] | None,
     counts: Counts | None = None,
+    *,
+    is_own: bool = False,
 ) -> defaultdict[str, set[str]]:
-    """Items of events that answer lists, shown there or not."""
+    """Items of events that answer lists, shown there or not.
+
+    Args:
+        is_own: an event that names a list answers it only if it is of the list's user, or a nameless one of its
+            session.
+    """
     e, s, found = EVENTS.c, SHOWN.c, defaultdict[str, set[str]](set)
     chosen = select(s.id, e.item, e.ranking, e.type, e.value)
     chosen = chosen.where(s.tenant == tenant, s.id.in_(ids), e.tenant == tenant)
@@ -129,7 +146,10 @@ def _clicked(
     soon = e.timestamp.between(s.at, s.at + ANSWER_S)
     of_user = chosen.where(e.user == s.user, s.user != "", soon)
     of_session = chosen.where(e.session == s.session, s.session != "", soon, (e.user == "") | (s.user == ""))
-    for wanted, is_named in ((chosen.where(e.ranking == s.id), True), (of_user, False), (of_session, False)):
+    named_it = chosen.where(e.ranking == s.id)
+    if is_own:
+        named_it = named_it.where((e.user == s.user) | ((e.user == "") & (e.session == s.session) & (s.session != "")))
+    for wanted, is_named in ((named_it, True), (of_user, False), (of_session, False)):
         for ranking, item, named, kind, value in connection.execute(wanted) if ids else ():
             if (is_named or not named) and (counts is None or counts(kind, value)):
                 found[ranking].add(item)

@@ -61,21 +61,28 @@ def remove_shown_before(connection: Connection, tenant: str, timestamp: float) -
 
 def add_shown(connection: Connection, tenant: str, lists: Sequence[Shown]) -> None:
     """`ShownBook.add` in a transaction that has begun."""
-    upsert(connection, SHOWN, [_row(tenant, one) for one in lists], replace=False)
+    first = {one.id: one for one in reversed(lists)}  # of one id given twice, as over several calls
+    upsert(connection, SHOWN, [_row(tenant, one) for one in first.values()], replace=False)
 
 
 def confirm_shown(connection: Connection, tenant: str, lists: Sequence[Shown]) -> None:
     """Note what was really displayed: of a list that is there already items and order alone change, a new one is added.
 
-    What is known of an item that the list had keeps to it; one that was not in it comes without.
+    What is known of an item that the list had keeps to it; one that was not in it comes without. A list of one named
+    user is not changed by what names another: an id is the caller's word, and a list counts in its user's figures.
     """
-    once = {one.id: one for one in lists}
     known: dict[str, Shown] = {}
-    for some in chunks(once):
+    for some in chunks(dict.fromkeys(one.id for one in lists)):
         wanted = select(SHOWN).where(SHOWN.c.tenant == tenant, SHOWN.c.id.in_(some))
         known |= {row["id"]: shown_of(row) for row in connection.execute(wanted).mappings()}
-    rows = [_row(tenant, _reordered(known[name], one) if name in known else one) for name, one in once.items()]
-    upsert(connection, SHOWN, rows)
+    rows: dict[str, dict[str, Any]] = {}
+    owners = {name: one.user for name, one in known.items()}
+    for one in lists:
+        owner = owners.setdefault(one.id, one.user)
+        if one.user and owner and one.user != owner:
+            continue
+        rows[one.id] = _row(tenant, _reordered(known[one.id], one) if one.id in known else one)
+    upsert(connection, SHOWN, list(rows.values()))
 
 
 def _reordered(before: Shown, displayed: Shown) -> Shown:

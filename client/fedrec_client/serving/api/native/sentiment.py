@@ -74,7 +74,7 @@ class SentimentTold(Told):
     is_on: bool = Field(description="Whether there is a head: sentiment.head in serving.toml.")
     texts: int = Field(description="Since the beginning, restarts included.")
     evidence: float = Field(description="For a rise, in nats; at `threshold` it is certain, and evidence begins anew.")
-    threshold: float
+    threshold: float | None = Field(description="Of the evidence; null without a head.")
     base: float = Field(description="The negative share as it usually is.")
     raised: float = Field(description="The share that must be found.")
     window_texts: int
@@ -97,8 +97,7 @@ def sentiment_routes(desk: Desk, metrics: ServingMetrics) -> APIRouter:
     @router.post("/texts", summary="Have texts judged")
     async def take(sent: TextsForm, one: TenantService = tenant) -> TakenTold:
         """All of them count, or none. They are neither stored nor logged."""
-        judged, rises = await one.sentiment.take(sent.texts)
-        metrics.count_texts([text.sentiment for text in judged], len(rises))
+        judged, _ = await one.sentiment.take(sent.texts, metrics.count_texts)
         return TakenTold(judged=[JudgedTold(**vars(text)) for text in judged])
 
     @router.get("", summary="How the stream stands")
@@ -116,7 +115,7 @@ def told_of(standing: Standing, *, is_on: bool) -> SentimentTold:
         is_on=is_on,
         texts=standing.texts,
         evidence=round(standing.evidence, 4),
-        threshold=round(standing.threshold, 4),
+        threshold=None if standing.threshold is None else round(standing.threshold, 4),
         base=settings.rise.base,
         raised=settings.rise.raised,
         window_texts=settings.window_texts,
