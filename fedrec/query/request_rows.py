@@ -3,6 +3,7 @@
 Private: no repr, log or error here shows a user, a text or an item.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedrec.data.interactions import unix_seconds
 from fedrec.errors import DataError
 from fedrec.query.correction import RequestInputs
 from fedrec.query.query_model import Progress, QueryModel
+from fedrec.query.reader import Pieces
 from fedrec.tasks.examples import TaskExamples
 
 COLUMNS = ("user", "request", "item", "timestamp")
@@ -43,6 +45,10 @@ class RequestRows:
     def __repr__(self) -> str:
         return "RequestRows(<private>)"
 
+    def users_who_say_something(self, model: QueryModel) -> set[str]:
+        """Those with a request of which something is left beside titles and refusals. Private; quick."""
+        return {user for user, text in zip(self.users, self.texts, strict=True) if _says(model.remainder_of(text))}
+
     def examples(
         self, model: QueryModel, inputs: RequestInputs, progress: Progress = lambda *_: None, batch: int = 1
     ) -> TaskExamples:
@@ -53,10 +59,20 @@ class RequestRows:
             progress, batch: as `QueryModel.readings`.
         """
         remainders = [model.remainder_of(text) for text in self.texts]
-        kept = [place for place, pieces in enumerate(remainders) if any(isinstance(piece, str) for piece in pieces)]
+        kept = [place for place, pieces in enumerate(remainders) if _says(pieces)]
         readings, weights = model.readings([remainders[place] for place in kept], progress, batch)
         users = np.array([self.users[place] for place in kept], str)
         return TaskExamples.of(inputs.of_requests(readings, weights), self.items[kept], users)
+
+
+def _says(pieces: Pieces) -> bool:
+    return any(isinstance(piece, str) for piece in pieces)
+
+
+def _is_text(text: str) -> bool:
+    """Whether somebody can have typed it; joiners are no letters, but Persian words and emoji have them."""
+    letters = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return bool(letters.strip()) and letters.isprintable()
 
 
 def read_requests(path: Path, catalog: ItemCatalog) -> RequestRows:
@@ -97,7 +113,7 @@ def _check(
 ) -> None:
     wrong = {
         "'user' is empty or not printable text": [not user for user in users],
-        "'request' is empty or not printable text": [not text or not text.isprintable() for text in texts],
+        "'request' is empty or not printable text": [not _is_text(text) for text in texts],
         f"'request' is longer than {_MOST_LETTERS} characters": [len(text) > _MOST_LETTERS for text in texts],
         "'item' is not in the catalogue (add it there)": [item < 0 for item in items],
         "'timestamp' is neither Unix seconds nor an ISO 8601 date": [not np.isfinite(time) for time in times],

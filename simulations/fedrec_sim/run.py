@@ -137,12 +137,16 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
         yield
 
 
-def set_aside(folder: Path) -> None:
-    """Move an earlier run to NAME.1, NAME.2, ...: a new run never overwrites figures."""
-    number = 1
-    while folder.with_name(f"{folder.name}.{number}").exists():
+def set_aside(folder: Path, known_as: Path | None = None) -> None:
+    """Move an earlier run to NAME.1, NAME.2, ...: a new run never overwrites figures.
+
+    Args:
+        known_as: whose name it gets; its own otherwise.
+    """
+    number, known_as = 1, known_as or folder
+    while known_as.with_name(f"{known_as.name}.{number}").exists():
         number += 1
-    folder.rename(folder.with_name(f"{folder.name}.{number}"))
+    folder.rename(known_as.with_name(f"{known_as.name}.{number}"))
 
 
 def _write_header(run: Run) -> None:

@@ -1,57 +1,127 @@
 """`fedrec query learn` on a made shop: made requests, three partners under masks, and the run reads otherwise."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from fedrec.config import load_config
-from fedrec.errors import ConfigError, PrivacyError
+from fedrec.errors import ConfigError, DataError, ModelError, PrivacyError
 from fedrec.query.learning import LearningPlan
-from fedrec.query.query_model import make_query_model
-from fedrec.query.request_rows import read_requests
+from fedrec.query.query_model import QueryModel, make_query_model
+from fedrec.query.request_rows import RequestRows, read_requests
+from fedrec_sim.queries import learn_run as running
 from fedrec_sim.queries import learning
 from fedrec_sim.queries.learn_run import learn_run
-from fedrec_sim.queries.reading import corrected, query_source
-from fedrec_sim.run import start_run
-from fedrec_sim.world import load_world
+from fedrec_sim.queries.reading import corrected, correction_of, query_source
+from fedrec_sim.run import Json, Run, start_run
+from fedrec_sim.world import World, load_world
+
+TEXT = "a weepie"
 
 
-def test_partners_correct_the_reader_of_their_run_and_each_pays(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """A made shop with a taught reader, and requests of twelve users."""
+
+    run: Run
+    world: World
+    model: QueryModel
+    rows: RequestRows
+
+    def learn(self, epsilon: float | None, told: list[tuple[int, int]] | None = None) -> Json:
+        tell = [] if told is None else told
+        return learn_run(
+            self.run, self.world, self.model, self.rows, epsilon, "fedrec query learn", lambda *of: tell.append(of)
+        )
+
+
+@pytest.fixture
+def asked(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     monkeypatch.setattr(learning, "_MADE", 20)
     world = load_world(load_config(config_file, ("private.delta=1e-3",)))
     run = start_run(tmp_path / "tiny", world.config, "fedrec simulate")
     plan = LearningPlan(first_requests=64, head_steps=20, steps=1, batch=4)
     model = make_query_model(query_source(world), plan, lambda *_: None)
-    text, file = "a weepie", tmp_path / "requests.jsonl"
+    file, items = tmp_path / "requests.jsonl", world.catalog.ids
     rows = [
-        {
-            "user": f"u{number % 12}",
-            "request": text,
-            "item": world.catalog.ids[4 * (number % 9) + 1],
-            "timestamp": number,
-        }
+        {"user": f"u{number % 12}", "request": TEXT, "item": items[4 * (number % 9) + 1], "timestamp": number}
         for number in range(60)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    read, done = read_requests(file, world.catalog), list[tuple[int, int]]()
-    before = model.understand(text).weights
+    return Asked(run, world, model, read_requests(file, world.catalog))
+
+
+def test_partners_correct_the_reader_of_their_run_and_each_pays(asked: Asked) -> None:
+    run, model, done = asked.run, asked.model, list[tuple[int, int]]()
+    before = model.understand(TEXT).weights
     for epsilon in (None, 8.0):  # the second moves the first aside
-        found = learn_run(run, world, model, read, epsilon, "fedrec query learn", lambda *of: done.append(of))
+        found = asked.learn(epsilon, done)
         statement = json.loads((run.folder / "requests/correction/privacy.json").read_text())
         assert (found["users"], found["requests"], found["partners"]) == (12, 60, 3)
         assert statement["mode"] == ("none" if epsilon is None else "secagg")
         assert "texts of requests" in statement["reads"]
-        assert (corrected(model, run.folder).understand(text).weights != before).any()
+        assert (corrected(model, run.folder).understand(TEXT).weights != before).any()
     assert statement["epsilon"] == pytest.approx(8.0, abs=0.05)
     assert "texts of all requests" in statement["covers"]
     assert (run.folder / "requests/ledger.pool").is_file()
     assert (run.folder / "requests.1/learnt.json").is_file()
     assert "texts of requests" in (run.folder / "requests/correction/PRIVACY.md").read_text()
     assert done[-1] == (1, 1)
-    assert (model.understand(text).weights == before).all()
+    assert (model.understand(TEXT).weights == before).all()
     with pytest.raises((PrivacyError, ConfigError)):
-        learn_run(run, world, model, read, 0.0, "fedrec query learn", lambda *_: None)
-    assert (corrected(model, run.folder).understand(text).weights != before).any()  # what was there stays
+        asked.learn(0.0)
+    assert (corrected(model, run.folder).understand(TEXT).weights != before).any()  # what was there stays
+
+
+def test_what_a_call_that_was_cut_short_had_paid_is_kept(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, learns = asked.run, running.learn
+
+    def cut_short(*given: object, **named: object) -> object:
+        learns(*given, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "learn", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        asked.learn(8.0)
+    paid = (run.folder / ".requests.new/ledger.pool").read_bytes()
+    assert correction_of(run.folder) is None
+    monkeypatch.setattr(running, "learn", learns)
+    asked.learn(8.0)
+    assert (run.folder / "requests.1/ledger.pool").read_bytes() == paid
+    assert not (run.folder / "requests.1/learnt.json").exists()
+    assert (run.folder / "requests/learnt.json").is_file()
+    assert not (run.folder / ".requests.new").exists()
+
+
+def test_what_was_learnt_but_not_put_in_its_place_is_neither_passed_over_nor_lost(asked: Asked) -> None:
+    run, commands = asked.run, []
+    asked.learn(None)
+    learnt = (run.folder / "requests/learnt.json").read_text()
+    for before in (False, True):  # an earlier one was moved aside already, or stands there still
+        (run.folder / "requests").rename(run.folder / ".requests.new")
+        if before:
+            (run.folder / "requests").mkdir()
+        else:
+            with pytest.raises(ModelError, match="rename it to requests"):
+                corrected(asked.model, run.folder)
+        asked.learn(None)
+        commands += [place for place in run.folder.glob("requests.*") if (place / "learnt.json").is_file()]
+    assert {(place / "learnt.json").read_text() for place in commands} == {learnt}
+    assert sorted(place.name for place in commands) == ["requests.1", "requests.1", "requests.3"]
+
+
+def test_too_few_users_and_requests_that_say_nothing_are_refused_before_anything_is_read(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("minutes of reading")
+
+    monkeypatch.setattr(running.PublicGround, "of", refuse)
+    two = replace(asked.rows, users=tuple(f"u{number % 2}" for number in range(60)))
+    with pytest.raises(ConfigError, match="partners = 3, but there are 2 users"):
+        replace(asked, rows=two).learn(8.0)
+    with pytest.raises(DataError, match="no request says anything"):
+        replace(asked, rows=replace(asked.rows, texts=("no war films",) * 60)).learn(8.0)
+    assert not (asked.run.folder / ".requests.new").exists()

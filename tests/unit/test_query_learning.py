@@ -233,6 +233,13 @@ def test_all_wrong_lines_of_a_file_are_named_at_once_and_no_cell_is_shown(tmp_pa
     rows = read_requests(path, catalog)
     assert rows.items.tolist() == [5, 9]
     assert "silly" not in repr(rows)
+    joined = "a film for a \U0001f468\u200d\U0001f469\u200d\U0001f467, \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    path.write_text(json.dumps({**right, "request": joined}))
+    assert read_requests(path, catalog).texts == (joined,)
+    for text in ("\u200d", "a\x07film"):
+        path.write_text(json.dumps({**right, "request": text}))
+        with pytest.raises(DataError, match="'request' is empty or not printable"):
+            read_requests(path, catalog)
     path.write_text("")
     with pytest.raises(DataError, match="has no rows"):
         read_requests(path, catalog)

@@ -10,9 +10,9 @@ from rich.progress import Progress
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sources import cache_dir
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, ModelError
 from fedrec.model.shared import encoder_folder
-from fedrec.query.correction import load_correction
+from fedrec.query.correction import Correction, load_correction
 from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import (
     QueryModel,
@@ -23,6 +23,9 @@ from fedrec.query.query_model import (
 )
 from fedrec.query.understood import Understood
 from fedrec_sim.world import World
+
+# Written last into what `fedrec query learn` leaves.
+FINISHED = "learnt.json"
 
 
 def query_source(world: World) -> QuerySource:
@@ -50,9 +53,27 @@ def correction_folder(run: Path) -> Path:
     return run / "requests" / "correction"
 
 
+def unplaced_folder(place: Path) -> Path:
+    """Where `fedrec query learn` fills what will stand in a run's `requests`."""
+    return place.with_name(f".{place.name}.new")
+
+
+def correction_of(run: Path) -> Correction | None:
+    """What a run's partners learnt; None where they learnt nothing.
+
+    Raises: ModelError: altered, or learnt but not in its place, since a crash came between.
+    """
+    folder = correction_folder(run)
+    unplaced = unplaced_folder(folder.parent)
+    if not folder.parent.exists() and (unplaced / FINISHED).is_file():
+        remedy = f"rename it to {folder.parent.name}, or delete it to have the public reader"
+        raise ModelError(f"{unplaced}: a correction was learnt, but is not in its place", remedy)
+    return load_correction(folder)
+
+
 def corrected(model: QueryModel, run: Path) -> QueryModel:
-    """The reader as a run's partners corrected it; as it is where they learnt nothing. Raises ModelError."""
-    return model.corrected_by(load_correction(correction_folder(run)))
+    """The reader as a run's partners corrected it; as it is where they learnt nothing. Raises as `correction_of`."""
+    return model.corrected_by(correction_of(run))
 
 
 @dataclass(frozen=True)
