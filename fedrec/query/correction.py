@@ -6,24 +6,24 @@ to the directions in which public words differ most; it starts at the reader's o
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from fedrec.errors import ModelError
-from fedrec.files import storage_errors, sync_folder
+from fedrec.files import json_bytes, place_folder, sha256, storage_errors
 from fedrec.model.adapter import AdapterState
 from fedrec.model.features import principal_components
 from fedrec.query.attributes import Floats
 from fedrec.tasks.head import PART, HeadShape
 
-FORMAT = 1
+FORMAT = 2
 # Changes when inputs are made otherwise, so that no head is read with other inputs than it was trained on.
 _RECIPE = "request-words/1"
 # The reader's own weights come in small, so that training hardly moves what the head makes of them.
@@ -102,6 +102,33 @@ class RequestInputs:
         return HeadShape(self.width, self.n_categories), first
 
 
+@dataclass(frozen=True)
+class CorrectionPromise:
+    """What a correction promises the people whose requests taught it.
+
+    Attributes:
+        mode: "none" without privacy; epsilon and delta are None then, and nowhere else.
+    """
+
+    mode: str
+    epsilon: float | None
+    delta: float | None
+
+    @classmethod
+    def of(cls, statement: Mapping[str, Any]) -> "CorrectionPromise":
+        """Of a privacy statement. Raises ModelError: it says no mode, or an epsilon that does not go with it."""
+        mode, *figures = (statement.get(name) for name in ("mode", "epsilon", "delta"))
+        wanted = type(None) if mode == "none" else float
+        if not isinstance(mode, str) or not all(isinstance(figure, wanted) for figure in figures):
+            raise ModelError("a correction's statement says neither epsilon and delta nor mode none", _REMEDY)
+        return cls(mode, *figures)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it promises anything."""
+        return self.mode != "none"
+
+
 @dataclass(frozen=True, eq=False)
 class Correction:
     """A trained head over the public reader.
@@ -109,10 +136,12 @@ class Correction:
     Attributes:
         weight: float32 `[categories, inputs.width]`. The head's bias is left out: it is what all requests have in
             common, and says nothing of the words of one.
+        promise: of the statement that it is kept with; None: it is not kept.
     """
 
     inputs: RequestInputs
     weight: Floats = field(repr=False)
+    promise: CorrectionPromise | None = None
 
     @classmethod
     def of(cls, inputs: RequestInputs, state: AdapterState, held_back: Floats | None = None) -> "Correction":
@@ -145,51 +174,56 @@ class Correction:
 
 
 def save_correction(correction: Correction, folder: Path, statement: dict[str, Any], page: str) -> None:
-    """Keep a correction with its privacy statement, whole or not at all; one that is there is replaced.
+    """Keep a correction with its privacy statement, whole or not at all; one that is there is set aside.
 
     Args:
         statement: for programs; page: the same for people.
+    Raises: ModelError: a statement that promises nothing that can be told. StorageError.
     """
-    fresh = folder.with_name(f".{folder.name}.new")
+    CorrectionPromise.of(statement)
+    inputs = correction.inputs
+    tensors = {"centre": inputs.centre, "basis": inputs.basis, "weight": correction.weight}
+    told = {"privacy.json": json_bytes(statement), "PRIVACY.md": page.encode()}
+    facts = {
+        "format": FORMAT,
+        "reader_hash": inputs.reader_hash,
+        "categories": inputs.n_categories,
+        "inputs_hash": inputs.hash,
+        "weight_hash": _hash(correction.weight),
+        "statement_hashes": {name: sha256(content) for name, content in told.items()},
+    }
+    weights = save({name: np.ascontiguousarray(of) for name, of in tensors.items()})
     with storage_errors(folder):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True, mode=0o700)
-        inputs = correction.inputs
-        tensors = {"centre": inputs.centre, "basis": inputs.basis, "weight": correction.weight}
-        save_file({name: np.ascontiguousarray(of) for name, of in tensors.items()}, fresh / "correction.safetensors")
-        facts = {"format": FORMAT, "reader_hash": inputs.reader_hash, "categories": inputs.n_categories}
-        facts |= {"inputs_hash": inputs.hash, "weight_hash": _hash(correction.weight)}
-        (fresh / "correction.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        (fresh / "privacy.json").write_text(json.dumps(statement, indent=2) + "\n", encoding="utf-8")
-        (fresh / "PRIVACY.md").write_text(page, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-        sync_folder(folder.parent)
+        place_folder(folder, {"correction.safetensors": weights, "correction.json": json_bytes(facts), **told})
 
 
 def load_correction(folder: Path) -> Correction | None:
     """The correction that is kept there; None if there is none.
 
-    Raises: ModelError: another format, damaged, or altered.
+    Raises: ModelError: another format, damaged, or altered, its statement included.
     """
     if not folder.exists():
         return None
     try:
-        facts: dict[str, Any] = json.loads((folder / "correction.json").read_text(encoding="utf-8"))
+        facts = json.loads((folder / "correction.json").read_bytes())
         tensors = load_file(folder / "correction.safetensors")
+        told = {name: (folder / name).read_bytes() for name in ("privacy.json", "PRIVACY.md")}
     except (OSError, ValueError, SafetensorError):
         raise ModelError(f"{folder}: the correction cannot be read", _REMEDY) from None
-    if facts.get("format") != FORMAT:
-        raise ModelError(f"{folder}: a correction of another format", _REMEDY)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ModelError(f"{folder}/correction.json: not of format {FORMAT}", _REMEDY)
+    if facts.get("statement_hashes") != {name: sha256(content) for name, content in told.items()}:
+        raise ModelError(f"{folder}: privacy.json or PRIVACY.md was altered", _REMEDY)
     try:
         inputs = RequestInputs(facts["reader_hash"], facts["categories"], tensors["centre"], tensors["basis"])
         found = Correction.of(inputs, AdapterState({f"{PART}.outer.weight": tensors["weight"]}))
         is_whole = (facts["inputs_hash"], facts["weight_hash"]) == (inputs.hash, _hash(found.weight))
-    except (KeyError, ValueError):
+        promise = CorrectionPromise.of(json.loads(told["privacy.json"]))
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, ModelError):
         is_whole = False
     if not is_whole:
-        raise ModelError(f"{folder}: the correction was altered", _REMEDY)
-    return found
+        raise ModelError(f"{folder}/correction.json: the correction was altered", _REMEDY)
+    return replace(found, promise=promise)
 
 
 def _hash(weight: Floats) -> str:

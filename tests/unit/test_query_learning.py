@@ -3,21 +3,23 @@
 import json
 import tomllib
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sequences import UserSequence
 from fedrec.data.splits import leave_one_out
-from fedrec.errors import DataError, ModelError, PrivacyError
+from fedrec.errors import DataError, ModelError, PrivacyError, StorageError
 from fedrec.model.adapter import AdapterState
 from fedrec.privacy.noise import NoiseSource
-from fedrec.query.correction import Correction, RequestInputs, load_correction, save_correction
+from fedrec.query.correction import Correction, CorrectionPromise, RequestInputs, load_correction, save_correction
 from fedrec.query.learning import LearningPlan
 from fedrec.query.made import training_vocabulary
 from fedrec.query.query_model import QueryModel, QuerySource, make_query_model
@@ -31,6 +33,7 @@ from fedrec_sim.queries.reading import corrected, correction_folder
 from fedrec_sim.queries.user_requests import as_lines, user_requests
 from fedrec_sim.tasks.rounds import TaskPromise
 
+PROMISED = {"mode": "secagg", "epsilon": 8.0, "delta": 1e-4}
 WORK = PrivateWork(1.0, l2_clip_norm=0.2, noise_std=1e-9, learning_rate=1.0, most_rows=8, batch_users=4)
 
 
@@ -167,19 +170,37 @@ def test_a_kept_correction_is_the_same_and_an_altered_or_foreign_one_is_refused(
     kept = Correction.of(inputs, inputs.untrained()[1])
     place = tmp_path / "correction"
     assert load_correction(place) is None
-    save_correction(kept, place, {"epsilon": 8.0}, "# Privacy\n")
-    save_correction(kept, place, {"epsilon": 8.0}, "# Privacy\n")  # again, in its place
+    save_correction(kept, place, PROMISED, "# Privacy\n")
+    save_correction(kept, place, PROMISED, "# Privacy\n")  # again, in its place
     held = load_correction(place)
     assert held is not None
     assert held.inputs.hash == inputs.hash
     assert np.array_equal(held.weight, kept.weight)
-    assert json.loads((place / "privacy.json").read_text()) == {"epsilon": 8.0}
+    assert json.loads((place / "privacy.json").read_text()) == PROMISED
+    assert held.promise == CorrectionPromise("secagg", 8.0, 1e-4)
+    assert (tmp_path / "correction.1/correction.json").is_file()  # set aside, never deleted
     facts = json.loads((place / "correction.json").read_text())
-    for altered in ({"format": 2}, {"reader_hash": "another"}, {"weight_hash": "another"}, {"categories": 3}):
-        (place / "correction.json").write_text(json.dumps({**facts, **altered}))
-        with pytest.raises(ModelError, match="fedrec query learn"):
+    alterations: list[dict[str, object]] = [{"format": 1}, {"reader_hash": "another"}, {"weight_hash": "another"}]
+    alterations += [{"categories": of} for of in (3, str(inputs.n_categories), None, [], float("nan"))]
+    alterations += [{"statement_hashes": of} for of in (None, [], {"privacy.json": "another"})]
+    for content in ([], None, 7, "x", *({**facts, **altered} for altered in alterations)):
+        (place / "correction.json").write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=r"(?s)correction.*fedrec query learn"):
             load_correction(place)
     (place / "correction.json").write_text(json.dumps(facts))
+    tensors = load_file(place / "correction.safetensors")
+    for name in tensors:
+        save_file({**tensors, name: tensors[name].ravel()[:3].copy()}, place / "correction.safetensors")
+        with pytest.raises(ModelError, match="altered"):
+            load_correction(place)
+    save_file(tensors, place / "correction.safetensors")
+    for name, told in (("privacy.json", json.dumps({**PROMISED, "epsilon": 0.1})), ("PRIVACY.md", "# Private\n")):
+        whole = (place / name).read_text()
+        (place / name).write_text(told)
+        with pytest.raises(ModelError, match=r"PRIVACY\.md was altered"):
+            load_correction(place)
+        (place / name).write_text(whole)
+    assert load_correction(place) is not None
     (place / "correction.safetensors").write_bytes(b"cut")
     with pytest.raises(ModelError, match="cannot be read"):
         load_correction(place)
@@ -188,6 +209,28 @@ def test_a_kept_correction_is_the_same_and_an_altered_or_foreign_one_is_refused(
         model.corrected_by(Correction.of(foreign, inputs.untrained()[1]))
     with pytest.raises(ModelError, match="another reader"):
         Correction.of(inputs, AdapterState({f"{PART}.outer.weight": np.zeros((1, 2), np.float32)}))
+
+
+def test_a_correction_that_is_cut_short_while_it_is_kept_leaves_the_one_that_stood_there(
+    model: QueryModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, place = inputs_of(model), tmp_path / "correction"
+    kept = Correction.of(inputs, inputs.untrained()[1])
+    save_correction(kept, place, PROMISED, "# Privacy\n")
+
+    def full(_: Path) -> None:
+        raise OSError(ENOSPC, "full")
+
+    monkeypatch.setattr("fedrec.files.sync_folder", full)
+    with pytest.raises(StorageError, match="no space left"):
+        save_correction(kept, place, {**PROMISED, "epsilon": 2.0}, "# Privacy\n")
+    held = load_correction(place)
+    assert held is not None
+    assert held.promise == CorrectionPromise("secagg", 8.0, 1e-4)
+    for promised in ({}, {"mode": "none", "epsilon": 8.0}, {"mode": "secagg", "epsilon": None, "delta": None}):
+        with pytest.raises(ModelError, match="statement says neither"):
+            save_correction(kept, tmp_path / "other", promised, "")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_reads_requests_as_its_partners_corrected_them_and_another_as_the_public(
@@ -201,7 +244,7 @@ def test_a_run_reads_requests_as_its_partners_corrected_them_and_another_as_the_
     run.mkdir()
     public = model.understand(text).weights
     assert np.array_equal(corrected(model, run).understand(text).weights, public)
-    save_correction(moved, correction_folder(run), {}, "")
+    save_correction(moved, correction_folder(run), PROMISED, "")
     assert not np.array_equal(corrected(model, run).understand(text).weights, public)
     assert np.array_equal(corrected(model, tmp_path / "other").understand(text).weights, public)
 
