@@ -53,16 +53,16 @@ def explain(
 ) -> None:
     """Say what a request is taken to ask for. Example: `fedrec query explain "a quiet 90s thriller, no horror"`
 
-    What the run's partners taught with `fedrec query learn` counts, if they did.
+    What the run's partners taught with `fedrec query learn` counts, if they did; what that promises them is said too.
     """
-    from fedrec_sim.queries.reading import corrected, query_model_of, told
+    from fedrec_sim.queries.reading import corrected, promised, query_model_of, told
     from fedrec_sim.run import read_run
     from fedrec_sim.world import load_world, on_any_device
 
     world = load_world(on_any_device(read_run(folder / run).config), _say)
     with Progress(console=errors, transient=True) as progress:
         model = corrected(query_model_of(world, progress), folder / run)
-    found = told(model.understand(text), world.catalog)
+    found = told(model.understand(text), world.catalog) | promised(folder / run)
     if as_json:
         emit_json(found)
         return

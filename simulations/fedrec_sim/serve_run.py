@@ -1,7 +1,7 @@
 """`fedrec serve`: a run's adapter behind the partner's own service, with the run's interactions as its first events."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from fedrec.data.sources import cache_dir
 from fedrec.errors import RunError
 from fedrec.model.recommender import write_state
 from fedrec.model.shared import sentences_of
+from fedrec.query.correction import CorrectionPromise
 from fedrec.query.query_model import load_query_model
 from fedrec.recommend.live_model import LiveModel
 from fedrec.registry.registry import Registry
@@ -21,8 +22,8 @@ from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import ServingSettings, read_serving
 from fedrec_client.serving.starting import Say, Starting
 from fedrec_client.serving.store.store import ServingStore, TenantStore, store_url
-from fedrec_sim.queries.reading import corrected, query_source
-from fedrec_sim.run import Run, read_json, read_run
+from fedrec_sim.queries.reading import corrected, private_correction, query_source
+from fedrec_sim.run import Json, Run, read_json, read_run
 from fedrec_sim.serving import load_adapter, row_handed_on
 from fedrec_sim.world import World, load_world, on_any_device
 
@@ -37,10 +38,12 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
         port: in place of the one of `serving.toml`.
         with_events: the run's interactions become the first events.
         place: folder of the service; RUN/serving otherwise.
-    Raises: RunError: no such run, or it has no adapter; as `Starting.run`.
+    Raises: RunError: no such run, or it has no adapter. ModelError: its correction of the reader of requests was learnt
+        without privacy. As `Starting.run`.
     """
     run = read_run(folder)
     place = place or folder / "serving"
+    correction = private_correction(folder)  # before the minutes that loading takes
     settings = read_serving(place)
     if port is not None:
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
@@ -67,8 +70,14 @@ def serve_run(folder: Path, port: int | None, *, with_events: bool, say: Say, pl
         lambda tell: make(tell, versions),
         say,
         after=offer,
-        outside=Outside(lambda: read_json(folder / "adapter" / "privacy.json")),
+        outside=Outside(lambda: served_statement(folder, correction)),
     ).run()
+
+
+def served_statement(folder: Path, correction: CorrectionPromise | None) -> Json:
+    """The statement of a run's adapter, with what the correction that is served beside it promises."""
+    beside = {} if correction is None else {"correction": asdict(correction)}
+    return {**read_json(folder / "adapter" / "privacy.json"), **beside}
 
 
 @dataclass
@@ -101,7 +110,8 @@ class RunVersions:
 
 
 def served_run(run: Run, world: World, settings: ServingSettings) -> Served:
-    """A run's adapter, ready to serve. Raises as `load_adapter`."""
+    """A run's adapter, ready to serve. Raises as `load_adapter` and `private_correction`."""
+    private_correction(run.folder)
     adapter = load_adapter(run, world)
     live = LiveModel(
         adapter.recommender.model,

@@ -1,7 +1,7 @@
 """`fedrec query learn` on a made shop: made requests, three partners under masks, and the run reads otherwise."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,13 @@ from fedrec.errors import ConfigError, DataError, ModelError, PrivacyError
 from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import QueryModel, make_query_model
 from fedrec.query.request_rows import RequestRows, read_requests
-from fedrec_sim.queries import learn_run as running
+from fedrec_client.serving.settings import default_settings
+from fedrec_sim.cli_query import explain
 from fedrec_sim.queries import learning
 from fedrec_sim.queries.learn_run import learn_run
-from fedrec_sim.queries.reading import corrected, correction_of, query_source
+from fedrec_sim.queries.reading import Asking, corrected, correction_of, private_correction, promised, query_source
 from fedrec_sim.run import Json, Run, start_run
+from fedrec_sim.serve_run import serve_run, served_run, served_statement
 from fedrec_sim.world import World, load_world
 
 TEXT = "a weepie"
@@ -35,6 +37,10 @@ class Asked:
         return learn_run(
             self.run, self.world, self.model, self.rows, epsilon, "fedrec query learn", lambda *of: tell.append(of)
         )
+
+
+def served(folder: Path) -> None:
+    serve_run(folder, None, with_events=False, say=lambda _: None)
 
 
 @pytest.fixture
@@ -63,6 +69,11 @@ def test_partners_correct_the_reader_of_their_run_and_each_pays(asked: Asked) ->
         assert statement["mode"] == ("none" if epsilon is None else "secagg")
         assert "texts of requests" in statement["reads"]
         assert (corrected(model, run.folder).understand(TEXT).weights != before).any()
+        if epsilon is None:
+            assert "protects nobody" in promised(run.folder)["together"]
+            for refused in (lambda: served_run(run, asked.world, default_settings()), lambda: served(run.folder)):
+                with pytest.raises(ModelError, match=r"learnt from without privacy(?s:.*)--epsilon"):
+                    refused()
     assert statement["epsilon"] == pytest.approx(8.0, abs=0.05)
     assert "texts of all requests" in statement["covers"]
     assert (run.folder / "requests/ledger.pool").is_file()
@@ -75,19 +86,41 @@ def test_partners_correct_the_reader_of_their_run_and_each_pays(asked: Asked) ->
     assert (corrected(model, run.folder).understand(TEXT).weights != before).any()  # what was there stays
 
 
+def test_what_taught_the_reader_is_named_with_its_epsilon_wherever_it_reads(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = asked.run
+    assert promised(run.folder) == {}
+    asked.learn(8.0)
+    (run.folder / "adapter").mkdir()
+    adapter = {"mode": "secagg", "epsilon": 2.5, "delta": 1e-5}
+    (run.folder / "adapter/privacy.json").write_text(json.dumps(adapter))
+    correction = private_correction(run.folder)
+    assert correction is not None
+    assert (correction.mode, correction.epsilon) == ("secagg", pytest.approx(8.0, abs=0.05))
+    assert served_statement(run.folder, correction) == {**adapter, "correction": asdict(correction)}
+    assert served_statement(run.folder, None) == adapter
+    monkeypatch.setattr("fedrec_sim.queries.reading.load_query_model", lambda *_: asked.model)
+    explain(TEXT, "tiny", run.folder.parent, as_json=True)
+    for told in (Asking.of(asked.world, run.folder, TEXT).told, json.loads(capsys.readouterr().out)):
+        assert told["correction"] == asdict(correction)
+        assert told["adapter"] == adapter
+        assert "add up" in told["together"]
+
+
 def test_what_a_call_that_was_cut_short_had_paid_is_kept(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, learns = asked.run, running.learn
+    run = asked.run
 
     def cut_short(*given: object, **named: object) -> object:
-        learns(*given, **named)  # type: ignore[arg-type]
+        learning.learn(*given, **named)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "learn", cut_short)
+    monkeypatch.setattr("fedrec_sim.queries.learn_run.learn", cut_short)
     with pytest.raises(KeyboardInterrupt):
         asked.learn(8.0)
     paid = (run.folder / ".requests.new/ledger.pool").read_bytes()
     assert correction_of(run.folder) is None
-    monkeypatch.setattr(running, "learn", learns)
+    monkeypatch.setattr("fedrec_sim.queries.learn_run.learn", learning.learn)
     asked.learn(8.0)
     assert (run.folder / "requests.1/ledger.pool").read_bytes() == paid
     assert not (run.folder / "requests.1/learnt.json").exists()
@@ -118,7 +151,7 @@ def test_too_few_users_and_requests_that_say_nothing_are_refused_before_anything
     def refuse(*_: object) -> None:
         raise AssertionError("minutes of reading")
 
-    monkeypatch.setattr(running.PublicGround, "of", refuse)
+    monkeypatch.setattr(learning.PublicGround, "of", refuse)
     two = replace(asked.rows, users=tuple(f"u{number % 2}" for number in range(60)))
     with pytest.raises(ConfigError, match="partners = 3, but there are 2 users"):
         replace(asked, rows=two).learn(8.0)

@@ -128,7 +128,7 @@ def test_a_shop_without_items_says_so(place: Place, served: Served) -> None:
 
 
 def test_the_panel_says_what_the_statement_says(place: Place) -> None:
-    told = {"epsilon": 7.98, "delta": 1e-4, "unit": "user", "parts": [{"steps": 40}, {"steps": 6}]}
+    told: dict[str, object] = {"epsilon": 7.98, "delta": 1e-4, "unit": "user", "parts": [{"steps": 40}, {"steps": 6}]}
 
     async def work(client: httpx.AsyncClient, service: Service) -> str:
         return (await client.get("/shop", params={"user": "anna"})).text
@@ -141,6 +141,18 @@ def test_the_panel_says_what_the_statement_says(place: Place) -> None:
     assert "ε = 7.98" in page
     assert "over all 46 rounds" in page
     assert "no privacy" in place.call(lambda s, m: routes(s, m, Outside(lambda: {"epsilon": None})), work)
+    assert "requests taught" not in page
+
+    async def desk(client: httpx.AsyncClient, service: Service) -> str:
+        return (await client.get("/operate")).text
+
+    told["correction"] = {"mode": "secagg", "epsilon": 3.21, "delta": 2e-5}  # of `fedrec serve`, beside the adapter's
+    page = place.call(with_statement, work)
+    assert "ε = 7.98" in page
+    assert (
+        "ε = 3.21</b> and δ = 2e-05: for people whom adapter and reader were both learnt from, the two add up" in page
+    )
+    assert "ε 3.21 for what requests taught, which add up" in place.call(with_statement, desk)
     caveat = Promise.read({"simulated": True, "noise_caveat": "a simulation"})
     assert caveat is not None
     assert caveat.caveat == "a simulation"

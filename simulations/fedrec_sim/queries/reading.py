@@ -1,6 +1,6 @@
 """The reader of requests of a run's world: from the cache, or taught now."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fedrec.data.catalog import ItemCatalog
 from fedrec.data.sources import cache_dir
 from fedrec.errors import ConfigError, ModelError
 from fedrec.model.shared import encoder_folder
-from fedrec.query.correction import Correction, load_correction
+from fedrec.query.correction import Correction, CorrectionPromise, load_correction
 from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import (
     QueryModel,
@@ -22,10 +22,13 @@ from fedrec.query.query_model import (
     save_query_model,
 )
 from fedrec.query.understood import Understood
+from fedrec_sim.run import read_json
 from fedrec_sim.world import World
 
 # Written last into what `fedrec query learn` leaves.
 FINISHED = "learnt.json"
+_ADD_UP = "for people whom correction and adapter were both learnt from, the epsilons add up"
+_PROTECTS_NOBODY = "the correction was learnt without privacy: it protects nobody, whatever the adapter promises"
 
 
 def query_source(world: World) -> QuerySource:
@@ -76,13 +79,39 @@ def corrected(model: QueryModel, run: Path) -> QueryModel:
     return model.corrected_by(correction_of(run))
 
 
+def private_correction(run: Path) -> CorrectionPromise | None:
+    """What the correction that a service of a run reads requests with promises; None: it has none.
+
+    Raises: ModelError: it was learnt without privacy, and people are served here. As `correction_of`.
+    """
+    correction = correction_of(run)
+    if correction is None or (correction.promise is not None and correction.promise.is_private):
+        return correction and correction.promise
+    remedy = "learn it anew with `fedrec query learn --epsilon`, or delete the folder to have the public reader"
+    raise ModelError(f"{correction_folder(run).parent}: requests were learnt from without privacy", remedy)
+
+
+def promised(run: Path) -> dict[str, Any]:
+    """What reading requests as a run's partners taught costs them, beside what the run's adapter does; else nothing.
+
+    Raises: as `correction_of`.
+    """
+    correction = correction_of(run)
+    if correction is None or correction.promise is None:
+        return {}
+    file = run / "adapter" / "privacy.json"
+    adapter = asdict(CorrectionPromise.of(read_json(file))) if file.is_file() else None
+    together = _ADD_UP if correction.promise.is_private else _PROTECTS_NOBODY
+    return {"correction": asdict(correction.promise), "adapter": adapter, "together": together}
+
+
 @dataclass(frozen=True)
 class Asking:
     """A request in words over a world's catalogue.
 
     Attributes:
         scores: nats of each item, `[items]`.
-        told: what was understood.
+        told: what was understood, and what was promised to those who taught it.
     """
 
     scores: NDArray[np.float64] = field(repr=False)
@@ -97,7 +126,7 @@ class Asking:
         model = corrected(model, run)
         understood = model.understand(words)
         scores = model.scores(understood, model.space.of_catalog(world.catalog))
-        return cls(scores, told(understood, world.catalog))
+        return cls(scores, told(understood, world.catalog) | promised(run))
 
 
 def told(understood: Understood, catalog: ItemCatalog) -> dict[str, Any]:

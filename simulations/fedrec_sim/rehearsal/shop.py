@@ -5,7 +5,6 @@ It takes the screenshots of the README: everything in them was answered by the r
 
 import asyncio
 import html
-import json
 import random
 import re
 import sys
@@ -29,9 +28,10 @@ from fedrec_client.serving.pages.outside import Outside
 from fedrec_client.serving.routes import all_routes
 from fedrec_client.serving.service import Served, Service
 from fedrec_client.serving.settings import HttpSettings, ServingSettings, default_settings
+from fedrec_sim.queries.reading import private_correction
 from fedrec_sim.rehearsal.pages import chromium
 from fedrec_sim.run import read_run
-from fedrec_sim.serve_run import seed_events, served_run
+from fedrec_sim.serve_run import seed_events, served_run, served_statement
 from fedrec_sim.world import load_world, on_any_device
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def shoot(run_folder: Path, target: Path, visits_s: float = 120.0) -> None:
     run = read_run(run_folder)
     world = load_world(on_any_device(run.config))
     settings = ServingSettings.model_validate({**default_settings().model_dump(), "arms": _ARMS})
-    statement = json.loads((run_folder / "adapter/privacy.json").read_text(encoding="utf-8"))
+    statement = served_statement(run_folder, private_correction(run_folder))
 
     def seed(service: Service) -> None:
         seed_events(service.store.of("default"), world)

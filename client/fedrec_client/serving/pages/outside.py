@@ -33,6 +33,8 @@ class Promise:
     Attributes:
         found_rate: the most with which one user can be found out, at `false_alarms`; None: it does not say.
         caveat: why the promise does not hold in earnest, "" if it does.
+        correction_epsilon, correction_delta: what a correction of the reader of requests promises beside the adapter;
+            None: there is none. For people whom both were learnt from, the epsilons add up.
     """
 
     epsilon: float | None
@@ -42,12 +44,15 @@ class Promise:
     found_rate: float | None
     false_alarms: float | None
     caveat: str
+    correction_epsilon: float | None = None
+    correction_delta: float | None = None
 
     @classmethod
     def read(cls, statement: Mapping[str, Any] | None) -> "Promise | None":
         """None: there is no adapter yet."""
         if statement is None:
             return None
+        correction = statement.get("correction") or {}
         return cls(
             epsilon=statement.get("epsilon"),
             delta=statement.get("delta"),
@@ -56,4 +61,6 @@ class Promise:
             found_rate=statement.get("found_rate_at_most"),
             false_alarms=statement.get("false_alarm_rate"),
             caveat=str(statement.get("noise_caveat") or "") if statement.get("simulated") else "",
+            correction_epsilon=correction.get("epsilon"),
+            correction_delta=correction.get("delta"),
         )
