@@ -14,7 +14,14 @@ def statement_page(statement: Mapping[str, Any], adapter: str) -> str:
     if statement["mode"] == "none":
         return _UNPROTECTED.format(adapter=adapter)
     return "\n\n".join(
-        [_opening(statement, adapter), _by_how_much(statement), _when(statement), _how(statement), _CHECK, ""]
+        [
+            _opening(statement, adapter),
+            _by_how_much(statement),
+            _when(statement),
+            _how(statement),
+            _check(statement),
+            "",
+        ]
     )
 
 
@@ -23,11 +30,16 @@ _UNPROTECTED = """# Privacy of adapter {adapter}
 **This adapter protects nobody.** It was trained without differential privacy. Whoever holds it, or saw how it came about, may find out who was in the training data and what they did. Use it to compare, not to hand on.
 """
 
-_CHECK = """## How to check
+# Where a statement does not say it otherwise (`ledger_covers`): a partner has one ledger.
+_LEDGER_COVERS = "in this training and all others"
+
+
+def _check(statement: Mapping[str, Any]) -> str:
+    return f"""## How to check
 
 - `privacy.json` beside this page holds the same figures for programs, and the hash of the plan that every message carried.
 - `fedrec privacy plan` computes what a plan costs; `fedrec privacy audit` attacks the code that adds the noise.
-- Each partner's ledger (`fedrec privacy ledger show`, `verify`) says what its data have paid, in this training and all others.
+- Each partner's ledger (`fedrec privacy ledger show`, `verify`) says what its data have paid, {statement.get("ledger_covers", _LEDGER_COVERS)}.
 - docs/threat-model.md says who could attack, what stops them, and what is open."""
 
 

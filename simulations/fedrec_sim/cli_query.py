@@ -15,6 +15,8 @@ from fedrec_sim.run import Json
 
 query = typer.Typer(no_args_is_help=True, help="Requests in words: teach their reader, and see what it understands.")
 
+_TAUGHT_ANEW = "corrections of runs were learnt for the reader before: learn them anew with `fedrec query learn`"
+
 
 @query.command("train")
 def train(
@@ -37,6 +39,8 @@ def train(
     world = load_world(on_any_device(read_run(folder / run).config), _say)
     with Progress(console=errors, transient=True) as progress:
         model = query_model_of(world, progress, again=again)
+    if again:
+        _say(_TAUGHT_ANEW)
     told = {"reader": model.key, "folder": str(query_folder(cache_dir(), model.key))}
     if as_json:
         emit_json(told)
@@ -84,7 +88,8 @@ def learn(
 
     Users are dealt to as many partners as the run has; each is clipped and noised, under masks, and each partner pays
     from a ledger. The correction is kept in RUN/requests with its privacy statement; `fedrec recommend --query`,
-    `fedrec query explain` and `fedrec serve` of the run use it. Delete that folder and the public reader is back.
+    `fedrec query explain` and `fedrec serve` of the run use it. Delete that folder, start
+    `fedrec serve` anew, and the public reader is back.
 
     Example: `fedrec query learn --run demo --requests requests.jsonl --epsilon 8`
     """

@@ -12,7 +12,7 @@ from fedrec.query.learning import LearningPlan
 from fedrec.query.query_model import QueryModel, make_query_model
 from fedrec.query.request_rows import RequestRows, read_requests
 from fedrec_client.serving.settings import default_settings
-from fedrec_sim.cli_query import explain
+from fedrec_sim.cli_query import explain, train
 from fedrec_sim.queries import learning
 from fedrec_sim.queries.learn_run import learn_run
 from fedrec_sim.queries.reading import Asking, corrected, correction_of, private_correction, promised, query_source
@@ -78,7 +78,13 @@ def test_partners_correct_the_reader_of_their_run_and_each_pays(asked: Asked) ->
     assert "texts of all requests" in statement["covers"]
     assert (run.folder / "requests/ledger.pool").is_file()
     assert (run.folder / "requests.1/learnt.json").is_file()
-    assert "texts of requests" in (run.folder / "requests/correction/PRIVACY.md").read_text()
+    page = (run.folder / "requests/correction/PRIVACY.md").read_text()
+    added = "each call has ledgers of its own, and for the same people the epsilons of calls and adapter add up"
+    assert any(added in line for line in statement["does_not_cover"])
+    assert added in page
+    assert "texts of requests" in page
+    assert "in this call of `fedrec query learn` alone" in page
+    assert "and all others" not in page
     assert done[-1] == (1, 1)
     assert (model.understand(TEXT).weights == before).all()
     with pytest.raises((PrivacyError, ConfigError)):
@@ -106,6 +112,16 @@ def test_what_taught_the_reader_is_named_with_its_epsilon_wherever_it_reads(
         assert told["correction"] == asdict(correction)
         assert told["adapter"] == adapter
         assert "add up" in told["together"]
+
+
+def test_a_reader_taught_anew_is_said_to_leave_corrections_behind(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fedrec_sim.queries.reading.query_model_of", lambda *_, **__: asked.model)
+    for again in (False, True):
+        train("tiny", again=again, folder=asked.run.folder.parent, as_json=True)
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("learn them anew with `fedrec query learn`" in told) == again
 
 
 def test_what_a_call_that_was_cut_short_had_paid_is_kept(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:

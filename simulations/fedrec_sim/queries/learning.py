@@ -34,6 +34,11 @@ _COVERS = (
     "all rounds of this correction's training; a further attempt at a round is a step of the plan, which has no more "
     "than it says"
 )
+_LEDGER_COVERS = "in this call of `fedrec query learn` alone: no other call, and not the run's adapter"
+_OTHER_LEDGERS = (
+    "other calls of `fedrec query learn`, and the run's adapter: each call has ledgers of its own, and for the same "
+    "people the epsilons of calls and adapter add up"
+)
 
 
 @dataclass(frozen=True)
@@ -132,5 +137,6 @@ def learn(
     trained = federate_head(ground.terms, shares, chosen, run=run, seed=seed, promise=promise, folder=folder)
     statement = {**trained.statement, "reads": _READS}
     if trained.plan is not None:
-        statement["covers"] = _COVERS
+        statement |= {"covers": _COVERS, "ledger_covers": _LEDGER_COVERS}
+        statement["does_not_cover"] = [_OTHER_LEDGERS, *statement["does_not_cover"]]
     return Learnt(Correction.of(ground.inputs, trained.state, ground.held_back), statement)

@@ -85,8 +85,10 @@ def private_correction(run: Path) -> CorrectionPromise | None:
     Raises: ModelError: it was learnt without privacy, and people are served here. As `correction_of`.
     """
     correction = correction_of(run)
-    if correction is None or (correction.promise is not None and correction.promise.is_private):
-        return correction and correction.promise
+    if correction is None:
+        return None
+    if correction.promise is not None and correction.promise.is_private:
+        return correction.promise
     remedy = "learn it anew with `fedrec query learn --epsilon`, or delete the folder to have the public reader"
     raise ModelError(f"{correction_folder(run).parent}: requests were learnt from without privacy", remedy)
 
