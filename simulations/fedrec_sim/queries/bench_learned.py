@@ -87,7 +87,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[in
 
     Raises: RunError: the run has no adapter.
     """
-    held = read_run(run)
+    held, commit = read_run(run), commit_of_checkout()  # before figures are written, which may be into the checkout
     encoder = encoder_folder(held.config.model)
     if encoder is None:
         raise ModelError("the run has no sentence encoder to compare with", "set model.sentence_encoder")
@@ -130,7 +130,7 @@ def bench_learned(world: World, run: Path, model: QueryModel, seeds: Sequence[in
             "directions": DIRECTIONS,
             "reader": model.reader_hash[:16],
             "run": run.name,
-            "commit": commit_of_checkout(),
+            "commit": commit,
         }
 
 
