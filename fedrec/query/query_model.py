@@ -163,8 +163,8 @@ class QueryModel:
         weights, unwanted = self._weighed(split_at_mentions(text, mentions))
         wanted = self.space.raised(weights, _UNDERSTOOD, _SHARE_OF_STRONGEST_WISH)
         around = " ".join(p for p in split_at_mentions(text, mentions) if isinstance(p, str))  # titles hold years too
-        span = years_in(around)
-        if span is None and says_an_age(around):
+        span, said = years_in(around), _without_refusals(split_at_mentions(text, mentions))[0]
+        if span is None and says_an_age(" ".join(piece for piece in said if isinstance(piece, str))):
             first, last = understood_years(self.space, weights)
         else:  # not the reader's own: it finds years that nobody asked for
             first, last = span or (None, None)

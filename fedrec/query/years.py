@@ -7,12 +7,18 @@ _WORDS |= {"eighties": 80, "nineties": 90}
 _CHINESE = {"二十": 20, "三十": 30, "四十": 40, "五十": 50, "六十": 60, "七十": 70, "八十": 80, "九十": 90}
 _YEAR = r"(1[89]\d\d|20\d\d)"
 # What may stand between: with "no thrills before 1990" the thrills are ruled out, and the years are asked for.
-_BETWEEN = r"that|which|is|are|was|were|came|come|comes|out|made|shot|filmed|released|from|any|anything|films?|movies?"
-_REFUSED = rf"(?:nothing|none|not|no|isn['’]t|aren['’]t)\b(?:\s+(?:{_BETWEEN}))*\s+"
+_BETWEEN = (
+    r"that|which|is|are|was|were|came|come|comes|out|made|shot|filmed|released|produced|dated|from|any|anything|films?"
+    r"|movies?|at|all|of|the|those|these|ones?|years?|stuff|want|like|show|see|watch|to|me|interested|in|much|old|older"
+    r"|ever|has|have|been|do|did"
+)
+_REFUSED = rf"\b(?:nothing|none|not|no|never|without|don['’]t|isn['’]t|aren['’]t)\b(?:\s+(?:{_BETWEEN}))*\s+"
 # Which years these are, the reader says: it knows the catalogue.
 _AGES = re.compile(
-    r"(?<!-)\b(?:old|older|oldies?|classics?|vintage|retro|recent|newer|newest|latest|modern|contemporary)\b"
-    r"|\bnew\b(?! (?:york|orleans|zealand|jersey|england|mexico|delhi|year))|老|经典|怀旧|新|最近"
+    r"(?<!-)\b(?:older|oldies?|classics?|vintage|retro|recent|recently|newer|newest|newly|latest|modern|contemporary)\b"
+    r"|(?<!-)\bold\b(?! (?:man|men|woman|women|lady|people|friends?)\b)(?<!years old)(?<!year old)"
+    r"|\bnew\b(?! (?:york|orleans|zealand|jersey|england|mexico|delhi|year))|\b(?:this year|last few years)\b"
+    r"|老(?!师|人|虎|鼠|板|婆|公)|经典|怀旧|新(?!西兰|加坡|疆|年|闻|娘)|最近|旧|近年|近几年|今年|早期"
 )
 Span = tuple[int | None, int | None]
 # Tried in this order; the first that fits says it.
@@ -21,16 +27,16 @@ _SPANS: tuple[tuple[str, str], ...] = (
     (rf"{_REFUSED}(?:before|earlier than|older than)\s+{_YEAR}", "first"),
     (rf"{_REFUSED}(?:after|later than|newer than)\s+{_YEAR}", "last"),
     (rf"(?:since|no earlier than)\s+{_YEAR}", "first"),
-    (rf"{_YEAR}\s*(?:on\b|onwards?\b|or later|or newer|at the earliest|年以后|年以来|年起|\+)", "first"),
+    (rf"{_YEAR}\s*(?:on\b|onwards?\b|or later|or newer|at the earliest|年?(?:以后|以来|起)|\+)", "first"),
     (rf"(?:until|till|up to|no later than)\s+{_YEAR}", "last"),
     (rf"{_YEAR}\s*(?:or earlier|or older|at the latest)", "last"),
-    (rf"(?:after|later than|newer than)\s+{_YEAR}|{_YEAR}\s*年?之后", "after"),
-    (rf"(?:before|earlier than|older than)\s+{_YEAR}|{_YEAR}\s*年?(?:以前|之前)", "before"),
-    (rf"(?<![0-9a-z]){_YEAR}(?!\s*(?:s\b|年代))", "year"),
+    (rf"(?:after|later than|newer than)\s+{_YEAR}|{_YEAR}\s*(?:年?之后|年后)", "after"),
+    (rf"(?:before|earlier than|older than)\s+{_YEAR}|{_YEAR}\s*(?:年?(?:以前|之前)|年前)", "before"),
+    (rf"(?<![0-9a-z]){_YEAR}(?!\s*(?:s(?![a-z0-9])|年代))", "year"),
 )
 _DECADES = (
-    r"(?<![0-9a-z])((?:18|19|20)\d0)(?:['’]?s\b|年代)",
-    r"(?:(?<=\W)|^)['’]?([2-9]0)['’]?s\b|(?<!\d)([2-9]0)年代",
+    r"(?<![0-9a-z])((?:18|19|20)\d0)(?:['’]?s(?![a-z0-9])|年代)",
+    r"(?:(?<=\W)|^)['’]?([2-9]0)['’]?s(?![a-z0-9])|(?<!\d)([2-9]0)年代",
 )
 
 
@@ -55,8 +61,8 @@ def years_in(text: str) -> Span | None:
 def says_an_age(text: str) -> bool:
     """Whether a request speaks of old or new ones without a number.
 
-    >>> says_an_age("an old western"), says_an_age("for my six-year-old"), says_an_age("set in New York")
-    (True, False, False)
+    >>> [says_an_age(text) for text in ("an old western", "recently released", "for my six-year-old", "in New York")]
+    [True, True, False, False]
     """
     return _AGES.search(text.casefold()) is not None
 

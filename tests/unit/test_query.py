@@ -144,12 +144,39 @@ def test_what_is_ruled_out_is_cut_from_what_is_wanted(text: str, refused: tuple[
         ("no thrills, made before 1993", (None, 1992)),
         ("a funny one that is not child-friendly made before 2004", (None, 2003)),
         ("nothing that came out before 1985", (1985, None)),
+        ("I do not want anything before 1990", (1990, None)),
+        ("don't show me movies older than 1990", (1990, None)),
+        ("not interested in films from before 1990", (1990, None)),
+        ("no old films from before 1990", (1990, None)),
+        ("Al Pacino films before 1990", (None, 1989)),
+        ("no black and white films before 1990", (None, 1989)),
+        ("90s的喜剧", (1990, 1999)),
+        ("1990s的电影", (1990, 1999)),
+        ("2010以后的科幻片", (2010, None)),
+        ("2000年前的电影", (None, 1999)),
         ("90 minutes of fun, 12 monkeys", None),
         ("no. 5000", None),
     ],
 )
 def test_years_are_read_by_rule(text: str, span: tuple[int | None, int | None] | None) -> None:
     assert years_in(text) == span
+
+
+@pytest.mark.parametrize(
+    ("text", "is_said"),
+    [
+        ("recently released", True),
+        ("something vintage", True),
+        ("an old man and the sea", False),
+        ("for a six year old", False),
+        ("set in New York", False),
+        ("新加坡的电影", False),
+        ("近几年的电影", True),
+        ("老片子", True),
+    ],
+)
+def test_words_of_age_are_told_from_other_old_and_new_things(text: str, is_said: bool) -> None:
+    assert says_an_age(text) == is_said
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -173,6 +200,7 @@ def test_years_that_nobody_asked_for_do_not_count(source: QuerySource) -> None:
     unasked, old = model.understand("a comedy"), model.understand("an old comedy")
     assert (unasked.first_year, unasked.last_year) == (None, None)
     assert not unasked.weights[n_categories:].any()
+    assert not model.understand("a comedy, nothing too old").weights[n_categories:].any()
     assert old.weights[n_categories:].any()
 
 
