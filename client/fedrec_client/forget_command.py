@@ -24,6 +24,10 @@ def forget(
 
     gone = delete(node_of(folder), user, tenant)
     kinds = ", ".join(f"{n} {kind}" for kind, n in (gone.service or {}).items() if n)
-    words = [f"imported rows: {'deleted' if gone.imported else 'none'}"]
+    rows = "deleted" if gone.imported else "none"
+    if gone.is_last:
+        rows = f"nobody else's are there, so they stay in {folder}/data, where no round reads them"
+    words = [f"imported rows: {rows}"]
     words += [] if gone.service is None else [f"the service's store: {kinds + ' deleted' if kinds else 'nothing'}"]
-    say({"user": user, "imported": gone.imported, "service": gone.service}, as_json, f"{user}: {'; '.join(words)}")
+    told = {"user": user, "imported": gone.imported, "is_last": gone.is_last, "service": gone.service}
+    say(told, as_json, f"{user}: {'; '.join(words)}")

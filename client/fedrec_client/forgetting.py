@@ -20,10 +20,13 @@ class Forgotten:
     Attributes:
         imported: whether there were imported rows that are gone now.
         service: rows that went from the service's store, by kind; None: no service has run here.
+        is_last: the imported rows are this user's alone and stay in their file, which must have some; no round reads
+            them.
     """
 
     imported: bool
     service: dict[str, int] | None
+    is_last: bool = False
 
 
 def forget(node: Node, user: str, tenant: str = "") -> Forgotten:
@@ -57,7 +60,7 @@ def forget(node: Node, user: str, tenant: str = "") -> Forgotten:
 
 
 def _everywhere(node: Node, user: str, tenant: str, store: ServingStore, settings: ServingSettings) -> Forgotten:
-    first, imported = settings.tenant_names[0], False
+    first, imported, is_last = settings.tenant_names[0], False, False
     if tenant and tenant not in settings.tenant_names:
         raise ConfigError(f"no tenant {tenant!r}", f"name one of {', '.join(settings.tenant_names)}")
     if tenant in ("", first):
@@ -68,7 +71,8 @@ def _everywhere(node: Node, user: str, tenant: str, store: ServingStore, setting
         if not is_seeded(node.serving):
             _refuse_last(node, user)
         imported = forget_imported(node, user)
-    return Forgotten(imported, store.of(tenant or first).users.remove(user))
+        is_last = not imported and _is_last(node, user)
+    return Forgotten(imported, store.of(tenant or first).users.remove(user), is_last)
 
 
 def _store(node: Node) -> tuple[ServingStore, ServingSettings] | None:
@@ -83,12 +87,15 @@ def _store(node: Node) -> tuple[ServingStore, ServingSettings] | None:
 
 def _refuse_last(node: Node, user: str) -> None:
     """A file of rows must have some; without a store it alone decides who is trained on."""
+    if _is_last(node, user):
+        raise RunError(
+            f"{node.data}: nobody else has rows here, and nothing was deleted",
+            "flower-client stop, remove this folder, and repeat; the ledger stays, and other rows may be imported",
+        )
+
+
+def _is_last(node: Node, user: str) -> bool:
     path = node.data / INTERACTIONS
     if not path.is_file():
-        return
-    table = read_stored_interactions(path, read_catalog_bytes(Agreement.read(node).catalog))
-    if table.user_ids == (user,):
-        raise RunError(
-            f"{node.data}: nobody else has rows here",
-            "flower-client stop, then remove this folder; the ledger stays, and other rows may be imported",
-        )
+        return False
+    return read_stored_interactions(path, read_catalog_bytes(Agreement.read(node).catalog)).user_ids == (user,)

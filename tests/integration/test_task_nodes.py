@@ -235,7 +235,7 @@ def test_whoever_is_deleted_is_in_no_later_round(network: Any, tmp_path: Path) -
     assert worker.rows.n_users == USERS
     asked = ["forget", "north03", "--dir", str(node.folder), "--json"]
     told = CliRunner().invoke(cli, asked)
-    assert json.loads(told.output) == {"user": "north03", "imported": True, "service": None}
+    assert json.loads(told.output) == {"user": "north03", "imported": True, "is_last": False, "service": None}
     made.run(tmp_path / "registry")
     assert worker.rows.n_users == USERS - 1
     assert open_ledger(node).spent()[0] == pytest.approx(made.federation.statement["epsilon"], abs=0.1)

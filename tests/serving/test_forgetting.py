@@ -89,6 +89,10 @@ def test_a_service_that_does_not_run_forgets_too(node: Node, table: InteractionT
     assert gone.service["events"] == 3
     assert users_of(node, catalog) == ("bert", "carl")
     assert {user for user, _ in imported_pairs(store, read_serving(node.serving))} == {"bert", "carl"}
+    assert not forget(node, "bert").is_last
+    last = forget(node, "carl")
+    assert (last.imported, last.is_last) == (False, True), "the file must have rows, and the answer says so"
+    assert not imported_pairs(store, read_serving(node.serving)), "which no round reads any more"
     store.close()
 
 

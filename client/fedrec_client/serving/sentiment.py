@@ -139,7 +139,7 @@ class SentimentWatch:
 
         They count, and that on the disk, when this returns; all of them or, where it raises an error, none. Who is
         cancelled, as by the limit of time of a call, does not know: what was taken is judged and counted to the end,
-        since neither the thread that reads nor the one that writes can be called back.
+        since neither the thread that reads nor the one that writes can be called back; unless the service stops.
 
         Args:
             texts: private.
