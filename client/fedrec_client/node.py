@@ -70,10 +70,10 @@ class RunningNode:
             raise RunError(f"{self.node.folder}: has no rows yet", "flower-client import FILE")
         with only_one(self.node.state / "running.lock", "`flower-client stop` ends it"):
             refuse_unfinished(self.node)
-            agreement = Agreement.read(self.node)
             if self.node.settings.local.serve:
-                refuse_to_serve(self.node, agreement.terms)
+                refuse_to_serve(self.node, Agreement.read(self.node).terms)
             self.node.authorities.settle()  # Flower's node trusts whatever stands in ca.pem
+            agreement = Agreement.read(self.node)
             agreement.hold_against(self.node.settings.policy)
             children = [
                 Child("worker", [sys.executable, "-m", "fedrec_client", str(self.node.folder)], self._log("worker")),
